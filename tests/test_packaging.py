@@ -1,0 +1,165 @@
+"""Why: what is installed must be whole (code, checkpoint, licence), declare what it imports, and be pinned for CI."""
+
+import ast
+import importlib.metadata
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from email.parser import Parser
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+import cfsam_hf
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+PACKAGE = REPOSITORY / "cfsam_hf"
+# Imported only by what their extras are for.
+EXTRAS = {"accelerate": "train", "datasets": "train", "evaluate": "train", "peft": "peft"}
+MODULE_OF = {
+    "opencv-python-headless": "cv2",
+    "pillow": "PIL",
+    "scikit-image": "skimage",
+    "huggingface-hub": "huggingface_hub",
+}
+
+
+def normalized(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def package_files() -> set[str]:
+    """Every file of the package in the working tree, as it should stand in a wheel."""
+    paths = (p for p in PACKAGE.rglob("*") if p.is_file() and "__pycache__" not in p.parts)
+    return {p.relative_to(REPOSITORY).as_posix() for p in paths}
+
+
+def imported_modules(folder: Path) -> set[str]:
+    """The third-party packages that the files below a folder import, anywhere in them."""
+    names = set()
+    for path in folder.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                names |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                names.add(node.module.split(".")[0])
+    return names - set(sys.stdlib_module_names) - {"cfsam_hf"}
+
+
+def requirements(extra: str | None = None) -> set[str]:
+    """Names of the declared requirements, of one extra or of the package itself."""
+    declared = [Requirement(text) for text in importlib.metadata.requires("cfsam_hf")]
+    if extra is None:
+        return {normalized(r.name) for r in declared if r.marker is None or r.marker.evaluate({"extra": ""})}
+    wanted = [r for r in declared if r.marker is not None and r.marker.evaluate({"extra": extra})]
+    return {normalized(r.name) for r in wanted} - requirements()
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """The package built from a copy of the working tree."""
+    folder = tmp_path_factory.mktemp("wheel")
+    copy = folder / "source"
+    copy.mkdir()
+    shutil.copytree(PACKAGE, copy / "cfsam_hf", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(REPOSITORY / name, copy)
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        "-w",
+        folder,
+        copy,
+    ]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    [path] = folder.glob("*.whl")
+    with zipfile.ZipFile(path) as archive:
+        yield archive
+
+
+@pytest.fixture(scope="module")
+def wheel_metadata(wheel):
+    [name] = [n for n in wheel.namelist() if n.endswith(".dist-info/METADATA")]
+    return Parser().parsestr(wheel.read(name).decode())
+
+
+def test_the_wheel_holds_every_file_of_the_package(wheel):
+    inside = {name for name in wheel.namelist() if ".dist-info/" not in name}
+    assert inside == package_files()
+
+
+def test_the_wheel_holds_the_checkpoint(wheel):
+    names = wheel.namelist()
+    for name in ("config.json", "model.safetensors", "processor_config.json"):
+        assert f"cfsam_hf/checkpoints/cfsam-tiny/{name}" in names
+    assert wheel.getinfo("cfsam_hf/checkpoints/cfsam-tiny/model.safetensors").file_size < 16e6
+
+
+def test_the_wheel_says_licence_version_and_command(wheel, wheel_metadata):
+    assert wheel_metadata["License-Expression"] == "Apache-2.0"
+    assert wheel_metadata["Version"] == cfsam_hf.__version__
+    assert wheel_metadata["Requires-Python"] == ">=3.11"
+    assert "test" in wheel_metadata.get_all("Provides-Extra")
+    [licence] = [n for n in wheel.namelist() if n.endswith("licenses/LICENSE")]
+    assert "Apache License" in wheel.read(licence).decode()
+    [entry_points] = [n for n in wheel.namelist() if n.endswith("entry_points.txt")]
+    assert "cfsam = cfsam_hf.cli:main" in wheel.read(entry_points).decode()
+
+
+def test_the_citation_names_this_version_and_the_paper():
+    text = (REPOSITORY / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"\nversion: {cfsam_hf.__version__}\n" in text
+    assert "2603.28027" in text
+
+
+def test_what_is_imported_is_declared():
+    imported = imported_modules(PACKAGE)
+    core = {MODULE_OF.get(name, name) for name in requirements()}
+    assert imported - core - set(EXTRAS) == set()
+    for module, extra in EXTRAS.items():
+        assert module not in imported or module in requirements(extra)
+
+
+def test_what_is_declared_is_imported():
+    assert {MODULE_OF.get(name, name) for name in requirements()} - imported_modules(PACKAGE) == set()
+
+
+def test_tests_and_examples_need_only_the_test_extra():
+    available = {MODULE_OF.get(name, name) for name in requirements() | requirements("test")}
+    local = {path.stem for folder in ("tests", "examples") for path in REPOSITORY.glob(f"{folder}/*.py")}
+    for folder in ("tests", "examples"):
+        assert imported_modules(REPOSITORY / folder) - available - local - {"tests", "examples", "packaging"} == set()
+
+
+def test_constraints_pin_all_that_the_test_extra_installs():
+    lines = (REPOSITORY / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    assert all(re.fullmatch(r"==[0-9.]+(post\d+)?", str(pin.specifier)) for pin in pins)
+    needed, waiting = set(), [("cfsam_hf", "test")]
+    while waiting:
+        name, extra = waiting.pop()
+        for requirement in map(Requirement, importlib.metadata.requires(name) or []):
+            if requirement.marker is not None and not requirement.marker.evaluate({"extra": extra}):
+                continue
+            for wanted in ("", *requirement.extras):
+                if (normalized(requirement.name), wanted) not in needed:
+                    needed.add((normalized(requirement.name), wanted))
+                    waiting.append((requirement.name, wanted))
+    # The accelerator libraries of a CUDA build are pinned by torch itself.
+    own = {name for name, _ in needed if not name.startswith(("nvidia-", "cuda-", "triton"))}
+    assert own - {normalized(pin.name) for pin in pins} - {"cfsam-hf"} == set()
+
+
+def test_readme_commands_are_marked_for_ci():
+    text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    for name in ("demo", "test"):
+        assert re.search(rf"^<!-- command: {name} -->\n```.*\n(.+\n)+```$", text, flags=re.MULTILINE)
