@@ -1,0 +1,202 @@
+"""The configuration of CF-SAM: SAM's own configuration with this model's fields beside it, at top level."""
+
+from typing import Any
+
+from huggingface_hub.dataclasses import strict
+from transformers import SamConfig
+
+FORMAT_VERSION = 1
+
+# Distinct on pink and purple, and apart for colour-blind readers; repeated when there are more types.
+DEFAULT_TYPE_COLORS = ("#e6194b", "#3cb44b", "#4363d8", "#f5d000", "#f58231", "#911eb4", "#42d4f4", "#f032e6")
+
+
+@strict
+class CfSamConfig(SamConfig):
+    """Configuration of [`CfSamForNucleiSegmentation`].
+
+    The three SAM parts stay where [`SamConfig`] has them (`vision_config`, `prompt_encoder_config`,
+    `mask_decoder_config`), so the configuration of a plain `SamModel` is read as it is and the fields below take their
+    defaults. The paper (arXiv 2603.28027) fixes which parts exist; every number here is this project's choice.
+
+    Args:
+        num_types (`int`, *optional*):
+            Number of nucleus types T, background not counted. 0 finds nuclei without typing them. Derived from
+            `id2label` if only that is given; 0 if neither is.
+        id2label (`dict[int, str]`, *optional*):
+            Names of the types: `{0: "background", 1: ..., T: ...}` (the entry 0 may be left out).
+        type_colors (`list[str]`, *optional*):
+            One `#rrggbb` colour per type 1..T. Default: a fixed palette.
+        mpp (`float`, defaults to 0.25):
+            Micrometres per pixel that the model works at.
+        use_mala, adapter_dim, adapter_context_dim, adapter_kernel_sizes, adapter_dynamic, adapter_layers:
+            MALA: on/off; bottleneck width r; context width q; odd kernel sizes; whether kernels and gates are made for
+            each image (else fixed); the encoder layers that carry one (`None`: all).
+        use_hmfm, fusion_dim, fusion_layers:
+            HMFM: on/off; width D; the encoder layers that are fused (`None`: the global-attention layers).
+        use_detail_stem (`bool`, defaults to `True`):
+            The convolutional stem on the image, added at the fine resolutions.
+        use_bgmr, refinement_dilations:
+            BGMR: on/off; dilation rates of its context convolutions.
+        mask_dim (`int`, defaults to 32):
+            Channels of the features that the masks are read from.
+        mask_stride (`int`, defaults to 2):
+            Stride in pixels at which masks are made: a quarter or an eighth of the patch size.
+        train_encoder (`bool`, defaults to `False`):
+            Whether the SAM encoder itself is trained. Only meant for making a small backbone.
+        train_mask_decoder (`bool`, defaults to `True`):
+            Whether SAM's two-way transformer and up-scaling are trained.
+        nuclei_loss (`str`, defaults to `"bce"`):
+            `"bce"` or `"focal_tversky"`, beside the Dice loss.
+        loss_weights (`dict[str, float]`, *optional*):
+            Overrides of [`LossWeights`] by name.
+        type_loss_weights (`list[float]`, *optional*):
+            T + 1 weights of the classes (background first) in the cross-entropy. Default: all 1.
+        checkpoint_info (`dict`, *optional*):
+            What `cfsam info` and the card say: `name`, `license` of the weights, `data`, `metrics`, `training`, ...
+        format_version (`int`, defaults to 1):
+            Version of the checkpoint layout; a newer one than the code knows is refused.
+
+    Raises:
+        ValueError: a field is out of range; `num_types` and `id2label` disagree; a newer checkpoint format.
+    """
+
+    model_type = "cfsam"
+
+    num_types: int | None = None
+    type_colors: list[str] | tuple[str, ...] | None = None
+    mpp: float | int = 0.25
+
+    use_mala: bool = True
+    adapter_dim: int = 64
+    adapter_context_dim: int = 16
+    adapter_kernel_sizes: list[int] | tuple[int, ...] = (3, 5, 7)
+    adapter_dynamic: bool = True
+    adapter_layers: list[int] | tuple[int, ...] | None = None
+
+    use_hmfm: bool = True
+    fusion_dim: int = 128
+    fusion_layers: list[int] | tuple[int, ...] | None = None
+    use_detail_stem: bool = True
+
+    use_bgmr: bool = True
+    refinement_dilations: list[int] | tuple[int, ...] = (1, 2, 4)
+    mask_dim: int = 32
+    mask_stride: int = 2
+
+    train_encoder: bool = False
+    train_mask_decoder: bool = True
+
+    nuclei_loss: str = "bce"
+    loss_weights: dict[str, float | int] | None = None
+    type_loss_weights: list[float | int] | tuple[float | int, ...] | None = None
+
+    checkpoint_info: dict[str, Any] | None = None
+    format_version: int = FORMAT_VERSION
+
+    def __post_init__(self, **kwargs):
+        super().__post_init__(**kwargs)
+        self._resolve_types()
+        self._check_format()
+        self._check_adapter_and_fusion()
+        self._check_masks()
+
+    def _resolve_types(self) -> None:
+        """Makes `num_types`, `id2label`, `label2id` and `type_colors` agree."""
+        # A plain SAM configuration carries the meaningless default names LABEL_0, LABEL_1.
+        names = {} if self.id2label is None else {i: n for i, n in self.id2label.items() if n != f"LABEL_{i}"}
+        names.pop(0, None)
+        if self.num_types is None:
+            self.num_types = 0 if list(names.values()) == ["nucleus"] else len(names)
+        if self.num_types < 0:
+            raise ValueError(f"num_types must be 0 or more, got {self.num_types}.")
+        if self.num_types == 0:
+            if names not in ({}, {1: "nucleus"}):
+                raise ValueError(f"num_types is 0 but id2label names the types {names}; leave one of the two out.")
+            names = {1: "nucleus"}
+        elif not names:
+            names = {i: f"type {i}" for i in range(1, self.num_types + 1)}
+        if self.num_types and sorted(names) != list(range(1, self.num_types + 1)):
+            raise ValueError(
+                f"id2label must name the types 1..{self.num_types} (0 is background), got the ids {sorted(names)}."
+            )
+        if len(set(names.values())) != len(names):
+            raise ValueError(f"Two types have the same name in id2label: {names}.")
+        self.id2label = {0: "background", **dict(sorted(names.items()))}
+        self.label2id = {name: i for i, name in self.id2label.items()}
+        if self.type_colors is None:
+            palette = DEFAULT_TYPE_COLORS
+            self.type_colors = [palette[i % len(palette)] for i in range(len(names))]
+        self.type_colors = list(self.type_colors)
+        if len(self.type_colors) != len(names):
+            raise ValueError(f"type_colors needs {len(names)} colours, one per type, got {len(self.type_colors)}.")
+        for color in self.type_colors:
+            if len(color) != 7 or color[0] != "#" or any(c not in "0123456789abcdefABCDEF" for c in color[1:]):
+                raise ValueError(f"type_colors must be written #rrggbb, got {color!r}.")
+
+    def _check_format(self) -> None:
+        if self.format_version > FORMAT_VERSION:
+            raise ValueError(
+                f"This checkpoint has format version {self.format_version}, newer than the {FORMAT_VERSION} that this "
+                "version of cfsam_hf reads; upgrade cfsam_hf."
+            )
+        if not 0 < self.mpp <= 10:
+            raise ValueError(f"mpp must be micrometres per pixel in (0, 10], got {self.mpp}.")
+
+    def _check_adapter_and_fusion(self) -> None:
+        num_layers = self.vision_config.num_hidden_layers
+        if self.adapter_layers is None:
+            self.adapter_layers = list(range(num_layers))
+        if self.fusion_layers is None:
+            # A backbone without global attention still has four evenly spaced levels to offer.
+            quarters = sorted({max(0, round(num_layers * k / 4) - 1) for k in (1, 2, 3, 4)})
+            self.fusion_layers = list(self.vision_config.global_attn_indexes) or quarters
+        for name in ("adapter_layers", "fusion_layers"):
+            layers = [int(i) for i in getattr(self, name)]
+            if any(not 0 <= i < num_layers for i in layers) or len(set(layers)) != len(layers):
+                raise ValueError(f"{name} must be distinct layers in 0..{num_layers - 1}, got {layers}.")
+            setattr(self, name, sorted(layers))
+        if self.use_hmfm and not self.fusion_layers:
+            raise ValueError("use_hmfm needs at least one layer in fusion_layers.")
+        self.adapter_kernel_sizes = [int(k) for k in self.adapter_kernel_sizes]
+        if not self.adapter_kernel_sizes or any(k < 1 or k % 2 == 0 for k in self.adapter_kernel_sizes):
+            raise ValueError(f"adapter_kernel_sizes must be odd and positive, got {self.adapter_kernel_sizes}.")
+        for name in ("adapter_dim", "adapter_context_dim", "fusion_dim", "mask_dim"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}.")
+
+    def _check_masks(self) -> None:
+        patch = self.vision_config.patch_size
+        if self.mask_stride not in (patch // 4, patch // 8) or self.mask_stride < 1:
+            raise ValueError(
+                f"mask_stride must be a quarter or an eighth of the patch size {patch}: {patch // 4} or {patch // 8}, "
+                f"got {self.mask_stride}."
+            )
+        if self.nuclei_loss not in ("bce", "focal_tversky"):
+            raise ValueError(f"nuclei_loss must be 'bce' or 'focal_tversky', got {self.nuclei_loss!r}.")
+        if self.type_loss_weights is not None and len(self.type_loss_weights) != self.num_types + 1:
+            raise ValueError(
+                f"type_loss_weights needs {self.num_types + 1} values (background first), "
+                f"got {len(self.type_loss_weights)}."
+            )
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs):
+        """As `PreTrainedConfig.from_dict`, but this class's fields in `kwargs` take part in the construction.
+
+        The base class sets them afterwards, when the derived values (names, colours, layers) are already made.
+        """
+        own = {name for name in CfSamConfig.__annotations__ if name in kwargs} | ({"id2label"} & set(kwargs))
+        config_dict = dict(config_dict)
+        if own & {"num_types", "id2label"}:
+            # New types replace the stored ones altogether.
+            for name in ("num_types", "id2label", "label2id", "type_colors", "type_loss_weights"):
+                config_dict.pop(name, None)
+        config_dict.update({name: kwargs[name] for name in own})
+        rest = {name: value for name, value in kwargs.items() if name not in own}
+        return super().from_dict(config_dict, **rest)
+
+    @property
+    def type_names(self) -> dict[int, str]:
+        """Names of the types by id 1..T; empty when the model does not type nuclei."""
+        return {i: name for i, name in self.id2label.items() if 1 <= i <= self.num_types}

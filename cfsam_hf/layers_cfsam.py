@@ -1,0 +1,68 @@
+"""The convolutional blocks that fusion, mask decoder and refinement are made of.
+
+No BatchNorm anywhere. ReLU, not GELU: at mask stride the activation's backward pass costs as much as the convolution.
+"""
+
+from itertools import pairwise
+
+import torch
+from torch import nn
+from transformers.models.sam.modeling_sam import SamLayerNorm
+
+
+class ZeroConv2d(nn.Conv2d):
+    """A convolution that starts as zero. The class is the mark by which the model initialises it."""
+
+
+class ConvBlock(nn.Sequential):
+    """3x3 convolution, layer norm over channels, ReLU.
+
+    Args:
+        in_channels, out_channels (`int`).
+        stride, dilation (`int`): of the convolution; the output has the input's size over `stride`.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int = 1, dilation: int = 1):
+        super().__init__(
+            nn.Conv2d(in_channels, out_channels, 3, stride=stride, padding=dilation, dilation=dilation),
+            SamLayerNorm(out_channels, data_format="channels_first"),
+            nn.ReLU(),
+        )
+
+
+class UpsampleBlock(nn.Sequential):
+    """Learned x2 up-sampling: 2x2 transposed convolution, layer norm over channels, ReLU."""
+
+    def __init__(self, in_channels: int, out_channels: int):
+        super().__init__(
+            nn.ConvTranspose2d(in_channels, out_channels, 2, stride=2),
+            SamLayerNorm(out_channels, data_format="channels_first"),
+            nn.ReLU(),
+        )
+
+
+class DetailStem(nn.Module):
+    """A light convolutional pyramid on the image, for what a patch embedding loses (this project's addition).
+
+    Args:
+        channels (`list[int]`): width at strides 2, 4, ...; one level each.
+    """
+
+    def __init__(self, channels: list[int]):
+        super().__init__()
+        widths = [3, *channels]
+        self.levels = nn.ModuleList(
+            [
+                nn.Sequential(ConvBlock(before, width, stride=2), ConvBlock(width, width))
+                for before, width in pairwise(widths)
+            ]
+        )
+
+    def forward(self, pixel_values: torch.Tensor) -> list[torch.Tensor]:
+        """Pixels (B, 3, H, W) to one map per level, (B, channels[i], H / 2^(i+1), W / 2^(i+1))."""
+        maps = []
+        features = pixel_values
+        for level in self.levels:
+            features = level(features)
+            maps.append(features)
+        return maps

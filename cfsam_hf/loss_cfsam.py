@@ -1,0 +1,183 @@
+"""The losses. Each is computed per image, then averaged over the images, so it adds up over batches and processes.
+
+An image that lacks what a term needs (no nuclei, no type labels, nothing annotated) adds exactly zero to that term,
+with zero, not missing, gradients.
+"""
+
+from dataclasses import dataclass, fields
+
+import torch
+import torch.nn.functional as F
+
+IGNORE_INDEX = -100
+# Pixels between the two ends of the finite difference that stands for the gradient of the HV maps.
+HV_GRADIENT_SPAN = 4
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """Weights of the terms, this project's choice; the order of magnitude follows CellViT and HoVer-Net.
+
+    `hv_*` are in squared units of the HV maps (each nucleus spans -1..1), hence larger. `initial` multiplies the same
+    terms on the initial maps.
+    """
+
+    nuclei_bce: float = 1.0
+    nuclei_focal_tversky: float = 1.0
+    nuclei_dice: float = 1.0
+    hv_mse: float = 2.0
+    hv_gradient: float = 2.0
+    type_cross_entropy: float = 1.0
+    type_dice: float = 0.5
+    boundary_bce: float = 1.0
+    boundary_dice: float = 1.0
+    initial: float = 0.5
+
+    @classmethod
+    def from_config(cls, overrides: dict[str, float] | None) -> "LossWeights":
+        """The defaults with overrides by name.
+
+        Raises:
+            ValueError: an unknown name, or a negative weight.
+        """
+        overrides = overrides or {}
+        known = [field.name for field in fields(cls)]
+        unknown = sorted(set(overrides) - set(known))
+        if unknown:
+            raise ValueError(f"Unknown loss weights {unknown}; known are {known}.")
+        negative = {name: value for name, value in overrides.items() if value < 0}
+        if negative:
+            raise ValueError(f"Loss weights must be 0 or more, got {negative}.")
+        return cls(**overrides)
+
+
+def _masked_mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Mean of `values` (B, ...) where `mask` (B, ...), per image (B,); 0 for an image whose mask is empty."""
+    mask = mask.to(values.dtype)
+    return (values * mask).flatten(1).sum(1) / mask.flatten(1).sum(1).clamp_min(1)
+
+
+def _soft_dice(probability: torch.Tensor, target: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+    """1 - Dice per image (B,), 0 where the image has no target pixel. All arguments (B, H, W)."""
+    valid = valid.to(probability.dtype)
+    target = target.to(probability.dtype) * valid
+    probability = probability * valid
+    intersection = (probability * target).flatten(1).sum(1)
+    total = probability.flatten(1).sum(1) + target.flatten(1).sum(1)
+    present = (target.flatten(1).sum(1) > 0).to(probability.dtype)
+    return present * (1 - 2 * intersection / total.clamp_min(1e-6))
+
+
+def _focal_tversky(probability: torch.Tensor, target: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+    """Focal Tversky loss per image (B,), 0 where the image has no target pixel (Abraham & Khan 2019, as in CellViT).
+
+    (1 - TI)^(4/3) with TI = TP / (TP + .7 FN + .3 FP).
+    """
+    valid = valid.to(probability.dtype)
+    target = target.to(probability.dtype) * valid
+    probability = probability * valid
+    true_positive = (probability * target).flatten(1).sum(1)
+    false_negative = ((1 - probability) * target).flatten(1).sum(1)
+    false_positive = (probability * (valid - target)).flatten(1).sum(1)
+    index = (true_positive + 1e-6) / (true_positive + 0.7 * false_negative + 0.3 * false_positive + 1e-6)
+    present = (target.flatten(1).sum(1) > 0).to(probability.dtype)
+    # The clamp keeps the derivative of the power finite at a perfect prediction.
+    return present * (1 - index).clamp_min(1e-6) ** (4 / 3)
+
+
+def _binary_terms(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Probability, target and validity (B, H, W) of a one-channel map and its labels {0, 1, -100}."""
+    return logits.sigmoid(), labels == 1, labels != IGNORE_INDEX
+
+
+def nuclei_losses(logits: torch.Tensor, labels: torch.Tensor, kind: str) -> dict[str, torch.Tensor]:
+    """Loss terms of the nuclei map, each (B,): BCE or focal Tversky, and Dice.
+
+    Args:
+        logits (`torch.Tensor` of shape `(B, 1, H, W)`).
+        labels (`torch.Tensor` of shape `(B, H, W)`): 1 nucleus, 0 not, -100 not annotated.
+        kind (`str`): `"bce"` or `"focal_tversky"`.
+    """
+    logits = logits[:, 0]
+    probability, target, valid = _binary_terms(logits, labels)
+    terms = {"nuclei_dice": _soft_dice(probability, target, valid)}
+    if kind == "focal_tversky":
+        terms["nuclei_focal_tversky"] = _focal_tversky(probability, target, valid)
+    else:
+        pixelwise = F.binary_cross_entropy_with_logits(logits, target.to(logits.dtype), reduction="none")
+        terms["nuclei_bce"] = _masked_mean(pixelwise, valid)
+    return terms
+
+
+def boundary_losses(logits: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Loss terms of the boundary map, each (B,): BCE and Dice. Shapes as in [`nuclei_losses`]."""
+    logits = logits[:, 0]
+    probability, target, valid = _binary_terms(logits, labels)
+    pixelwise = F.binary_cross_entropy_with_logits(logits, target.to(logits.dtype), reduction="none")
+    return {"boundary_bce": _masked_mean(pixelwise, valid), "boundary_dice": _soft_dice(probability, target, valid)}
+
+
+def hv_losses(hv_maps: torch.Tensor, hv_labels: torch.Tensor, inside: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Loss terms of the HV maps inside nuclei, each (B,): squared error of the maps and of their gradient.
+
+    The gradient of the horizontal map is taken along x and that of the vertical map along y, as the difference over
+    `HV_GRADIENT_SPAN` pixels: where two nuclei touch it jumps from +1 to -1, which is what separates them.
+
+    Args:
+        hv_maps, hv_labels (`torch.Tensor` of shape `(B, 2, H, W)`): horizontal first.
+        inside (`torch.Tensor` of shape `(B, H, W)`): pixels of nuclei.
+    """
+    error = hv_maps - hv_labels
+    half = HV_GRADIENT_SPAN // 2
+    # A difference of errors is the error of the differences.
+    along_x = error[:, 0, :, 2 * half :] - error[:, 0, :, : -2 * half]
+    along_y = error[:, 1, 2 * half :, :] - error[:, 1, : -2 * half, :]
+    gradient = _masked_mean(along_x**2, inside[:, :, half:-half]) + _masked_mean(along_y**2, inside[:, half:-half, :])
+    return {"hv_mse": _masked_mean(error.square().sum(1), inside), "hv_gradient": gradient}
+
+
+def type_losses(
+    logits: torch.Tensor, labels: torch.Tensor, class_weights: torch.Tensor | None
+) -> dict[str, torch.Tensor]:
+    """Loss terms of the type map, each (B,): cross-entropy, and Dice averaged over the types present in the image.
+
+    Args:
+        logits (`torch.Tensor` of shape `(B, T + 1, H, W)`).
+        labels (`torch.Tensor` of shape `(B, H, W)`): 0 background, 1..T, -100 unknown.
+        class_weights (`torch.Tensor` of shape `(T + 1,)`, *optional*).
+    """
+    valid = labels != IGNORE_INDEX
+    pixelwise = F.cross_entropy(logits, labels, weight=class_weights, ignore_index=IGNORE_INDEX, reduction="none")
+    probability = logits.softmax(1)
+    dice = torch.zeros_like(pixelwise[:, 0, 0])
+    present = torch.zeros_like(dice)
+    for type_id in range(1, logits.shape[1]):
+        target = labels == type_id
+        dice = dice + _soft_dice(probability[:, type_id], target, valid)
+        present = present + target.flatten(1).any(1).to(dice.dtype)
+    return {"type_cross_entropy": _masked_mean(pixelwise, valid), "type_dice": dice / present.clamp_min(1)}
+
+
+def map_losses(
+    nuclei_logits: torch.Tensor,
+    hv_maps: torch.Tensor,
+    type_logits: torch.Tensor | None,
+    nuclei_labels: torch.Tensor,
+    hv_labels: torch.Tensor,
+    type_labels: torch.Tensor | None,
+    nuclei_loss: str,
+    class_weights: torch.Tensor | None,
+) -> dict[str, torch.Tensor]:
+    """All terms, each (B,), of one set of maps: the initial or the refined one. Computed in float32."""
+    terms = nuclei_losses(nuclei_logits.float(), nuclei_labels, nuclei_loss)
+    terms |= hv_losses(hv_maps.float(), hv_labels.float(), nuclei_labels == 1)
+    if type_logits is not None and type_labels is not None:
+        terms |= type_losses(type_logits.float(), type_labels, class_weights)
+    elif type_logits is not None:
+        terms["type_cross_entropy"] = 0 * type_logits.float().flatten(1).sum(1)
+    return terms
+
+
+def weighted_sum(terms: dict[str, torch.Tensor], weights: LossWeights) -> torch.Tensor:
+    """The weighted sum (B,) of terms (B,) named as in [`LossWeights`]."""
+    return sum(getattr(weights, name) * value for name, value in terms.items())
