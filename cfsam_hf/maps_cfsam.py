@@ -1,0 +1,101 @@
+"""The maps of a tile or image as probabilities: how a model's outputs become them, and in which channel each lies."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+
+@dataclass(frozen=True)
+class MapLayout:
+    """
+    Order of the stacked maps: nuclei, horizontal and vertical distance, boundary if any, background and types if any.
+
+    Args:
+        num_types (`int`): T; 0 means that there are no type maps.
+        has_boundary (`bool`): whether there is a boundary map.
+    """
+
+    num_types: int
+    has_boundary: bool
+
+    @property
+    def channels(self) -> int:
+        return 3 + self.has_boundary + (self.num_types + 1 if self.num_types else 0)
+
+    @classmethod
+    def of(cls, outputs: Any) -> "MapLayout":
+        """The layout of a model's outputs."""
+        types = _output(outputs, "type_logits")
+        return cls(
+            num_types=0 if types is None else types.shape[1] - 1,
+            has_boundary=_output(outputs, "boundary_logits") is not None,
+        )
+
+    def split(self, maps: np.ndarray) -> "NucleiMaps":
+        """Name the channels of stacked maps (C, H, W), as float32."""
+        if maps.ndim != 3 or maps.shape[0] != self.channels:
+            raise ValueError(f"{self} needs maps of shape ({self.channels}, H, W), got {maps.shape}")
+        # Torch converts from float16 many times faster than numpy.
+        maps = torch.from_numpy(maps).float().numpy()
+        first_type = 3 + self.has_boundary
+        return NucleiMaps(
+            nuclei=maps[0],
+            hv=maps[1:3],
+            boundary=maps[3] if self.has_boundary else None,
+            types=maps[first_type:] if self.num_types else None,
+        )
+
+
+@dataclass
+class NucleiMaps:
+    """
+    The maps of one image.
+
+    Attributes:
+        nuclei (`np.ndarray` of shape (H, W), float32): probability of a nucleus.
+        hv (`np.ndarray` of shape (2, H, W), float32): horizontal and vertical distance to the centroid, -1..1.
+        boundary (`np.ndarray` of shape (H, W), float32, or `None`): probability of a nucleus boundary.
+        types (`np.ndarray` of shape (T + 1, H, W), float32, or `None`): probabilities of background and types.
+    """
+
+    nuclei: np.ndarray
+    hv: np.ndarray
+    boundary: np.ndarray | None = None
+    types: np.ndarray | None = None
+
+    def crop(self, height: int, width: int) -> "NucleiMaps":
+        """The first `height` rows and `width` columns."""
+        return NucleiMaps(
+            nuclei=self.nuclei[:height, :width],
+            hv=self.hv[:, :height, :width],
+            boundary=None if self.boundary is None else self.boundary[:height, :width],
+            types=None if self.types is None else self.types[:, :height, :width],
+        )
+
+
+def stack_maps(outputs: Any) -> torch.Tensor:
+    """
+    A model's outputs as probabilities, stacked in the order of `MapLayout`: (B, C, H, W) float32, on the same device.
+
+    Args:
+        outputs (`CfSamNucleiSegmentationOutput`): or anything with its `nuclei_logits` (B, 1, H, W), `hv_maps`
+            (B, 2, H, W), `type_logits` (B, T + 1, H, W) or None and `boundary_logits` (B, 1, H, W) or None.
+    """
+    nuclei, hv = _output(outputs, "nuclei_logits"), _output(outputs, "hv_maps")
+    if nuclei is None or hv is None:
+        raise ValueError("outputs hold no nuclei_logits or no hv_maps: pass what CfSamForNucleiSegmentation returns")
+    maps = [nuclei.float().sigmoid(), hv.float().clamp(-1, 1)]
+    boundary, types = _output(outputs, "boundary_logits"), _output(outputs, "type_logits")
+    if boundary is not None:
+        maps.append(boundary.float().sigmoid())
+    if types is not None:
+        maps.append(types.float().softmax(dim=1))
+    return torch.cat(maps, dim=1)
+
+
+def _output(outputs: Any, name: str) -> torch.Tensor | None:
+    """A field of the outputs; None where there is none, as in what a stock pipeline makes of them."""
+    return outputs.get(name) if isinstance(outputs, Mapping) else getattr(outputs, name, None)

@@ -1,0 +1,148 @@
+"""Windows over an image of any size, and the blending of the maps that a network makes of them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+
+@dataclass(frozen=True)
+class Window:
+    """A tile of the padded image: rows `y` to `y + size`, columns `x` to `x + size`."""
+
+    y: int
+    x: int
+    size: int
+
+
+def axis_starts(length: int, tile_size: int, overlap: int) -> list[int]:
+    """
+    First pixels of the tiles along one axis: as few as cover `length` with at least `overlap` pixels in common between
+    neighbours, evenly spread, the first at 0 and the last ending at `length` (or at `tile_size`, if that is longer).
+
+    >>> axis_starts(600, 256, 64)
+    [0, 172, 344]
+    >>> axis_starts(100, 256, 64)
+    [0]
+    """
+    check_tiling(tile_size, overlap)
+    if length <= tile_size:
+        return [0]
+    steps = -(-(length - tile_size) // (tile_size - overlap))
+    return [(length - tile_size) * step // steps for step in range(steps + 1)]
+
+
+def check_tiling(tile_size: int, overlap: int) -> None:
+    """Raises ValueError unless the tile is positive and the overlap lies in 0..tile_size - 1."""
+    if tile_size < 1:
+        raise ValueError(f"tile_size must be positive, got {tile_size}")
+    if not 0 <= overlap < tile_size:
+        raise ValueError(f"tile_overlap must lie in 0..{tile_size - 1} for tiles of {tile_size} px, got {overlap}")
+
+
+def tile_windows(height: int, width: int, tile_size: int, overlap: int) -> list[Window]:
+    """All windows over an image of `height` x `width` pixels, row by row from the top."""
+    columns = axis_starts(width, tile_size, overlap)
+    return [Window(y, x, tile_size) for y in axis_starts(height, tile_size, overlap) for x in columns]
+
+
+def pad_right_bottom(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """
+    Pad (H, W, C) at the right and at the bottom to at least `height` x `width` by reflection.
+
+    Reflection continues the tissue; a constant would be an edge that the network has never seen. It is repeated where
+    the padding is wider than the image, and a single row or column is repeated as it is.
+    """
+    while image.shape[0] < height or image.shape[1] < width:
+        missing = (height - image.shape[0], width - image.shape[1])
+        rows, columns = (
+            min(max(gap, 0), max(length - 1, 1)) for gap, length in zip(missing, image.shape, strict=False)
+        )
+        pad = ((0, rows if image.shape[0] > 1 else 0), (0, columns if image.shape[1] > 1 else 0), (0, 0))
+        image = np.pad(image, pad, mode="reflect")
+        # One row or column has nothing to reflect.
+        single = ((0, rows if image.shape[0] == 1 else 0), (0, columns if image.shape[1] == 1 else 0), (0, 0))
+        image = np.pad(image, single, mode="edge")
+    return image
+
+
+def cut_window(image: np.ndarray, window: Window) -> np.ndarray:
+    """The window's pixels (size, size, C), padded by reflection where the image is smaller than the tile."""
+    tile = image[window.y : window.y + window.size, window.x : window.x + window.size]
+    return pad_right_bottom(tile, window.size, window.size)
+
+
+def blend_weights(tile_size: int, overlap: int) -> np.ndarray:
+    """
+    Weight of each pixel of a tile in the blend, (tile_size, tile_size) float32 in (0, 1].
+
+    It rises with the squared sine over `overlap` pixels from each side and is 1 between, so that a pixel counts most
+    in the tile that sees it with the most context, and no tile ends with a step.
+    """
+    check_tiling(tile_size, overlap)
+    ramp = min(overlap, tile_size // 2)
+    edge = np.sin(np.pi / 2 * (np.arange(ramp) + 0.5) / max(ramp, 1)) ** 2
+    profile = np.ones(tile_size)
+    profile[:ramp] = edge
+    profile[tile_size - ramp :] = edge[::-1]
+    return (profile[:, None] * profile[None, :]).astype(np.float32)
+
+
+class MapBlender:
+    """
+    Weighted mean of the maps of overlapping tiles.
+
+    Tiles come in the order of `tile_windows`. Sums are kept in float32 for the rows of one tile only: rows above the
+    next row of tiles are finished, divided by their weights, and stored in float16. So C maps of H x W pixels cost 2 C
+    bytes per pixel, and 4 (C + 1) bytes for each of `tile_size` x W pixels on top. Float16 keeps steps of at most
+    .0005, below what the network itself is sure of; it is used for small images too, so that a crop decodes as the
+    whole.
+
+    Args:
+        channels (`int`): number of maps C.
+        height, width (`int`): size of the image in pixels; what tiles predict beyond it is cut off.
+        tile_size, overlap (`int`): as given to `tile_windows`.
+    """
+
+    def __init__(self, channels: int, height: int, width: int, tile_size: int, overlap: int):
+        self.weights = blend_weights(tile_size, overlap)
+        self.height, self.width = height, width
+        self.starts = axis_starts(height, tile_size, overlap)
+        self._maps = np.empty((channels, height, width), dtype=np.float16)
+        rows = min(tile_size, height)
+        self._sums = np.zeros((channels, rows, width), dtype=np.float32)
+        self._total = np.zeros((rows, width), dtype=np.float32)
+        self._top = 0
+
+    def add(self, window: Window, maps: np.ndarray) -> None:
+        """Add the maps (C, size, size) of one tile; windows must not go back up."""
+        if window.y < self._top:
+            raise ValueError(f"tiles must come row by row: row {window.y} after row {self._top}")
+        if window.y > self._top:
+            self._finish(window.y)
+        rows = min(window.size, self.height - window.y)
+        columns = slice(window.x, min(window.x + window.size, self.width))
+        weights = self.weights[:rows, : columns.stop - columns.start]
+        self._sums[:, :rows, columns] += maps[:, :rows, : weights.shape[1]] * weights
+        self._total[:rows, columns] += weights
+
+    def result(self) -> np.ndarray:
+        """The blended maps (C, H, W), float16, after the last tile."""
+        self._finish(self.height)
+        return self._maps
+
+    def _finish(self, row: int) -> None:
+        """Store the rows above `row` and move the float32 window down to it."""
+        rows = len(self._total)
+        done = row - self._top
+        if done == 0:
+            return
+        if done > rows or not self._total[:done].all():
+            raise ValueError(f"rows {self._top} to {row} are not covered by tiles")
+        means = torch.from_numpy(self._sums[:, :done] / self._total[:done])
+        # Torch converts to float16 many times faster than numpy.
+        self._maps[:, self._top : row] = means.to(torch.float16).numpy()
+        for array in (self._sums, self._total[None]):
+            array[:, : rows - done] = array[:, done:]
+            array[:, rows - done :] = 0
+        self._top = row

@@ -1,0 +1,105 @@
+"""Tiles must cover every pixel of an image of any size, and blending must neither shift, scale nor seam the maps."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cfsam_hf.tiling_cfsam import MapBlender, axis_starts, blend_weights, cut_window, pad_right_bottom, tile_windows
+
+
+@given(st.integers(1, 3000), st.integers(1, 300), st.data())
+def test_starts_cover_the_axis_with_the_fewest_tiles(length, tile_size, data):
+    overlap = data.draw(st.integers(0, tile_size - 1))
+    starts = axis_starts(length, tile_size, overlap)
+    assert starts[0] == 0
+    assert starts[-1] + tile_size == max(length, tile_size)
+    steps = np.diff(starts)
+    assert (steps > 0).all()
+    assert (steps <= tile_size - overlap).all()
+    assert len(starts) == 1 or (len(starts) - 2) * (tile_size - overlap) + tile_size < length
+
+
+@pytest.mark.parametrize(("tile_size", "overlap"), [(0, 0), (16, 16), (16, -1)])
+def test_impossible_tilings_are_refused(tile_size, overlap):
+    with pytest.raises(ValueError, match="tile"):
+        axis_starts(100, tile_size, overlap)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 5), (3, 50), (16, 16), (7, 31)])
+def test_padding_reflects_at_the_right_and_bottom_only(shape):
+    image = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    padded = pad_right_bottom(image, 40, 40)
+    assert padded.shape == (40, max(40, shape[1]), 3)
+    assert np.array_equal(padded[: shape[0], : shape[1]], image)
+    # A reflection of period 2 (n - 1): the literal definition.
+    for axis, length in enumerate(shape):
+        period = max(2 * (length - 1), 1)
+        index = np.arange(padded.shape[axis]) % period
+        index = np.where(index < length, index, period - index)
+        assert np.array_equal(padded, np.take(padded, index, axis=axis))
+
+
+def test_large_enough_images_are_not_padded():
+    image = np.zeros((20, 30, 3), np.uint8)
+    assert pad_right_bottom(image, 20, 16) is image
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 90), st.integers(1, 90), st.sampled_from([8, 16, 32]), st.data())
+def test_blending_the_tiles_of_a_map_gives_the_map(height, width, tile_size, data):
+    overlap = data.draw(st.integers(0, tile_size - 1))
+    maps = np.random.default_rng(height * 100 + width).uniform(-1, 1, (2, height, width)).astype(np.float32)
+    image = maps.transpose(1, 2, 0)
+    blender = MapBlender(2, height, width, tile_size, overlap)
+    for window in tile_windows(height, width, tile_size, overlap):
+        tile = cut_window(image, window)
+        assert tile.shape == (tile_size, tile_size, 2)
+        blender.add(window, tile.transpose(2, 0, 1))
+    assert np.abs(blender.result() - maps).max() < 6e-4  # float16
+
+
+def test_blend_is_the_weighted_mean_of_the_tiles():
+    rng = np.random.default_rng(1)
+    windows = tile_windows(70, 45, 32, 10)
+    tiles = rng.uniform(size=(len(windows), 1, 32, 32)).astype(np.float32)
+    blender = MapBlender(1, 70, 45, 32, 10)
+    sums, total, weights = np.zeros((70, 45)), np.zeros((70, 45)), blend_weights(32, 10)
+    for window, tile in zip(windows, tiles, strict=True):
+        blender.add(window, tile)
+        sums[window.y : window.y + 32, window.x : window.x + 32] += tile[0] * weights
+        total[window.y : window.y + 32, window.x : window.x + 32] += weights
+    assert np.abs(blender.result()[0] - sums / total).max() < 3e-4
+
+
+def test_weights_are_smooth_positive_and_symmetric():
+    weights = blend_weights(64, 16)
+    assert weights.min() > 0
+    assert weights.max() == 1
+    assert np.array_equal(weights, weights[::-1, ::-1])
+    assert np.abs(np.diff(weights[32])).max() < 0.11
+    assert (blend_weights(8, 0) == 1).all()
+
+
+def test_tiles_that_disagree_leave_no_step():
+    # Two tiles that say 0 and 1: the blend passes from one to the other over the whole overlap.
+    blender = MapBlender(1, 32, 48, 32, 16)
+    for value, window in enumerate(tile_windows(32, 48, 32, 16)):
+        blender.add(window, np.full((1, 32, 32), value, np.float32))
+    row = blender.result()[0, 16].astype(float)
+    assert row[0] == 0
+    assert row[-1] == 1
+    assert np.diff(row).max() < 0.11
+
+
+def test_missing_and_disordered_tiles_are_noticed():
+    first, _, third, *_ = tile_windows(64, 64, 32, 0)
+    blender = MapBlender(1, 64, 64, 32, 0)
+    blender.add(first, np.zeros((1, 32, 32), np.float32))
+    with pytest.raises(ValueError, match="not covered"):
+        blender.result()
+    blender = MapBlender(1, 64, 32, 32, 0)
+    blender.add(first, np.zeros((1, 32, 32), np.float32))
+    blender.add(third, np.zeros((1, 32, 32), np.float32))
+    with pytest.raises(ValueError, match="row by row"):
+        blender.add(first, np.zeros((1, 32, 32), np.float32))
