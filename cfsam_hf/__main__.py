@@ -1,0 +1,8 @@
+"""`python -m cfsam_hf`: the command `cfsam`."""
+
+import sys
+
+from .cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

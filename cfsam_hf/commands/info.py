@@ -1,0 +1,221 @@
+"""`cfsam info`: what a checkpoint is."""
+
+import argparse
+import json
+import os
+from typing import Any
+
+from ..cli import EXIT_OK
+from .loading import naming_checkpoint, resolve_checkpoint
+
+CODE_LICENSE = "Apache-2.0"
+# Where a parameter belongs, by the beginning of its name; the first that fits counts. MALA sits inside the encoder.
+PARTS = (
+    ("sam.vision_encoder.", "SAM encoder"),
+    ("sam.mask_decoder.", "SAM mask decoder"),
+    ("sam.", "SAM, other"),
+)
+
+
+def run_info(args: argparse.Namespace) -> int:
+    """Does what the parsed arguments of `cfsam info` say; returns the exit status."""
+    record = describe_checkpoint(resolve_checkpoint(args.checkpoint))
+    print(json.dumps(record, indent=2, ensure_ascii=False) if args.json else format_record(record))
+    return EXIT_OK
+
+
+def describe_checkpoint(source: str) -> dict[str, Any]:
+    """Reads what a checkpoint says about itself; of the weights only the header is read.
+
+    Args:
+        source: a folder or a Hub id.
+
+    Returns:
+        A JSON-ready record. What the checkpoint does not tell is None.
+
+    Raises:
+        OSError: there is no such checkpoint, or it has no safetensors weights.
+        ValueError: it is another kind of model.
+    """
+    from ..configuration_cfsam import CfSamConfig
+
+    with naming_checkpoint(source):
+        values, _ = CfSamConfig.get_config_dict(source)
+    if not values:
+        raise OSError(f"{source} is no checkpoint: it has no config.json")
+    kind = values.get("model_type")
+    if kind != CfSamConfig.model_type:
+        raise ValueError(
+            f"{source} is a checkpoint of type {kind!r}, not a CF-SAM one"
+            + ("; fine-tune it with examples/train.py to get one" if kind == "sam" else "")
+        )
+    config = CfSamConfig.from_dict(values)
+    about = dict(config.checkpoint_info or {})
+    vision = config.vision_config
+    names = config.type_names
+    colors = dict(zip(range(1, len(config.type_colors) + 1), config.type_colors, strict=True))
+    return {
+        "checkpoint": source,
+        "name": about.pop("name", None) or os.path.basename(source.rstrip("/")),
+        "description": about.pop("description", None),
+        "types": [{"id": i, "name": name, "color": colors[i]} for i, name in names.items()],
+        "mpp": config.mpp,
+        "architecture": {
+            "encoder": {
+                "layers": vision.num_hidden_layers,
+                "width": vision.hidden_size,
+                "heads": vision.num_attention_heads,
+                "patch_size": vision.patch_size,
+                "image_size": vision.image_size,
+                "window_size": vision.window_size,
+                "global_attention_layers": list(vision.global_attn_indexes),
+            },
+            "mala": {
+                "layers": config.adapter_layers,
+                "dim": config.adapter_dim,
+                "kernel_sizes": config.adapter_kernel_sizes,
+                "dynamic": config.adapter_dynamic,
+            }
+            if config.use_mala
+            else None,
+            "hmfm": {"layers": config.fusion_layers, "dim": config.fusion_dim} if config.use_hmfm else None,
+            "detail_stem": config.use_detail_stem,
+            "bgmr": {"dilations": config.refinement_dilations} if config.use_bgmr else None,
+            "mask_stride": config.mask_stride,
+        },
+        "parameters": count_parameters(source),
+        "base_model": about.pop("base_model", None),
+        "training": about.pop("training", None),
+        "data": about.pop("data", None),
+        "metrics": about.pop("metrics", None),
+        "license": {
+            "weights": about.pop("license", None),
+            "weights_note": about.pop("license_note", None),
+            "code": CODE_LICENSE,
+        },
+        "format_version": config.format_version,
+        "more": about,
+    }
+
+
+def count_parameters(source: str) -> dict[str, int]:
+    """Parameters by part, and in all, from the header of the safetensors weights.
+
+    Raises:
+        OSError: there are no safetensors weights, or the file is damaged.
+    """
+    from huggingface_hub import errors, get_local_safetensors_metadata, get_safetensors_metadata
+
+    try:
+        if os.path.isdir(source):
+            metadata = get_local_safetensors_metadata(source)
+        else:
+            metadata = get_safetensors_metadata(source)
+    except (errors.NotASafetensorsRepoError, FileNotFoundError) as error:
+        raise OSError(f"{source} has no model.safetensors; only safetensors weights are read") from error
+    except errors.SafetensorsParsingError as error:
+        raise OSError(f"{source}: its safetensors file is damaged or cut short; get it again") from error
+    counts: dict[str, int] = {}
+    for file in metadata.files_metadata.values():
+        for name, tensor in file.tensors.items():
+            part = part_of(name)
+            counts[part] = counts.get(part, 0) + tensor.parameter_count
+    return counts | {"total": sum(counts.values())}
+
+
+def part_of(name: str) -> str:
+    """The part of the model that a parameter belongs to: one of SAM's, the adapters, or the module's own name.
+
+    >>> part_of("sam.vision_encoder.layers.0.adapter.down.weight"), part_of("fusion.levels.0.weight")
+    ('MALA adapters', 'fusion')
+    """
+    if "adapter" in name:
+        return "MALA adapters"
+    return next((part for prefix, part in PARTS if name.startswith(prefix)), name.split(".")[0])
+
+
+def format_record(record: dict[str, Any]) -> str:
+    """The record of [`describe_checkpoint`] as text of a page."""
+    architecture = record["architecture"]
+    encoder, mala, hmfm, bgmr = (architecture[key] for key in ("encoder", "mala", "hmfm", "bgmr"))
+    lines = [
+        record["name"],
+        *_indented(record["description"]),
+        f"  at {record['checkpoint']}",
+        "",
+        f"Pixel size   {record['mpp']:g} µm per pixel",
+        "Types        "
+        + (
+            "\n             ".join(f"{t['id']} {t['name']} {t['color']}" for t in record["types"])
+            or "none: nuclei are found, not typed"
+        ),
+        "",
+        f"Encoder      SAM ViT, {encoder['layers']} layers of width {encoder['width']}, "
+        f"patch {encoder['patch_size']}, window {encoder['window_size']}",
+        "MALA         " + (_mala_line(mala) if mala else "off"),
+        "HMFM         " + (f"layers {_numbers(hmfm['layers'])}, width {hmfm['dim']}" if hmfm else "off"),
+        "BGMR         " + (f"dilations {_numbers(bgmr['dilations'])}" if bgmr else "off"),
+        f"Detail stem  {'on' if architecture['detail_stem'] else 'off'}",
+        f"Mask stride  {architecture['mask_stride']} px",
+        "",
+        f"Parameters   {record['parameters']['total']:,}",
+        *(f"             {n:>12,}  {part}" for part, n in record["parameters"].items() if part != "total"),
+    ]
+    for title, key in (
+        ("Base model", "base_model"),
+        ("Training", "training"),
+        ("Data", "data"),
+        ("Metrics", "metrics"),
+    ):
+        lines += ["", title, *(_indented(record[key]) or ["  not stated"])]
+    licenses = record["license"]
+    lines += [
+        "",
+        "Licences",
+        f"  weights: {licenses['weights'] or 'not stated; ask who made them'}",
+        *_indented(licenses["weights_note"], depth=2),
+        f"  code (cfsam_hf): {licenses['code']}",
+    ]
+    if record["more"]:
+        lines += ["", "More", *_indented(record["more"])]
+    return "\n".join(lines)
+
+
+def _mala_line(mala: dict[str, Any]) -> str:
+    kind = "dynamic" if mala["dynamic"] else "fixed"
+    return (
+        f"in layers {_numbers(mala['layers'])}, width {mala['dim']}, {kind} kernels {_numbers(mala['kernel_sizes'])}"
+    )
+
+
+def _numbers(values: list[int]) -> str:
+    """Numbers in a row; a longer unbroken run as "0-7"."""
+    if len(values) > 3 and values == list(range(values[0], values[-1] + 1)):
+        return f"{values[0]}-{values[-1]}"
+    return " ".join(map(str, values))
+
+
+def _indented(value: Any, depth: int = 1) -> list[str]:
+    """A JSON value as indented lines, `name: value` for members."""
+    pad = "  " * depth
+    if value is None or value == {} or value == []:
+        return []
+    if isinstance(value, dict):
+        lines = []
+        # Configuration files are sorted by key; a name says most when it stands first.
+        for key, item in sorted(value.items(), key=lambda member: member[0] != "name"):
+            nested = isinstance(item, (dict, list)) and item
+            lines += [f"{pad}{key}:", *_indented(item, depth + 1)] if nested else [f"{pad}{key}: {_scalar(item)}"]
+        return lines
+    if isinstance(value, list):
+        return [line for item in value for line in _list_item(item, depth)]
+    return [f"{pad}{line}" for line in str(value).splitlines()]
+
+
+def _list_item(item: Any, depth: int) -> list[str]:
+    lines = _indented(item, depth + 1) or [f"{'  ' * (depth + 1)}{_scalar(item)}"]
+    return [f"{'  ' * depth}- {lines[0].strip()}", *lines[1:]]
+
+
+def _scalar(value: Any) -> str:
+    return "not stated" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)

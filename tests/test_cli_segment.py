@@ -1,0 +1,240 @@
+"""Why: a folder of images must be done whole, whatever lies in it, with every file complete and every failure told."""
+
+import errno
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import PIL.Image
+import pytest
+import tifffile
+
+from cfsam_hf import cli
+from cfsam_hf.commands import segment
+
+from .export_cases import label_components, make_result
+
+SUFFIXES = ["_instances.tif", ".geojson", ".parquet", "_overlay.png"]
+
+
+def threshold_pipeline(image, mpp=None, batch_size=None, max_pixels=None):
+    """Stands in for the network: dark pixels are nuclei."""
+    if image.shape[0] == 13:
+        raise RuntimeError("thirteen rows\nare too many")
+    return make_result(label_components(image.mean(axis=2) < 100), mpp=mpp)
+
+
+@pytest.fixture(autouse=True)
+def calls(monkeypatch):
+    """Replaces loading; what was asked for is in the returned list."""
+    asked = []
+
+    def load(checkpoint, device):
+        asked.append((checkpoint, device))
+        return threshold_pipeline
+
+    monkeypatch.setattr(segment, "load_pipeline", load)
+    return asked
+
+
+def write_image(path: Path, height=24, width=30):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = np.full((height, width, 3), 230, np.uint8)
+    image[3:8, 4:10] = image[2:6, 14:20] = 40
+    PIL.Image.fromarray(image).save(path)
+    return path
+
+
+def names(folder):
+    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+
+
+def run(*arguments):
+    return cli.main(["segment", *map(str, arguments)])
+
+
+def test_one_image(tmp_path, capsys):
+    write_image(tmp_path / "a.png")
+    assert run(tmp_path / "a.png", "-o", tmp_path / "out", "--mpp", 0.5) == 0
+    assert names(tmp_path / "out") == sorted(["summary.csv", *("a" + s for s in SUFFIXES)])
+    assert tifffile.imread(tmp_path / "out" / "a_instances.tif").max() == 2
+    assert len(pd.read_parquet(tmp_path / "out" / "a.parquet")) == 2
+    metadata = json.loads((tmp_path / "out" / "a.geojson").read_text())["metadata"]
+    assert (metadata["image"], metadata["mpp"], metadata["checkpoint"]) == ("a.png", 0.5, "cfsam-tiny")
+    out, err = capsys.readouterr()
+    assert "a.png: 2 nuclei (epithelial 1, inflammatory 1, spindle-shaped 0)" in out
+    assert err == ""
+
+
+def test_a_folder_with_bad_images(tmp_path, capsys):
+    folder, out = tmp_path / "in", tmp_path / "out"
+    write_image(folder / "a.png")
+    write_image(folder / "a.tif")
+    write_image(folder / "sub" / "b.png")
+    write_image(folder / "fails.png", height=13)
+    (folder / "text.png").write_text("no image")
+    (folder / "zero.png").write_bytes(b"")
+    cut = write_image(folder / "cut\nshort.png", 400, 400)
+    cut.write_bytes(cut.read_bytes()[:200])
+    assert run(folder, "-o", out, "--mpp", 0.25) == 1
+    expected = ["summary.csv", *(f"{stem}{s}" for stem in ("a.png", "a.tif", "sub/b") for s in SUFFIXES)]
+    assert names(out) == sorted(expected)
+    summary = pd.read_csv(out / "summary.csv")
+    assert summary["image"].unique().tolist() == ["a.png", "a.tif", "sub/b.png"]
+    err = capsys.readouterr().err
+    lines = err.splitlines()
+    assert len(lines) == 5
+    assert all(line.startswith("cfsam: ") for line in lines)
+    for name in ("text.png", "zero.png", "short.png", "fails.png"):
+        assert sum(name in line for line in lines) == 1, name
+    assert "unexpected RuntimeError: thirteen rows are too many (--debug shows where)" in err
+    assert lines[-1] == "cfsam: 4 of 7 images could not be done"
+
+
+def test_debug_shows_the_traceback(tmp_path, capsys):
+    write_image(tmp_path / "fails.png", height=13)
+    assert run(tmp_path, "-o", tmp_path / "out", "--debug") == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_options_reach_the_pipeline_and_the_files(tmp_path, calls, monkeypatch):
+    seen = {}
+
+    def pipe(image, **options):
+        seen.update(options)
+        return threshold_pipeline(image, **options)
+
+    monkeypatch.setattr(segment, "load_pipeline", lambda *wanted: calls.append(wanted) or pipe)
+    write_image(tmp_path / "a.png")
+    out = tmp_path / "out"
+    arguments = [
+        "--no-overlay",
+        "--also",
+        "csv",
+        "--also",
+        "coco",
+        "--batch-size",
+        3,
+        "--checkpoint",
+        "c",
+        "--device",
+        "cpu",
+    ]
+    assert run(tmp_path / "a.png", "-o", out, *arguments) == 0
+    assert names(out) == sorted(
+        ["a.geojson", "a.parquet", "a_coco.json", "a_instances.tif", "a_nuclei.csv", "summary.csv"]
+    )
+    assert seen == {"mpp": None, "batch_size": 3, "max_pixels": None}
+    assert calls == [("c", "cpu")]
+    assert pd.read_csv(out / "summary.csv")["density_per_mm2"].isna().all()
+
+
+def test_demo_says_what_it_is(tmp_path, capsys):
+    assert run("--demo", "-o", tmp_path) == 0
+    out = capsys.readouterr().out
+    assert "NOT H&E" in out
+    assert "is assumed" in out
+    assert names(tmp_path) == sorted(["summary.csv", *("immunohistochemistry" + s for s in SUFFIXES)])
+    assert json.loads((tmp_path / "immunohistochemistry.geojson").read_text())["metadata"]["mpp"] == segment.DEMO_MPP
+
+
+def test_a_full_disk_leaves_nothing_of_the_image(tmp_path, monkeypatch, capsys):
+    def full(result, path):
+        Path(path).write_text("half")
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(segment, "write_table", full)
+    write_image(tmp_path / "a.png")
+    assert run(tmp_path / "a.png", "-o", tmp_path / "out") == 1
+    assert names(tmp_path / "out") == []
+    assert "a.parquet: No space left on device" in capsys.readouterr().err
+
+
+def test_interrupting_keeps_what_is_done(tmp_path, monkeypatch, capsys):
+    done = []
+
+    def pipe(image, **options):
+        if done:
+            raise KeyboardInterrupt
+        done.append(1)
+        return threshold_pipeline(image, **options)
+
+    monkeypatch.setattr(segment, "load_pipeline", lambda *wanted: pipe)
+    write_image(tmp_path / "in" / "a.png")
+    write_image(tmp_path / "in" / "b.png")
+    assert run(tmp_path / "in", "-o", tmp_path / "out") == cli.EXIT_INTERRUPTED
+    assert names(tmp_path / "out") == sorted(["summary.csv", *("a" + s for s in SUFFIXES)])
+    assert capsys.readouterr().err == "cfsam: interrupted\n"
+
+
+def test_an_output_that_cannot_be_written_is_told_before_the_work(tmp_path, calls, capsys):
+    write_image(tmp_path / "a.png")
+    assert run(tmp_path / "a.png", "-o", tmp_path / "a.png") == 1
+    assert "is a file; -o needs a folder" in capsys.readouterr().err
+    assert run(tmp_path / "a.png", "-o", tmp_path / "a.png" / "deeper") == 1
+    assert "choose another folder with -o" in capsys.readouterr().err
+    assert calls == []
+
+
+def test_nothing_to_do_is_a_failure(tmp_path, calls, capsys):
+    assert run(tmp_path / "nowhere.png", "-o", tmp_path / "out") == 1
+    assert "nowhere.png: no such file or folder" in capsys.readouterr().err
+    assert calls == []
+
+
+def test_warnings_are_lines_and_told_once(tmp_path, monkeypatch, capsys):
+    import warnings
+
+    def pipe(image, **options):
+        warnings.warn("the pixel size is not known", UserWarning, stacklevel=2)
+        warnings.warn("an internal matter", DeprecationWarning, stacklevel=2)
+        return threshold_pipeline(image, **options)
+
+    monkeypatch.setattr(segment, "load_pipeline", lambda *wanted: pipe)
+    write_image(tmp_path / "in" / "a.png")
+    write_image(tmp_path / "in" / "b.png")
+    assert run(tmp_path / "in", "-o", tmp_path / "out") == 0
+    assert capsys.readouterr().err == "cfsam: warning: the pixel size is not known\n"
+
+
+def test_a_second_run_replaces_the_first(tmp_path):
+    image = write_image(tmp_path / "a.png")
+    assert run(image, "-o", tmp_path / "out") == 0
+    write_image(tmp_path / "a.png", 50, 60)
+    assert run(image, "-o", tmp_path / "out") == 0
+    assert tifffile.imread(tmp_path / "out" / "a_instances.tif").shape == (50, 60)
+    assert len(names(tmp_path / "out")) == 5
+
+
+@pytest.mark.parametrize("ending", [*SUFFIXES, "_coco.json"])
+def test_files_of_others_are_not_replaced(ending, tmp_path, capsys):
+    write_image(tmp_path / "a.png")
+    other = tmp_path / f"a{ending}"
+    other.write_text("drawn by hand")
+    assert run(tmp_path / "a.png", "-o", tmp_path) == 1
+    assert "was not written by cfsam" in capsys.readouterr().err
+    assert other.read_text() == "drawn by hand"
+    assert names(tmp_path) == sorted(["a.png", other.name])
+
+
+def test_own_files_are_replaced_in_every_format(tmp_path):
+    write_image(tmp_path / "a.png", 300, 300)
+    for _ in range(2):
+        assert run(tmp_path / "a.png", "-o", tmp_path / "out", "--also", "coco", "--also", "csv") == 0
+    assert len(names(tmp_path / "out")) == 7
+
+
+def test_outputs_beside_the_images_are_not_done_again(tmp_path):
+    write_image(tmp_path / "a.png")
+    assert run(tmp_path, "-o", tmp_path) == 0
+    before = names(tmp_path)
+    assert run(tmp_path, "-o", tmp_path) == 0
+    assert names(tmp_path) == before
+
+
+def test_segment_needs_one_source(capsys):
+    for arguments in (["-o", "out"], ["--demo", "x.png", "-o", "out"]):
+        with pytest.raises(SystemExit, match="2"):
+            run(*arguments)
+    assert "--demo" in capsys.readouterr().err
