@@ -1,0 +1,64 @@
+"""CF-SAM: nuclei instance segmentation and classification in H&E tissue, as a Hugging Face model package.
+
+Importing it registers the model with transformers' Auto classes and `pipeline("nuclei-segmentation")`.
+"""
+
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForImageSegmentation,
+    AutoProcessor,
+)
+
+# Not from the top level, where transformers 5.17 asks for torchvision first.
+from transformers.models.auto.image_processing_auto import AutoImageProcessor
+from transformers.pipelines import PIPELINE_REGISTRY
+
+from .configuration_cfsam import CfSamConfig
+from .hub import bundled_checkpoint, default_checkpoint_folder
+from .image_processing_cfsam import CfSamImageProcessor
+from .modeling_cfsam import CfSamForNucleiSegmentation, CfSamNucleiSegmentationOutput
+from .nuclei_cfsam import NucleiResult
+from .pipeline_cfsam import NucleiSegmentationPipeline
+from .post_processing_cfsam import DecodingParameters, decode_nuclei
+from .processing_cfsam import CfSamProcessor
+from .version import __version__
+
+__all__ = [
+    "CfSamConfig",
+    "CfSamForNucleiSegmentation",
+    "CfSamImageProcessor",
+    "CfSamNucleiSegmentationOutput",
+    "CfSamProcessor",
+    "DecodingParameters",
+    "NucleiResult",
+    "NucleiSegmentationPipeline",
+    "__version__",
+    "bundled_checkpoint",
+    "decode_nuclei",
+]
+
+
+def _register() -> None:
+    """Makes transformers know the classes. `exist_ok`: the module may be imported again by a reload."""
+    AutoConfig.register("cfsam", CfSamConfig, exist_ok=True)
+    AutoModel.register(CfSamConfig, CfSamForNucleiSegmentation, exist_ok=True)
+    AutoModelForImageSegmentation.register(CfSamConfig, CfSamForNucleiSegmentation, exist_ok=True)
+    # The one class serves both backends: it needs no torchvision and does not change where there is one.
+    AutoImageProcessor.register(
+        CfSamConfig,
+        image_processor_classes={"pil": CfSamImageProcessor, "torchvision": CfSamImageProcessor},
+        exist_ok=True,
+    )
+    AutoProcessor.register(CfSamConfig, CfSamProcessor, exist_ok=True)
+    if "nuclei-segmentation" not in PIPELINE_REGISTRY.supported_tasks:
+        PIPELINE_REGISTRY.register_pipeline(
+            "nuclei-segmentation",
+            pipeline_class=NucleiSegmentationPipeline,
+            pt_model=AutoModelForImageSegmentation,
+            default={"model": (str(default_checkpoint_folder()), "main")},
+            type="image",
+        )
+
+
+_register()

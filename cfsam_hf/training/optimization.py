@@ -1,0 +1,43 @@
+"""Optimiser groups and the learning-rate schedule."""
+
+import math
+
+from torch import nn
+
+
+def parameter_groups(
+    model: nn.Module, learning_rate: float, weight_decay: float, mask_decoder_factor: float
+) -> list[dict]:
+    """Groups for AdamW: no decay on norms, biases, tokens and scalars; SAM's mask decoder at its own rate.
+
+    Args:
+        model (`nn.Module`): only parameters with `requires_grad` are taken.
+        learning_rate, weight_decay (`float`): of the weights.
+        mask_decoder_factor (`float`): rate of SAM's mask decoder over `learning_rate`.
+    """
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        decays = parameter.ndim > 1 and not name.endswith(("task_tokens.weight", "pos_embed"))
+        groups.setdefault((".mask_decoder." in f".{name}", decays), []).append(parameter)
+    return [
+        {
+            "params": parameters,
+            "lr": learning_rate * (mask_decoder_factor if in_mask_decoder else 1.0),
+            "weight_decay": weight_decay if decays else 0.0,
+        }
+        for (in_mask_decoder, decays), parameters in sorted(groups.items(), key=lambda item: item[0])
+    ]
+
+
+def cosine_with_warmup(step: int, warmup_steps: int, total_steps: int, floor: float = 0.01) -> float:
+    """Factor on the learning rate at `step`: linear from 0 to 1, then a half cosine from 1 down to `floor`.
+
+    >>> [round(cosine_with_warmup(s, 10, 110), 3) for s in (0, 5, 10, 60, 110)]
+    [0.1, 0.6, 1.0, 0.505, 0.01]
+    """
+    if step < warmup_steps:
+        return (step + 1) / warmup_steps
+    progress = min(1.0, (step - warmup_steps) / max(1, total_steps - warmup_steps))
+    return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))

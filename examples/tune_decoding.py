@@ -1,0 +1,86 @@
+"""Choose a checkpoint's decoding parameters on training tiles, and write them into its processor.
+
+    python examples/tune_decoding.py --checkpoint runs/tiny/model --tiles 12 \
+        --data reader=consep,path=CoNSeP,split=examples/splits/consep.json
+
+The network runs once per tile; then the parameters are searched one after the other, twice around, for the highest PQ
+(mean over the tiles of a data set, then over the data sets). Validation tiles are not looked at.
+"""
+
+import dataclasses
+import itertools
+from dataclasses import dataclass, field
+
+import numpy as np
+from transformers import HfArgumentParser, pipeline
+
+from cfsam_hf import DecodingParameters, decode_nuclei
+from cfsam_hf.data import Tile
+from cfsam_hf.maps_cfsam import NucleiMaps
+from cfsam_hf.metrics import panoptic_quality
+from cfsam_hf.pipeline_cfsam import NucleiSegmentationPipeline
+from cfsam_hf.training.data_items import DataItem, records_by_dataset
+
+# The candidates of each parameter, in the order in which they are searched.
+GRID = {
+    "nuclei_threshold": (0.35, 0.4, 0.45, 0.5, 0.55, 0.6),
+    "marker_threshold": (0.2, 0.3, 0.4, 0.5, 0.6),
+    "boundary_weight": (0.25, 0.5, 0.75, 1.0),
+    "jump_weight": (0.0, 0.25, 0.5, 0.75, 1.0),
+    "minimum_marker_area": (3, 8, 15, 25),
+    "minimum_area": (10, 20, 30, 45),
+}
+
+
+@dataclass
+class TuningOptions:
+    checkpoint: str = field(metadata={"help": "folder of the checkpoint; its processor is written again"})
+    data: list[str] = field(metadata={"help": "reader=NAME,path=FOLDER,split=FILE, once per folder"})
+    tiles: int = field(default=12, metadata={"help": "training tiles per data set, evenly spread over the list"})
+    rounds: int = field(default=2, metadata={"help": "times around all parameters"})
+
+
+def tile_maps(pipe: NucleiSegmentationPipeline, tile: Tile) -> NucleiMaps:
+    """The blended maps of a tile, as `pipe` decodes them."""
+    [run] = pipe._predict(iter([pipe.preprocess(tile.image, mpp=tile.mpp)]))
+    return run.layout.split(run.blender.result())
+
+
+def quality(cases: dict[str, list[tuple[NucleiMaps, np.ndarray]]], parameters: DecodingParameters) -> float:
+    """Mean PQ over the tiles of each data set, then over the data sets."""
+    by_dataset = []
+    for pairs in cases.values():
+        scores = []
+        for maps, truth in pairs:
+            decoded = decode_nuclei(maps.nuclei, maps.hv, None, maps.boundary, parameters)
+            scores.append(panoptic_quality(truth, decoded.instance_map).pq)
+        by_dataset.append(np.nanmean(scores))
+    return float(np.mean(by_dataset))
+
+
+def main() -> None:
+    options = HfArgumentParser(TuningOptions).parse_args_into_dataclasses()[0]
+    pipe = pipeline("nuclei-segmentation", model=options.checkpoint)
+    cases = {}
+    for name, records in records_by_dataset([DataItem.parse(text) for text in options.data], "train").items():
+        chosen = np.unique(np.linspace(0, len(records) - 1, min(options.tiles, len(records))).round().astype(int))
+        tiles = [records[i].load() for i in chosen]
+        cases[name] = [(tile_maps(pipe, tile), tile.instance_map) for tile in tiles]
+        print(f"{name}: {', '.join(tile.id for tile in tiles)}", flush=True)
+
+    parameters = DecodingParameters()
+    best = quality(cases, parameters)
+    print(f"{best:.4f} with the defaults", flush=True)
+    for _, (name, candidates) in itertools.product(range(options.rounds), GRID.items()):
+        for value in candidates:
+            tried = dataclasses.replace(parameters, **{name: value})
+            if tried != parameters and (score := quality(cases, tried)) > best:
+                best, parameters = score, tried
+                print(f"{best:.4f} with {name} {value}", flush=True)
+    pipe.image_processor.decoding = parameters.to_dict()
+    pipe.image_processor.save_pretrained(options.checkpoint)
+    print(parameters)
+
+
+if __name__ == "__main__":
+    main()
