@@ -1,0 +1,65 @@
+"""Reading MATLAB and NumPy files; every error names the file."""
+
+import zlib
+from pathlib import Path
+
+import numpy as np
+from scipy.io import loadmat
+from scipy.io.matlab import MatReadError
+
+_MAT_ERRORS = (
+    ValueError,
+    TypeError,
+    KeyError,
+    IndexError,
+    EOFError,
+    OSError,
+    zlib.error,
+    MatReadError,
+    NotImplementedError,
+)
+"""What scipy raises for files that are truncated, overwritten or of another format."""
+
+
+def read_mat(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """Read the variables `names` of a MATLAB file (up to version 7.2).
+
+    Raises:
+        OSError: if the file is missing, damaged or no such file.
+        ValueError: if a variable is not there.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    try:
+        content = loadmat(path, variable_names=list(names))
+    except _MAT_ERRORS as error:
+        raise OSError(f"{path}: not a MATLAB file that can be read, or truncated ({error})") from error
+    missing = [name for name in names if name not in content]
+    if missing:
+        raise ValueError(f"{path}: no variable {', '.join(missing)} in this file; is it a label file of the data set?")
+    return content
+
+
+def open_npy(path: Path, shape: tuple[int | None, ...]) -> np.ndarray:
+    """Open a `.npy` file without reading it: the array is mapped, slices are read when they are used.
+
+    Args:
+        path: the file.
+        shape: the expected shape, None where a side may be any.
+
+    Raises:
+        OSError: if the file is missing, truncated or no `.npy` file.
+        ValueError: if the array has another shape.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise OSError(f"{path}: not a .npy file that can be read, or truncated ({error})") from error
+    if array.ndim != len(shape) or any(
+        want not in (None, have) for want, have in zip(shape, array.shape, strict=True)
+    ):
+        wanted = " x ".join("any" if side is None else str(side) for side in shape)
+        raise ValueError(f"{path}: expected an array of {wanted}, found {' x '.join(map(str, array.shape))}")
+    return array

@@ -1,0 +1,153 @@
+"""Your own images with label maps: `<stem>_instances.png` beside each image, or the folders `images` and `labels`."""
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from .files import check_pairs, images_by_stem, read_image, read_label_map
+from .records import UNKNOWN_TYPE, Tile, TileRecord, make_tile
+
+INSTANCES = "_instances"
+TYPES = "_types"
+IMAGE_FOLDER, LABEL_FOLDER, TYPE_FOLDER = "images", "labels", "types"
+ID_COLUMNS = ("id", "name")
+FOLD_COLUMNS = ("fold", "split")
+
+
+def list_instance_pairs(
+    path: str | Path,
+    split: str | None = None,
+    mpp: float | None = None,
+    tissue: str | None = None,
+    type_names: Mapping[int, str] | None = None,
+    allow_empty: bool = False,
+    dataset: str = "instance_pairs",
+) -> list[TileRecord]:
+    """List the pairs of a folder.
+
+    Either `<stem>.<image>` and `<stem>_instances.png` lie side by side, with optional `<stem>_types.png`, or they lie
+    in the folders `images`, `labels` and optionally `types`, where label and type maps may have the plain stem.
+
+    The label map is a single-channel PNG or TIFF of 8, 16 or 32 bits, 0 background, one id a nucleus. The type map
+    holds 1..T at nuclei; 0 there means that the nucleus' type is not known. `index.csv`, where present, has a row per
+    tile: the column `id` (or `name`) is the stem, `tissue`, `mpp` and `fold` (or `split`) fill the schema and take
+    precedence over the arguments, and all columns are kept in `TileRecord.metadata`.
+
+    Args:
+        path: the folder.
+        split: keep the tiles whose fold is this one; all where None.
+        mpp: micrometres per pixel of tiles for which the index has none; None if unknown.
+        tissue: tissue of tiles for which the index has none.
+        type_names: names of the type ids 1..T; needed where there are `_types.png` files.
+        allow_empty: accept tiles without nuclei.
+        dataset: name for `TileRecord.dataset`.
+
+    Raises:
+        OSError: if the folder or one of a pair is missing.
+        ValueError: if types lack names, the index names a tile twice or has a bad mpp, or no tile is in `split`.
+    """
+    folder = Path(path)
+    images, labels, types = _find_files(folder)
+    if types and not type_names:
+        raise ValueError(
+            f"{folder}: there are type maps ({next(iter(types.values())).name}, ...) but no names for "
+            "their ids; pass type_names={1: ..., 2: ...}"
+        )
+    index = _read_index(folder / "index.csv")
+    records = []
+    for stem, image in images.items():
+        row = index.get(stem, {})
+        fold = next((row[column] for column in FOLD_COLUMNS if row.get(column)), None)
+        if split is not None and fold != split:
+            continue
+        records.append(
+            TileRecord(
+                dataset=dataset,
+                id=stem,
+                image_path=image,
+                label_path=labels[stem],
+                decode=decode_instance_pair,
+                tissue=row.get("tissue") or tissue,
+                mpp=_mpp(row["mpp"], folder / "index.csv", stem) if row.get("mpp") else mpp,
+                fold=fold,
+                type_names=dict(type_names or {}),
+                allow_empty=allow_empty,
+                metadata=row,
+                options={"type_path": types.get(stem)},
+            )
+        )
+    if not records:
+        folds = sorted({row[column] for row in index.values() for column in FOLD_COLUMNS if row.get(column)})
+        raise ValueError(f"{folder}: no tile of split {split!r}; index.csv has {folds or 'no fold or split column'}")
+    return records
+
+
+def _find_files(folder: Path) -> tuple[dict[str, Path], dict[str, Path], dict[str, Path]]:
+    """Return images, label maps and type maps by the stem of the image."""
+    if (folder / IMAGE_FOLDER).is_dir() and (folder / LABEL_FOLDER).is_dir():
+        image_folder, label_folder, type_folder = (folder / n for n in (IMAGE_FOLDER, LABEL_FOLDER, TYPE_FOLDER))
+        images = images_by_stem(image_folder)
+        labels = {stem.removesuffix(INSTANCES): file for stem, file in images_by_stem(label_folder).items()}
+        types = images_by_stem(type_folder) if type_folder.is_dir() else {}
+        types = {stem.removesuffix(TYPES): file for stem, file in types.items()}
+        what = "label map"
+    else:
+        image_folder = label_folder = type_folder = folder
+        files = images_by_stem(folder)
+        labels = {stem.removesuffix(INSTANCES): file for stem, file in files.items() if stem.endswith(INSTANCES)}
+        types = {stem.removesuffix(TYPES): file for stem, file in files.items() if stem.endswith(TYPES)}
+        images = {stem: file for stem, file in files.items() if not stem.endswith((INSTANCES, TYPES))}
+        what = f"label map <stem>{INSTANCES}.png"
+    check_pairs(images, labels, what, image_folder, label_folder)
+    typed = {stem: image for stem, image in images.items() if stem in types}
+    check_pairs(typed, types, "type map", image_folder, type_folder)
+    if not images:
+        raise FileNotFoundError(
+            f"{folder}: no images with label maps here; expected <stem>.<image> + <stem>{INSTANCES}.png, or the "
+            f"folders {IMAGE_FOLDER} and {LABEL_FOLDER} with files of the same stems"
+        )
+    return images, labels, types
+
+
+def decode_instance_pair(record: TileRecord) -> Tile:
+    """Read one pair."""
+    instance_map = read_label_map(record.label_path)
+    type_path = record.options.get("type_path")
+    type_map = None
+    if type_path is not None:
+        type_map = read_label_map(type_path).astype(np.int32)
+        if type_map.shape == instance_map.shape:
+            type_map[(type_map == 0) & (instance_map > 0)] = UNKNOWN_TYPE
+    return make_tile(record, read_image(record.image_path), instance_map, type_map)
+
+
+def _read_index(path: Path) -> dict[str, dict[str, str]]:
+    if not path.is_file():
+        return {}
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        rows = list(csv.DictReader(file))
+    if not rows:
+        return {}
+    column = next((name for name in ID_COLUMNS if name in rows[0]), None)
+    if column is None:
+        raise ValueError(
+            f"{path}: no column {' or '.join(ID_COLUMNS)} that names the tile; found {', '.join(rows[0])}"
+        )
+    index: dict[str, dict[str, str]] = {}
+    for row in rows:
+        if row[column] in index:
+            raise ValueError(f"{path}: tile {row[column]!r} has two rows")
+        index[row[column]] = {key: value or "" for key, value in row.items() if key is not None}
+    return index
+
+
+def _mpp(text: str, path: Path, stem: str) -> float:
+    try:
+        mpp = float(text)
+    except ValueError:
+        mpp = float("nan")
+    if not 0 < mpp < float("inf"):
+        raise ValueError(f"{path}: mpp of tile {stem!r} must be a positive number, got {text!r}")
+    return mpp

@@ -1,0 +1,118 @@
+"""Polygons to label maps: a pixel belongs to the polygon that holds its centre, overlaps follow a stated rule."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from skimage.draw import polygon as polygon_pixels
+
+OVERLAP_RULES = ("later", "smaller")
+
+Polygon = Sequence[np.ndarray]
+"""Rings `(K, 2)` of xy vertices in pixels: the exterior, then the holes."""
+
+FARTHEST_BEYOND = 50
+"""Annotators overshoot the border by a few pixels; polygons that lie farther out belong to another image."""
+
+
+def check_overlap_rule(overlap: str) -> None:
+    """Raise ValueError where `overlap` is none of `OVERLAP_RULES`."""
+    if overlap not in OVERLAP_RULES:
+        raise ValueError(f"overlap must be one of {', '.join(OVERLAP_RULES)}, got {overlap!r}")
+
+
+def rasterise_polygons(
+    polygons: Sequence[np.ndarray], height: int, width: int, overlap: str = "later"
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw nuclei of one ring each into a label map; see `rasterise_shapes`.
+
+    Args:
+        polygons: each `(K, 2)` xy vertices.
+        height, width, overlap: as in `rasterise_shapes`.
+    """
+    return rasterise_shapes([[[vertices]] for vertices in polygons], height, width, overlap)
+
+
+def rasterise_shapes(
+    shapes: Sequence[Sequence[Polygon]], height: int, width: int, overlap: str = "later"
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw nuclei into a label map.
+
+    Args:
+        shapes: for each nucleus its polygons, one as a rule, each an exterior ring and its holes. Vertices are xy in
+            pixels in the frame in which the centre of the top-left pixel is (0.5, 0.5); parts outside the image are
+            cut off, rings of fewer than three vertices draw nothing.
+        height, width: size of the map in pixels.
+        overlap: who keeps a pixel that several nuclei cover: "later" the last in the sequence, "smaller" the one
+            that draws the fewest pixels (equal sizes: the later).
+
+    Returns:
+        The label map `(height, width)` int32, 0 background, ids 1..N without gaps in the order of the sequence; and
+        `(N,)` int64, the position in `shapes` of each id (a shape that covers no pixel centre, or is wholly hidden by
+        others, has no id).
+
+    Raises:
+        ValueError: for an unknown rule or vertices that are not finite `(K, 2)`.
+    """
+    return paint_pixels(
+        [shape_pixels(shape, height, width, position) for position, shape in enumerate(shapes)], height, width, overlap
+    )
+
+
+def paint_pixels(
+    pixels: Sequence[np.ndarray], height: int, width: int, overlap: str = "later"
+) -> tuple[np.ndarray, np.ndarray]:
+    """Make a label map of nuclei given by their pixels, as `rasterise_shapes` does of outlines.
+
+    Args:
+        pixels: for each nucleus the flat indices `row * width + column` of its pixels.
+        height, width, overlap: as there.
+    """
+    check_overlap_rule(overlap)
+    order = range(len(pixels))
+    if overlap == "smaller":
+        order = sorted(order, key=lambda position: -len(pixels[position]))
+    canvas = np.zeros(height * width, dtype=np.int32)
+    for position in order:
+        canvas[pixels[position]] = position + 1
+    kept = np.unique(canvas)
+    kept = kept[kept > 0]
+    new_ids = np.zeros(len(pixels) + 1, dtype=np.int32)
+    new_ids[kept] = np.arange(1, len(kept) + 1)
+    return new_ids[canvas].reshape(height, width), kept.astype(np.int64) - 1
+
+
+def shape_pixels(shape: Sequence[Polygon], height: int, width: int, position: int = 0) -> np.ndarray:
+    """Return the flat indices of the pixels of a nucleus; `position` names it in errors."""
+    parts = [_polygon_pixels(rings, height, width, position) for rings in shape]
+    return np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)
+
+
+def check_reach(vertices: Sequence[np.ndarray], height: int, width: int, label_path, image_path) -> None:
+    """Raise ValueError, naming the files, where vertices lie so far outside that they belong to another image.
+
+    Args:
+        vertices: arrays `(K, 2)` of xy in pixels.
+        height, width: size of the image in pixels.
+        label_path, image_path: named in the error.
+    """
+    farthest = max((float(points.max()) for points in vertices if len(points)), default=0.0)
+    if farthest > max(height, width) + FARTHEST_BEYOND:
+        raise ValueError(
+            f"{label_path}: polygons reach {farthest:.0f} px but the image {image_path} has only "
+            f"{height} x {width} (rows x columns)"
+        )
+
+
+def _polygon_pixels(rings: Polygon, height: int, width: int, position: int) -> np.ndarray:
+    """Return the flat indices of the pixels whose centres lie in the exterior ring and in no hole."""
+    inside = np.empty(0, dtype=np.int64)
+    for number, ring in enumerate(rings):
+        vertices = np.asarray(ring, dtype=np.float64)
+        if vertices.ndim != 2 or vertices.shape[1] != 2 or not np.isfinite(vertices).all():
+            raise ValueError(f"polygon {position} must be (K, 2) finite xy vertices, got shape {vertices.shape}")
+        if len(vertices) < 3:
+            continue
+        rows, columns = polygon_pixels(vertices[:, 1] - 0.5, vertices[:, 0] - 0.5, shape=(height, width))
+        pixels = rows * width + columns
+        inside = pixels if number == 0 else np.setdiff1d(inside, pixels, assume_unique=True)
+    return inside

@@ -1,0 +1,169 @@
+"""The one schema that every reader returns: `TileRecord` (where a tile is) and `Tile` (its pixels and labels)."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+UNKNOWN_TYPE = -100
+"""Value of `Tile.type_map` at nuclei whose type is not annotated (the ignore index of the type labels)."""
+
+
+@dataclass
+class Tile:
+    """One decoded tile.
+
+    Attributes:
+        image: `(H, W, 3)` uint8, RGB.
+        instance_map: `(H, W)` int32, 0 background; ids are positive and may have gaps.
+        type_map: `(H, W)` int16 with 0 background, 1..T the nucleus' type and `UNKNOWN_TYPE` where a nucleus has no
+            annotated type; None where the data set has no types at all.
+        id: name of the tile, unique in its data set.
+        tissue: organ or tissue name, None if unknown.
+        mpp: micrometres per pixel, None if unknown.
+        fold: official split or fold that the tile belongs to ("train", "test", "1", ...), None if there is none.
+        type_names: names of the type ids 1..T, empty for a data set without types.
+        annotated: `(H, W)` bool, False where nobody looked for nuclei; None means that all of the tile is annotated.
+    """
+
+    image: np.ndarray
+    instance_map: np.ndarray
+    type_map: np.ndarray | None
+    id: str
+    tissue: str | None = None
+    mpp: float | None = None
+    fold: str | None = None
+    type_names: Mapping[int, str] = field(default_factory=dict)
+    annotated: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class TileRecord:
+    """Where a tile lies and what is known of it before any pixel is read.
+
+    Attributes:
+        dataset: name of the reader.
+        id: name of the tile, unique in its data set.
+        image_path: file that holds the image (it may hold other tiles too, see `index`).
+        label_path: file that holds the annotation.
+        decode: function that reads this record into a `Tile`.
+        index: position of the tile in files that hold many, else None.
+        tissue, mpp, fold, type_names: as in `Tile`.
+        allow_empty: whether a tile without a single nucleus is in order.
+        metadata: whatever else the data set's index says about the tile, as text.
+        options: settings of the reader that `decode` needs.
+    """
+
+    dataset: str
+    id: str
+    image_path: Path
+    label_path: Path
+    decode: Callable[["TileRecord"], Tile] = field(repr=False, compare=False)
+    index: int | None = None
+    tissue: str | None = None
+    mpp: float | None = None
+    fold: str | None = None
+    type_names: Mapping[int, str] = field(default_factory=dict)
+    allow_empty: bool = False
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, object] = field(default_factory=dict, repr=False)
+
+    def load(self) -> Tile:
+        """Read and validate the tile.
+
+        Raises:
+            OSError: if a file is missing or cannot be decoded.
+            ValueError: if image and labels do not fit together, a type id is unknown, or there are no nuclei.
+        """
+        return self.decode(self)
+
+
+def make_tile(
+    record: TileRecord,
+    image: np.ndarray,
+    instance_map: np.ndarray,
+    type_map: np.ndarray | None = None,
+    annotated: np.ndarray | None = None,
+    mpp: float | None = None,
+) -> Tile:
+    """Check what a reader has decoded and put it into the schema.
+
+    Args:
+        record: the record that was read; its paths appear in the errors.
+        image: `(H, W, 3)` uint8.
+        instance_map: `(H, W)` of any integer (or integral float) dtype, 0 background.
+        type_map: `(H, W)` type ids, or None. Background pixels are set to 0 whatever they hold.
+        annotated: `(H, W)` bool or None.
+        mpp: micrometres per pixel found while decoding; the record's where None.
+
+    Raises:
+        ValueError: naming the file, for shapes that differ, negative or fractional ids, ids of unknown types, or no
+            nuclei in a tile of a data set in which every tile has some.
+    """
+    height, width = image.shape[:2]
+    for name, array in (("instance map", instance_map), ("type map", type_map), ("annotated area", annotated)):
+        if array is not None and array.shape != (height, width):
+            raise ValueError(
+                f"{record.label_path}: the {name} is {_size(array.shape)} but the image {record.image_path} is "
+                f"{height} x {width} (rows x columns); the two must be the same tile at the same magnification"
+            )
+    instance_map = whole_numbers(instance_map, record.label_path, "instance map")
+    for extreme in (instance_map.min(initial=0), instance_map.max(initial=0)):
+        if not 0 <= extreme < 2**31:
+            raise ValueError(f"{record.label_path}: instance ids must lie in 0..2147483647, found {extreme}")
+    instance_map = instance_map.astype(np.int32)
+    nuclei = instance_map > 0
+    if not record.allow_empty and not nuclei.any():
+        raise ValueError(
+            f"{record.label_path}: no nuclei in this tile; if that is right, read the data set with allow_empty=True"
+        )
+    if type_map is not None:
+        type_map = np.where(nuclei, whole_numbers(type_map, record.label_path, "type map"), 0).astype(np.int16)
+        unknown = sorted(set(np.unique(type_map[nuclei]).tolist()) - set(record.type_names) - {UNKNOWN_TYPE})
+        if unknown:
+            raise ValueError(
+                f"{record.label_path}: unknown type ids {unknown} at nuclei; expected {sorted(record.type_names)} "
+                f"({', '.join(record.type_names.values())})"
+            )
+    return Tile(
+        image=np.ascontiguousarray(image),
+        instance_map=instance_map,
+        type_map=type_map,
+        id=record.id,
+        tissue=record.tissue,
+        mpp=record.mpp if mpp is None else mpp,
+        fold=record.fold,
+        type_names=dict(record.type_names),
+        annotated=None if annotated is None else annotated.astype(bool),
+    )
+
+
+def whole_numbers(array: np.ndarray, path: Path, name: str) -> np.ndarray:
+    """Return `array` as int64; some data sets store ids as floats.
+
+    Raises:
+        ValueError: naming `path` and what the array is, if it holds fractions, NaN or infinities, or no numbers.
+    """
+    if np.issubdtype(array.dtype, np.integer) or array.dtype == bool:
+        return array.astype(np.int64)
+    real = np.issubdtype(array.dtype, np.floating)
+    if not real or not np.isfinite(array).all() or not np.array_equal(array, np.rint(array)):
+        raise ValueError(f"{path}: the {name} (dtype {array.dtype}) must hold whole numbers")
+    return array.astype(np.int64)
+
+
+def to_uint8(image: np.ndarray, path: Path) -> np.ndarray:
+    """Return an image whose values are whole numbers of 0..255, in whatever dtype, as uint8.
+
+    Raises:
+        ValueError: naming `path`, for other values.
+    """
+    values = whole_numbers(image, path, "image")
+    if values.min(initial=0) < 0 or values.max(initial=0) > 255:
+        raise ValueError(f"{path}: image values must lie in 0..255, found {values.min()} to {values.max()}")
+    return values.astype(np.uint8)
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return " x ".join(str(side) for side in shape)

@@ -1,0 +1,123 @@
+"""Data sets by name: `list_tiles` for a plain list, `load_nuclei_dataset` for a lazily decoded `datasets.Dataset`."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .coco import list_coco
+from .conic import list_conic
+from .consep import list_consep
+from .hovernet_folders import list_cpm15, list_cpm17, list_kumar
+from .instance_pairs import list_instance_pairs
+from .lizard import list_lizard
+from .monusac import list_monusac
+from .monuseg import list_monuseg
+from .nuinsseg import list_nuinsseg
+from .pannuke import list_pannuke
+from .puma import list_puma
+from .qupath import list_qupath
+from .records import TileRecord
+from .tnbc import list_tnbc
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+READERS: dict[str, Callable[..., list[TileRecord]]] = {
+    "coco": list_coco,
+    "conic": list_conic,
+    "consep": list_consep,
+    "cpm15": list_cpm15,
+    "cpm17": list_cpm17,
+    "instance_pairs": list_instance_pairs,
+    "kumar": list_kumar,
+    "lizard": list_lizard,
+    "monusac": list_monusac,
+    "monuseg": list_monuseg,
+    "nuinsseg": list_nuinsseg,
+    "pannuke": list_pannuke,
+    "puma": list_puma,
+    "qupath": list_qupath,
+    "tnbc": list_tnbc,
+}
+"""Functions `(path, split=None, **options) -> list[TileRecord]` by the name of the data set."""
+
+
+def list_tiles(name: str, path: str | Path, split: str | None = None, **options) -> list[TileRecord]:
+    """List the tiles of a data set that lies on disk in its official layout; no pixel is read yet.
+
+    Args:
+        name: one of `READERS`.
+        path: folder of the download.
+        split: keep the tiles of this official split; all where None.
+        options: settings of the reader, see its function (`READERS[name]`).
+
+    Returns:
+        Records in natural order of their ids; `record.load()` reads one.
+
+    Raises:
+        ValueError: for an unknown name or what the reader refuses.
+        OSError: for missing files.
+
+    Example:
+
+    ```python
+    >>> tiles = list_tiles("consep", "CoNSeP", split="train")  # doctest: +SKIP
+    >>> tiles[0].load().instance_map.shape  # doctest: +SKIP
+    (1000, 1000)
+    ```
+    """
+    if name not in READERS:
+        raise ValueError(f"unknown data set {name!r}; known: {', '.join(sorted(READERS))}")
+    return READERS[name](path, split=split, **options)
+
+
+def load_nuclei_dataset(name: str, path: str | Path, split: str | None = None, **options) -> "Dataset":
+    """Open a data set as a `datasets.Dataset` whose rows are decoded when they are asked for.
+
+    Args:
+        name, path, split, options: as in `list_tiles`.
+
+    Returns:
+        A data set of one row per tile. Decoded rows have `image` (H, W, 3) uint8, `instance_map` (H, W) int32,
+        `type_map` (H, W) int16 or None, `annotated` (H, W) bool or None, `tissue`, `mpp`, `id` and `fold`. The table
+        itself holds only paths and metadata, so `select`, `shuffle`, `sort` and `unique` decode nothing, nor does
+        `filter` by metadata: `dataset.filter(lambda tissue: tissue == "Colon", input_columns="tissue")`. To read the
+        metadata of all rows, use `dataset.with_format(None)`.
+
+    Raises:
+        ImportError: if `datasets` is not installed.
+        ValueError, OSError: as `list_tiles` here, as `TileRecord.load` when a row is read.
+    """
+    try:
+        from datasets import Dataset, Features, Value
+    except ImportError as error:
+        raise ImportError("load_nuclei_dataset needs the `datasets` package: pip install 'cfsam_hf[train]'") from error
+    records = list_tiles(name, path, split=split, **options)
+    rows = {
+        "id": [record.id for record in records],
+        "image_path": [str(record.image_path) for record in records],
+        "label_path": [str(record.label_path) for record in records],
+        "tissue": [record.tissue for record in records],
+        "mpp": [record.mpp for record in records],
+        "fold": [record.fold for record in records],
+        "position": list(range(len(records))),
+    }
+    kinds = {"mpp": Value("float64"), "position": Value("int64")}
+    features = Features({column: kinds.get(column, Value("string")) for column in rows})
+    dataset = Dataset.from_dict(rows, features=features)
+    dataset.set_transform(_DecodeRows(records))
+    return dataset
+
+
+class _DecodeRows:
+    """Transform of a batch of table rows into decoded tiles; a class, so that it can be sent to worker processes."""
+
+    def __init__(self, records: list[TileRecord]):
+        self.records = records
+
+    def __call__(self, rows: dict[str, list]) -> dict[str, list]:
+        if "position" not in rows:
+            return rows
+        tiles = [self.records[position].load() for position in rows["position"]]
+        names = ("image", "instance_map", "type_map", "annotated", "tissue", "mpp", "id", "fold")
+        return {name: [getattr(tile, name) for tile in tiles] for name in names}

@@ -1,0 +1,141 @@
+"""Training targets from label maps: nuclei, horizontal/vertical distances, types and boundaries, without a Python loop
+over nuclei."""
+
+import numpy as np
+from skimage.measure import label as connected_components
+
+IGNORE = -100
+"""Label of pixels that no loss may use (torch's default ignore index)."""
+
+
+def split_torn_nuclei(instance_map: np.ndarray) -> np.ndarray:
+    """Give each 8-connected piece of a nucleus its own id.
+
+    Cropping, rotation and reflection tear nuclei apart; a piece then has its own centre. Where no nucleus is torn the
+    partition is unchanged.
+
+    Args:
+        instance_map: `(H, W)` integer, 0 background.
+
+    Returns:
+        `(H, W)` int32, ids 1..N without gaps.
+    """
+    return connected_components(instance_map, background=0, connectivity=2).astype(np.int32, copy=False)
+
+
+def nuclei_labels(instance_map: np.ndarray, annotated: np.ndarray | None = None) -> np.ndarray:
+    """Return `(H, W)` int64: 1 in nuclei, 0 outside, -100 where `annotated` `(H, W)` bool is False."""
+    return _ignoring((instance_map > 0).astype(np.int64), annotated)
+
+
+def hv_labels(instance_map: np.ndarray) -> np.ndarray:
+    """Signed distances from each nucleus' centre, scaled to [-1, 1] on each side (HoVer-Net, Graham et al. 2019, 3.1).
+
+    The centre is the centroid rounded to a pixel (halves up). Along x, pixels left of it are divided by the distance
+    of the leftmost pixel of the nucleus, those right of it by that of the rightmost; likewise along y. A side of no
+    extent is 0.
+
+    Args:
+        instance_map: `(H, W)` integer, 0 background; pixels of one id are one nucleus (see `split_torn_nuclei`).
+
+    Returns:
+        `(2, H, W)` float32, [0] horizontal (x grows to the right), [1] vertical (y grows downwards), 0 outside nuclei.
+    """
+    hv = np.zeros((2, *instance_map.shape), dtype=np.float32)
+    rows, columns = np.nonzero(instance_map)
+    if len(rows) == 0:
+        return hv
+    ids = instance_map[rows, columns]
+    highest = int(ids.max())
+    if highest > 4 * instance_map.size:
+        # Tables are indexed by id, so wild ids are first made compact.
+        ids = np.unique(ids, return_inverse=True)[1] + 1
+        highest = int(ids.max())
+    areas = np.maximum(np.bincount(ids, minlength=highest + 1), 1)
+    for axis, positions in enumerate((columns, rows)):
+        sums = np.bincount(ids, weights=positions, minlength=highest + 1)
+        centres = np.floor(sums / areas + 0.5)
+        first, last = _extremes(ids, positions, highest)
+        offsets = positions - centres[ids]
+        reach = np.where(offsets < 0, (centres - first)[ids], (last - centres)[ids])
+        hv[axis, rows, columns] = offsets / np.maximum(reach, 1)
+    return hv
+
+
+def boundary_labels(instance_map: np.ndarray, annotated: np.ndarray | None = None) -> np.ndarray:
+    """Mark every pixel with a 4-neighbour of a different id, inside and outside of nuclei alike.
+
+    Between a nucleus and whatever it touches the line is thus two pixels thick, one on each side. The border of the
+    array is no boundary.
+
+    Args:
+        instance_map: `(H, W)` integer, 0 background.
+        annotated: `(H, W)` bool, False where nobody looked for nuclei.
+
+    Returns:
+        `(H, W)` int64: 1 on boundaries, 0 elsewhere, -100 where not annotated.
+    """
+    boundary = np.zeros(instance_map.shape, dtype=bool)
+    across_rows = instance_map[1:] != instance_map[:-1]
+    boundary[1:] |= across_rows
+    boundary[:-1] |= across_rows
+    across_columns = instance_map[:, 1:] != instance_map[:, :-1]
+    boundary[:, 1:] |= across_columns
+    boundary[:, :-1] |= across_columns
+    return _ignoring(boundary.astype(np.int64), annotated)
+
+
+def type_labels(
+    type_map: np.ndarray | None, shape: tuple[int, int], annotated: np.ndarray | None = None
+) -> np.ndarray:
+    """Return `(H, W)` int64 type labels for cross-entropy.
+
+    Args:
+        type_map: `(H, W)`: 0 background, 1..T types, -100 at nuclei of unknown type; None for a tile without types.
+        shape: (H, W).
+        annotated: `(H, W)` bool, False where nobody looked for nuclei.
+
+    Returns:
+        The type map, -100 where not annotated; -100 everywhere where `type_map` is None.
+    """
+    if type_map is None:
+        return np.full(shape, IGNORE, dtype=np.int64)
+    return _ignoring(type_map.astype(np.int64), annotated)
+
+
+def make_targets(
+    instance_map: np.ndarray, type_map: np.ndarray | None = None, annotated: np.ndarray | None = None
+) -> dict[str, np.ndarray]:
+    """Make all four targets of a crop.
+
+    Args:
+        instance_map: `(H, W)` integer, 0 background; torn nuclei are split here.
+        type_map: `(H, W)` types as in `type_labels`, or None.
+        annotated: `(H, W)` bool or None.
+
+    Returns:
+        `nuclei_labels` `(H, W)` int64, `hv_labels` `(2, H, W)` float32, `type_labels` `(H, W)` int64 and
+        `boundary_labels` `(H, W)` int64.
+    """
+    pieces = split_torn_nuclei(instance_map)
+    return {
+        "nuclei_labels": nuclei_labels(pieces, annotated),
+        "hv_labels": hv_labels(pieces),
+        "type_labels": type_labels(type_map, instance_map.shape, annotated),
+        "boundary_labels": boundary_labels(pieces, annotated),
+    }
+
+
+def _extremes(ids: np.ndarray, positions: np.ndarray, highest: int) -> tuple[np.ndarray, np.ndarray]:
+    """Smallest and largest position of each id, tables of `highest + 1` entries."""
+    first = np.full(highest + 1, np.iinfo(np.int64).max)
+    last = np.full(highest + 1, -1, dtype=np.int64)
+    np.minimum.at(first, ids, positions)
+    np.maximum.at(last, ids, positions)
+    return first, last
+
+
+def _ignoring(labels: np.ndarray, annotated: np.ndarray | None) -> np.ndarray:
+    if annotated is not None:
+        labels[~annotated] = IGNORE
+    return labels
