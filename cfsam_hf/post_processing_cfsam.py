@@ -31,11 +31,14 @@ class DecodingParameters:
         nuclei_threshold: a pixel is foreground where the nuclei probability reaches this; in (0, 1).
         marker_threshold: a foreground pixel belongs to a marker where its nuclei probability exceeds the boundary
             energy (`boundary_weight * boundary + jump_weight * jump`) by this; in (0, 1).
+        core_threshold: a marker in which several cores remain at this higher threshold is replaced by them; in (0, 1).
+            So nuclei between which the boundary is faint come apart without small or faint nuclei losing their marker.
         boundary_weight: weight of the boundary probability in the boundary energy; at least 0.
         jump_weight: weight of the distance maps' jump (0 inside a nucleus, 1 for the full fall from 1 to -1 between
             two touching nuclei) in the boundary energy; at least 0.
         lone_jump_weight: the same where there is no boundary map; at least 0.
         minimum_marker_area: markers of fewer pixels are ignored.
+        minimum_core_area: cores of fewer pixels are ignored.
         minimum_area: nuclei of fewer pixels are dropped.
         maximum_hole_area: a nucleus's holes of at most so many pixels are filled, unless something lies inside them;
             larger ones are kept, and so are gaps between several nuclei.
@@ -43,21 +46,23 @@ class DecodingParameters:
 
     nuclei_threshold: float = 0.5
     marker_threshold: float = 0.5
+    core_threshold: float = 0.8
     boundary_weight: float = 1.0
     jump_weight: float = 1.0
     lone_jump_weight: float = 3.0
     minimum_marker_area: int = 5
+    minimum_core_area: int = 40
     minimum_area: int = 10
     maximum_hole_area: int = 100
 
     def __post_init__(self):
-        for name in ("nuclei_threshold", "marker_threshold"):
+        for name in ("nuclei_threshold", "marker_threshold", "core_threshold"):
             if not 0 < getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: it must lie strictly between 0 and 1")
         for name in ("boundary_weight", "jump_weight", "lone_jump_weight"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} is {getattr(self, name)}: it must be 0 or a positive number")
-        for name in ("minimum_marker_area", "minimum_area", "maximum_hole_area"):
+        for name in ("minimum_marker_area", "minimum_core_area", "minimum_area", "maximum_hole_area"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 0:
                 raise ValueError(f"{name} is {value!r}: it must be a whole number of pixels, 0 or more")
@@ -144,8 +149,8 @@ def decode_nuclei(
     if nuclei.size == 0:
         raise ValueError(f"nuclei_probability has shape {shape}: an image needs at least one pixel")
 
-    energy, foreground, markers = _evidence(nuclei, hv_maps, boundary_probability, parameters)
-    starts, ends, labels = _instances(energy, foreground, markers, parameters)
+    energy, evidence = _evidence(nuclei, hv_maps, boundary_probability, parameters)
+    starts, ends, labels = _instances(energy, evidence, parameters)
     starts, ends, ids, count = _drop_small(starts, ends, labels, parameters.minimum_area)
     return _measure(starts, ends, ids, count, nuclei, type_probabilities)
 
@@ -163,20 +168,20 @@ def _checked(values: np.ndarray, name: str, shape: tuple | None) -> np.ndarray:
 
 
 def _evidence(nuclei, hv_maps, boundary_probability, parameters):
-    """Boundary energy, foreground and markers, each (H + 2, W + 2) with a border, as float32 and twice uint8 0 or 1.
+    """Boundary energy float32 and evidence uint8, both (H + 2, W + 2) with a border of zeros.
 
     The energy is low inside a nucleus and high between two: the boundary map plus the distance maps' falls. Along its
-    own axis a distance map rises inside a nucleus and falls from 1 to -1 (taken as 1 here) where two nuclei touch.
+    own axis a distance map rises inside a nucleus and falls from 1 to -1 (taken as 1 here) where two nuclei touch. The
+    evidence is 0 in the background, 1 in the foreground, 2 in markers and 3 in cores.
     """
     height, width = nuclei.shape
     energy = np.zeros((height + 2, width + 2), dtype=np.float32)
-    foreground = np.zeros((height + 2, width + 2), dtype=np.uint8)
-    markers = np.zeros((height + 2, width + 2), dtype=np.uint8)
+    evidence = np.zeros((height + 2, width + 2), dtype=np.uint8)
     alone = boundary_probability is None
     jump_weight = np.float32((parameters.lone_jump_weight if alone else parameters.jump_weight) / 2)
     boundary_weight = np.float32(parameters.boundary_weight)
     nuclei_threshold = np.float32(parameters.nuclei_threshold)
-    marker_threshold = np.float32(parameters.marker_threshold)
+    thresholds = np.float32(parameters.marker_threshold), np.float32(parameters.core_threshold)
     # Rows are taken in blocks that stay in the processor's cache.
     for top in range(0, height, BLOCK_ROWS):
         rows = slice(top, min(top + BLOCK_ROWS, height))
@@ -189,10 +194,12 @@ def _evidence(nuclei, hv_maps, boundary_probability, parameters):
         if not alone:
             values += np.maximum(boundary_probability[rows], 0) * boundary_weight
         energy[padded] = np.abs(values)
-        foreground[padded] = inside
-        inside &= np.subtract(nuclei[rows], values, out=values) >= marker_threshold
-        markers[padded] = inside
-    return energy, foreground, markers
+        np.subtract(nuclei[rows], values, out=values)
+        level = inside.view(np.uint8)
+        for threshold in thresholds:
+            level = level + (inside & (values >= threshold))
+        evidence[padded] = level
+    return energy, evidence
 
 
 def _falls(hv_maps, rows) -> np.ndarray:
@@ -221,41 +228,71 @@ def _falls(hv_maps, rows) -> np.ndarray:
     return falls
 
 
-def _instances(energy, foreground, markers, parameters):
+def _instances(energy, evidence, parameters):
     """Starts, ends and labels of the instances' runs: components, or their parts where they hold several markers."""
-    width = foreground.shape[1]
-    starts, ends = find_runs(foreground.reshape(-1))
+    width = evidence.shape[1]
+    (starts, ends), *marker_runs = find_runs(evidence.reshape(-1), 3)
     if len(starts) == 0:
         return starts, ends, starts
     component_count, components, touches = label_runs(starts, ends, width)
-    instances = _divide(starts, ends, components, component_count, energy, markers, parameters.minimum_marker_area)
+    seeds = _seeds(*marker_runs, width, parameters)
+    instances = _divide(starts, ends, components, component_count, energy, *seeds)
     hole_count = touches.sum() - len(starts) + component_count
     if hole_count == 0 or parameters.maximum_hole_area == 0:
         return instances
     return _fill_holes(*instances, *find_holes(starts, ends, width, parameters.maximum_hole_area), width)
 
 
-def _divide(starts, ends, components, component_count, energy, markers, minimum_marker_area):
-    """Runs of the components, those with several markers divided among these."""
-    width = energy.shape[1]
-    seed_starts, seed_ends = find_runs(markers.reshape(-1))
+def _seeds(markers, cores, width, parameters):
+    """Starts, ends and labels 0.. of the runs of the markers, those with several cores replaced by these."""
+    starts, ends, labels, count = _large_regions(*markers, width, parameters.minimum_marker_area)
+    core_starts, core_ends, core_labels, core_count = _large_regions(*cores, width, parameters.minimum_core_area)
+    if len(core_starts) == 0 or len(starts) == 0:
+        return starts, ends, labels
+    run = np.searchsorted(starts, core_starts, side="right") - 1
+    marker_of_core = np.full(core_count, count)
+    # A core may lie in a marker that is too small itself.
+    inside = core_starts < ends[run]
+    marker_of_core[core_labels[inside]] = labels[run[inside]]
+    several = np.bincount(marker_of_core, minlength=count + 1) > 1
+    several[count] = False
+    kept, replacing = ~several[labels], several[marker_of_core[core_labels]]
+    return (
+        np.concatenate([starts[kept], core_starts[replacing]]),
+        np.concatenate([ends[kept], core_ends[replacing]]),
+        np.concatenate([labels[kept], core_labels[replacing] + count]),
+    )
+
+
+def _large_regions(starts, ends, width, minimum_area):
+    """Runs of the 4-connected regions of at least `minimum_area` pixels, their labels, and a bound of the labels."""
+    if len(starts) == 0:
+        return starts, ends, starts, 0
+    count, labels, _ = label_runs(starts, ends, width)
+    large = np.flatnonzero((np.bincount(labels, ends - starts) >= minimum_area)[labels])
+    return starts[large], ends[large], labels[large], count
+
+
+def _divide(starts, ends, components, component_count, energy, seed_starts, seed_ends, seed_labels):
+    """Runs of the components, those with several seeds divided among these."""
     if len(seed_starts) == 0:
         return starts, ends, components
-    marker_count, seed_markers, _ = label_runs(seed_starts, seed_ends, width)
-    marker_components = np.empty(marker_count, dtype=np.int64)
-    marker_components[seed_markers] = components[np.searchsorted(starts, seed_starts, side="right") - 1]
-    valid = np.bincount(seed_markers, seed_ends - seed_starts) >= minimum_marker_area
-    several = np.bincount(marker_components[valid], minlength=component_count) > 1
+    width = energy.shape[1]
+    seed_components = components[np.searchsorted(starts, seed_starts, side="right") - 1]
+    component_of_seed = np.full(seed_labels.max() + 1, component_count)
+    component_of_seed[seed_labels] = seed_components
+    several = np.bincount(component_of_seed, minlength=component_count + 1) > 1
+    several[component_count] = False
     divided = several[components]
     if not divided.any():
         return starts, ends, components
 
     pixels = expand_runs(starts[divided], (ends - starts)[divided])
-    seeding = (valid & several[marker_components])[seed_markers]
+    seeding = np.flatnonzero(several[seed_components])
     seed_lengths = (seed_ends - seed_starts)[seeding]
     labels = np.full(energy.size, OUTSIDE, dtype=np.int32)
     labels[pixels] = 0
-    labels[expand_runs(seed_starts[seeding], seed_lengths)] = np.repeat(seed_markers[seeding] + 1, seed_lengths)
+    labels[expand_runs(seed_starts[seeding], seed_lengths)] = np.repeat(seed_labels[seeding] + 1, seed_lengths)
     _descend(labels, pixels, energy.reshape(-1), width)
     _grow(labels, pixels, width)
 

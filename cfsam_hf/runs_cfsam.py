@@ -12,18 +12,28 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
 
-def find_runs(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Runs of ones in a flat array of zeros and ones that begins and ends with zero.
+def find_runs(values: np.ndarray, levels: int = 1) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Runs of elements of at least 1, of at least 2, and so on, found in one pass.
 
     Args:
-        values: (P,) uint8, only 0 and 1.
+        values: (P,) uint8 from 0 to `levels`; the first and the last are 0.
+        levels: how many lists of runs to make.
 
     Returns:
-        `starts` and `ends`, each (R,) int64, half-open, ascending.
+        For each level `starts` and `ends`, each (R,) int64, half-open, ascending.
     """
-    changes = np.flatnonzero((values[1:] ^ values[:-1]).view(bool))
+    changes = np.flatnonzero(values[1:] != values[:-1])
     changes += 1
-    return changes[0::2], changes[1::2]
+    if levels == 1:
+        return [(changes[0::2], changes[1::2])]
+    following = values[changes]
+    runs = []
+    for level in range(1, levels + 1):
+        inside = following >= level
+        inside[1:] ^= inside[:-1].copy()
+        ends = changes[np.flatnonzero(inside)]
+        runs.append((ends[0::2], ends[1::2]))
+    return runs
 
 
 def expand_runs(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:

@@ -24,7 +24,9 @@ PARAMETERS = st.builds(
     marker_threshold=st.sampled_from([0.2, 0.5, 0.6]),
     boundary_weight=st.sampled_from([0.0, 0.5, 1.0]),
     jump_weight=st.sampled_from([0.0, 1.0]),
+    core_threshold=st.sampled_from([0.3, 0.6, 0.8]),
     minimum_marker_area=st.sampled_from([1, 5]),
+    minimum_core_area=st.sampled_from([1, 8]),
     minimum_area=st.sampled_from([0, 10]),
     maximum_hole_area=st.sampled_from([0, 4, 100]),
 )

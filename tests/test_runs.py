@@ -14,7 +14,7 @@ masks = arrays(np.uint8, array_shapes(min_dims=2, max_dims=2, max_side=12), elem
 
 def runs_of(mask):
     padded = np.pad(mask, 1)
-    return (*find_runs(padded.reshape(-1)), padded.shape)
+    return (*find_runs(padded.reshape(-1))[0], padded.shape)
 
 
 @given(masks)
@@ -23,6 +23,14 @@ def test_runs_are_the_pixels(mask):
     np.testing.assert_array_equal(expand_runs(starts, ends - starts), np.flatnonzero(np.pad(mask, 1)))
     assert (starts < ends).all()
     np.testing.assert_array_equal(starts // shape[1], (ends - 1) // shape[1])
+
+
+@given(arrays(np.uint8, st.integers(0, 40), elements=st.integers(0, 3)))
+def test_runs_of_several_levels(values):
+    values = np.pad(values, 1)
+    for level, (starts, ends) in enumerate(find_runs(values, 3), start=1):
+        np.testing.assert_array_equal(expand_runs(starts, ends - starts), np.flatnonzero(values >= level))
+        assert (starts[1:] > ends[:-1]).all()
 
 
 @given(masks, st.booleans())
@@ -76,5 +84,5 @@ def test_sums_over_runs():
 
 @pytest.mark.parametrize("values", [[0], [0, 0, 0]])
 def test_nothing(values):
-    starts, ends = find_runs(np.array(values, dtype=np.uint8))
+    [(starts, ends)] = find_runs(np.array(values, dtype=np.uint8))
     assert len(starts) == len(ends) == len(expand_runs(starts, ends - starts)) == 0

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Iterable
 
+import numpy as np
+
 from ..data import UNKNOWN_TYPE, Tile
 from ..metrics import detection_radius, image_metrics, summarize
 from ..nuclei_cfsam import NucleiResult
@@ -16,7 +18,8 @@ def evaluate_tiles(
 
     Args:
         segment (`Callable`): a tile to its nuclei, in the tile's pixels.
-        tiles (`Iterable[Tile]`): with their truth; of unknown mpp, 0.25 is assumed for the detection radius of 3 um.
+        tiles (`Iterable[Tile]`): with their truth. Pixels that are not annotated are left out on both sides. Of
+            unknown mpp, 0.25 is assumed for the detection radius of 3 um.
         type_names (`dict[int, str]`): names of the types 1..T of the prediction; the tiles' types have the same ids.
 
     Returns:
@@ -32,10 +35,13 @@ def evaluate_tiles(
                 "pred_types": result.table["type"].to_numpy(),
                 "num_types": len(type_names),
             }
+        truth, found = tile.instance_map, result.instance_map
+        if tile.annotated is not None:
+            truth, found = (np.where(tile.annotated, ids, 0) for ids in (truth, found))
         images.append(
             image_metrics(
-                tile.instance_map,
-                result.instance_map,
+                truth,
+                found,
                 pred_scores=result.table["score"].to_numpy(),
                 radius=detection_radius(tile.mpp or DEFAULT_MPP),
                 **types,
