@@ -111,19 +111,19 @@ def merge_pixels(pixels: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np
     return starts, pixels[lasts] + 1, labels[lasts]
 
 
-def sum_over_runs(maps: list[np.ndarray], pixels: np.ndarray, lengths: np.ndarray) -> list[np.ndarray]:
-    """Sum of each map over each run, accumulated in the run's own order, so the same wherever the run lies.
+def run_summation(pixels: np.ndarray, lengths: np.ndarray, size: int) -> csr_array:
+    """The matrix (R, size) float32 whose product with a flat map (size,) is the map's sum over each run.
+
+    A sum is accumulated in its run's own order, so it is the same wherever the run lies.
 
     Args:
-        maps: flat float32 arrays of one length.
         pixels: the flat indices of all pixels of the runs, as `expand_runs` gives them.
         lengths: (R,) of the runs.
-
-    Returns:
-        An array (R,) float32 for each map.
+        size: number of elements of the maps.
     """
-    row_pointer = np.concatenate([[0], np.cumsum(lengths)])
+    # Indices of 32 bits, where they suffice, halve the memory to read.
+    index_type = np.int32 if size <= np.iinfo(np.int32).max else np.int64
+    row_pointer = np.zeros(len(lengths) + 1, dtype=index_type)
+    np.cumsum(lengths, out=row_pointer[1:])
     ones = np.ones(len(pixels), dtype=np.float32)
-    # 32-bit indices halve the memory read; scipy keeps 64 bits where they are needed.
-    summation = csr_array((ones, pixels, row_pointer), shape=(len(lengths), len(maps[0])))
-    return [summation @ values for values in maps]
+    return csr_array((ones, pixels.astype(index_type), row_pointer), shape=(len(lengths), size))

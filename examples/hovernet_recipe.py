@@ -68,7 +68,7 @@ def hovernet_nuclei(nuclei_probability: np.ndarray, hv_maps: np.ndarray, type_ma
         centroid = np.array([moments["m10"] / moments["m00"], moments["m01"] / moments["m00"]])
         nuclei[instance_id] = {
             "bbox": box,
-            "centroid": centroid + [column_min, row_min],
+            "centroid": np.add(centroid, (column_min, row_min)),
             "contour": contour + np.array([[column_min, row_min]]),
             "type": None,
             "type_prob": None,

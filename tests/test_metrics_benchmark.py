@@ -2,17 +2,12 @@
 
 import argparse
 import json
-import sys
-from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples"))
 
-import benchmark_metrics
-
-
-def test_a_small_run(tmp_path, capsys):
+def test_a_small_run(tmp_path, capsys, load_example):
+    benchmark_metrics = load_example("benchmark_metrics")
     parser = argparse.ArgumentParser()
     benchmark_metrics.add_arguments(parser)
     output = tmp_path / "metrics.json"
@@ -23,7 +18,8 @@ def test_a_small_run(tmp_path, capsys):
     assert "ratio" in capsys.readouterr().out
 
 
-def test_disagreement_is_an_error(monkeypatch):
+def test_disagreement_is_an_error(monkeypatch, load_example):
+    benchmark_metrics = load_example("benchmark_metrics")
     monkeypatch.setattr(benchmark_metrics, "dice", lambda table: 0.0)
     options = argparse.Namespace(nuclei=[9], size=60, repeats=1, json=None)
     with pytest.raises(RuntimeError, match="dice differs at 9 nuclei"):

@@ -1,17 +1,15 @@
 """Decoding decides what a nucleus is: its definition, its independence of the surroundings, its limits."""
 
 import dataclasses
-import importlib.util
-from pathlib import Path
 
 import numpy as np
 import pytest
-import scipy.io
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
 from cfsam_hf.contours_cfsam import nucleus_contours
+from cfsam_hf.data import list_tiles, select_tiles
 from cfsam_hf.metrics import panoptic_quality
 from cfsam_hf.post_processing_cfsam import DecodingParameters, decode_nuclei
 
@@ -24,7 +22,7 @@ PARAMETERS = st.builds(
     marker_threshold=st.sampled_from([0.2, 0.5, 0.6]),
     boundary_weight=st.sampled_from([0.0, 0.5, 1.0]),
     jump_weight=st.sampled_from([0.0, 1.0]),
-    core_threshold=st.sampled_from([0.3, 0.6, 0.8]),
+    core_threshold=st.sampled_from([0.6, 0.8]),
     minimum_marker_area=st.sampled_from([1, 5]),
     minimum_core_area=st.sampled_from([1, 8]),
     minimum_area=st.sampled_from([0, 10]),
@@ -221,10 +219,11 @@ def test_type_is_the_largest_sum_among_the_types():
     types[0] = 0.6
     types[2] = 0.3
     types[3] = 0.1
-    decoded = decode_nuclei(nuclei, hv_maps, types)
+    decoded = decode_nuclei(nuclei, hv_maps, types, parameters=ALL)
     assert decoded.type_ids.tolist() == [2]
     np.testing.assert_allclose(decoded.type_probabilities, [0.75], rtol=1e-6)
-    decoded = decode_nuclei(nuclei, hv_maps, np.eye(1, 4).reshape(4, 1, 1) * np.ones((6, 6)))
+    only_background = np.eye(1, 4).reshape(4, 1, 1) * np.ones((6, 6))
+    decoded = decode_nuclei(nuclei, hv_maps, only_background, parameters=ALL)
     assert decoded.type_ids.tolist() == [1]
     np.testing.assert_allclose(decoded.type_probabilities, [1 / 3])
 
@@ -278,6 +277,7 @@ def test_an_image_without_pixels_is_refused():
         ("nuclei_threshold", 0),
         ("nuclei_threshold", float("nan")),
         ("marker_threshold", 1.0),
+        ("core_threshold", 0.4),
         ("boundary_weight", -1),
         ("jump_weight", float("inf")),
         ("lone_jump_weight", float("nan")),
@@ -298,25 +298,25 @@ def test_parameters_survive_a_dictionary():
         DecodingParameters.from_dict({"min_area": 3})
 
 
-@pytest.fixture(scope="module")
-def hovernet_recipe():
+@pytest.fixture
+def hovernet_recipe(load_example):
     """The usual recipe as `examples/hovernet_recipe.py` writes it out."""
-    path = Path(__file__).resolve().parents[1] / "examples" / "hovernet_recipe.py"
-    specification = importlib.util.spec_from_file_location("hovernet_recipe", path)
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
+    return load_example("hovernet_recipe")
 
 
 @pytest.mark.parametrize(
-    ("tile", "with_boundary", "without"),
-    [(13, 0.965, 0.9), (25, 0.92, 0.8)],
+    ("dataset", "tile", "with_boundary", "without"),
+    [
+        ("consep", "train_13", 0.965, 0.9),
+        ("consep", "train_25", 0.92, 0.8),
+        ("monuseg", "TCGA-21-5784-01Z-00-DX1", 0.964, 0.958),
+    ],
 )
 def test_perfect_maps_of_real_labels_decode_better_than_by_the_usual_recipe(
-    real_data, hovernet_recipe, tile, with_boundary, without
+    real_data, hovernet_recipe, dataset, tile, with_boundary, without
 ):
-    path = real_data / "consep" / "Train" / "Labels" / f"train_{tile}.mat"
-    labels = np.ascontiguousarray(scipy.io.loadmat(path)["inst_map"], dtype=np.int32)
+    [record] = select_tiles(list_tiles(dataset, real_data / dataset), [tile])
+    labels = record.load().instance_map
     maps = perfect_maps(labels, stride=2)
     usual = hovernet_recipe.hovernet_instances(maps["nuclei_probability"], maps["hv_maps"])
     usual = panoptic_quality(labels, usual).pq

@@ -1,0 +1,28 @@
+"""Speed of this package against a reference in the same run, as ratios.
+
+    python examples/benchmark.py decode     # maps to nuclei, against the usual HoVer-Net recipe
+    python examples/benchmark.py metrics    # all metrics of a tile, against the usual loop over nuclei
+    python examples/benchmark.py model      # the encoder with MALA, against the encoder without
+
+Each has options of its own: `python examples/benchmark.py decode --help`.
+"""
+
+import argparse
+import importlib
+import sys
+
+COMMANDS = ("decode", "metrics", "model")
+
+
+def main() -> None:
+    if len(sys.argv) < 2 or sys.argv[1] not in COMMANDS:
+        sys.exit(__doc__.strip())
+    # Imported when asked for: decoding sets the number of threads before its libraries are loaded.
+    benchmark = importlib.import_module(f"benchmark_{sys.argv[1]}")
+    parser = argparse.ArgumentParser(prog=f"benchmark.py {sys.argv[1]}", description=benchmark.__doc__)
+    benchmark.add_arguments(parser)
+    benchmark.run(parser.parse_args(sys.argv[2:]))
+
+
+if __name__ == "__main__":
+    main()
