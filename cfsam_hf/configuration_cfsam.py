@@ -5,10 +5,9 @@ from typing import Any
 from huggingface_hub.dataclasses import strict
 from transformers import SamConfig
 
-FORMAT_VERSION = 1
+from .colors_cfsam import default_type_color
 
-# Distinct on pink and purple, and apart for colour-blind readers; repeated when there are more types.
-DEFAULT_TYPE_COLORS = ("#e6194b", "#3cb44b", "#4363d8", "#f5d000", "#f58231", "#911eb4", "#42d4f4", "#f032e6")
+FORMAT_VERSION = 1
 
 
 @strict
@@ -125,8 +124,7 @@ class CfSamConfig(SamConfig):
         self.id2label = {0: "background", **dict(sorted(names.items()))}
         self.label2id = {name: i for i, name in self.id2label.items()}
         if self.type_colors is None:
-            palette = DEFAULT_TYPE_COLORS
-            self.type_colors = [palette[i % len(palette)] for i in range(len(names))]
+            self.type_colors = [default_type_color(i) for i in names]
         self.type_colors = list(self.type_colors)
         if len(self.type_colors) != len(names):
             raise ValueError(f"type_colors needs {len(names)} colours, one per type, got {len(self.type_colors)}.")
@@ -167,9 +165,12 @@ class CfSamConfig(SamConfig):
 
     def _check_masks(self) -> None:
         patch = self.vision_config.patch_size
-        if self.mask_stride not in (patch // 4, patch // 8) or self.mask_stride < 1:
+        # Up-sampling and stem go in steps of 2, and the stem's finest level lies at stride 2.
+        if patch < 8 or patch & (patch - 1):
+            raise ValueError(f"The patch size must be a power of two and at least 8, got {patch}.")
+        if self.mask_stride not in (patch // 4, patch // 8) or self.mask_stride < 2:
             raise ValueError(
-                f"mask_stride must be a quarter or an eighth of the patch size {patch}: {patch // 4} or {patch // 8}, "
+                f"mask_stride must be at least 2 and a quarter or an eighth of the patch size {patch}, "
                 f"got {self.mask_stride}."
             )
         if self.nuclei_loss not in ("bce", "focal_tversky"):
@@ -188,8 +189,9 @@ class CfSamConfig(SamConfig):
         """
         own = {name for name in CfSamConfig.__annotations__ if name in kwargs} | ({"id2label"} & set(kwargs))
         config_dict = dict(config_dict)
-        if own & {"num_types", "id2label"}:
-            # New types replace the stored ones altogether.
+        stored_number = config_dict.get("num_types")
+        if kwargs.get("id2label") is not None or kwargs.get("num_types", stored_number) not in (None, stored_number):
+            # New types replace the stored ones altogether; the stored number alone, given again, changes nothing.
             for name in ("num_types", "id2label", "label2id", "type_colors", "type_loss_weights"):
                 config_dict.pop(name, None)
         config_dict.update({name: kwargs[name] for name in own})

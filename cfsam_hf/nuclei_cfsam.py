@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from .colors_cfsam import default_type_color, rgb
 from .contours_cfsam import nucleus_contours
 
 # Column name and dtype of `NucleiResult.table`, in order. "str" is pandas' own string type where it has one (pandas 3)
@@ -30,19 +31,9 @@ TABLE_COLUMNS: dict[str, str] = {
     "area_um2": "float64",
 }
 
-# Colours of types that come without one: Okabe and Ito's palette, told apart by colour-blind readers too.
-DEFAULT_COLORS: tuple[tuple[int, int, int], ...] = (
-    (0, 158, 115),
-    (213, 94, 0),
-    (0, 114, 178),
-    (230, 159, 0),
-    (204, 121, 167),
-    (86, 180, 233),
-    (240, 228, 66),
-)
 # What a nucleus is called, and drawn in, by a model without types (type id 0).
 UNTYPED_NAME = "nucleus"
-UNTYPED_COLOR = DEFAULT_COLORS[0]
+UNTYPED_COLOR = rgb(default_type_color(1))
 
 
 @dataclass
@@ -144,7 +135,7 @@ def complete_colors(
     if not type_names:
         return {0: tuple(given.get(0, UNTYPED_COLOR))}
     return {
-        type_id: tuple(int(value) for value in given.get(type_id, DEFAULT_COLORS[(type_id - 1) % len(DEFAULT_COLORS)]))
+        type_id: tuple(int(value) for value in given.get(type_id, rgb(default_type_color(type_id))))
         for type_id in type_names
     }
 

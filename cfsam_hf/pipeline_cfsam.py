@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 from transformers import Pipeline
 from transformers.utils import IMAGE_PROCESSOR_NAME, PROCESSOR_NAME
 
+from .colors_cfsam import rgb
 from .image_io_cfsam import image_name, is_single_image, read_rgb
 from .image_processing_cfsam import CfSamImageProcessor, select_nuclei
 from .maps_cfsam import MapLayout, stack_maps
@@ -338,10 +339,7 @@ def _default_image_processor(model) -> CfSamImageProcessor:
 def _type_colors(config) -> dict[int, tuple[int, int, int]]:
     """RGB colours of the types by id, of id 0 for a model without types."""
     first = 1 if config.num_types else 0
-    return {
-        first + index: tuple(int(color[start : start + 2], 16) for start in (1, 3, 5))
-        for index, color in enumerate(config.type_colors or [])
-    }
+    return {first + index: rgb(color) for index, color in enumerate(config.type_colors or [])}
 
 
 def _checkpoint_name(model) -> str:

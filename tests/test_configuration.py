@@ -36,6 +36,8 @@ def test_without_types_there_is_one_label_and_no_type():
         ({"num_types": 1, "type_colors": ["red"]}, "'red'"),
         ({"mpp": 0.0}, r"0\.0"),
         ({"mask_stride": 8}, "8"),
+        ({"vision_config": {"patch_size": 8}, "mask_stride": 1}, "at least 2.* got 1"),
+        ({"vision_config": {"patch_size": 14}}, "power of two.* got 14"),
         ({"adapter_kernel_sizes": [3, 4]}, r"\[3, 4\]"),
         ({"adapter_layers": [12]}, r"0\.\.11"),
         ({"fusion_layers": [2, 2]}, r"\[2, 2\]"),
@@ -65,6 +67,16 @@ def test_new_types_replace_the_stored_ones_when_given_by_name(tmp_path):
     assert CfSamConfig.from_pretrained(tmp_path, num_types=1).id2label == {0: "background", 1: "type 1"}
     assert CfSamConfig.from_pretrained(tmp_path, id2label={1: "x", 2: "y"}).num_types == 2
     assert CfSamConfig.from_pretrained(tmp_path, adapter_layers=[0]).num_types == 3
+
+
+@pytest.mark.parametrize("num_types", [2, None])
+def test_the_stored_number_of_types_given_again_keeps_names_colours_and_weights(tmp_path, num_types):
+    own = {"id2label": {1: "a", 2: "b"}, "type_colors": ["#000000", "#ffffff"], "type_loss_weights": [1.0, 2.0, 3.0]}
+    tiny_test_config(num_types=2, **own).save_pretrained(tmp_path)
+    config = CfSamConfig.from_pretrained(tmp_path, num_types=num_types)
+    assert config.type_names == own["id2label"]
+    assert config.type_colors == own["type_colors"]
+    assert config.type_loss_weights == own["type_loss_weights"]
 
 
 def test_a_plain_sam_configuration_is_read_as_it_is(tmp_path):

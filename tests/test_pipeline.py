@@ -1,6 +1,7 @@
 """The pipeline must find the same nuclei whatever the image's size, tiles, batch, form and resolution."""
 
 import json
+import time
 import warnings
 from types import SimpleNamespace
 
@@ -11,7 +12,7 @@ import torch
 from transformers import pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 
-from cfsam_hf import CfSamForNucleiSegmentation, CfSamImageProcessor, CfSamProcessor
+from cfsam_hf import CfSamForNucleiSegmentation, CfSamImageProcessor, CfSamProcessor, pipeline_cfsam
 from cfsam_hf.nuclei_cfsam import TABLE_COLUMNS, NucleiResult
 from cfsam_hf.pipeline_cfsam import NucleiSegmentationPipeline
 
@@ -252,12 +253,29 @@ def test_autocast_and_half_precision_run(pipe):
     assert half(image, mpp=0.25).instance_map.max() == instance_map.max()
 
 
-def test_progress_is_shown_only_when_asked_or_long(pipe, capsys):
+def test_short_calls_show_no_bar(pipe, capsys):
     image = paint(100, 100)[0]
     pipe(image, mpp=0.25)
     assert capsys.readouterr().err == ""
     pipe([image] * 2, mpp=0.25, progress=False)
     assert capsys.readouterr().err == ""
+
+
+def test_the_bar_counts_the_tiles_of_one_image_and_several_images(capsys, monkeypatch):
+    monkeypatch.setattr(pipeline_cfsam, "PROGRESS_DELAY", 0.0)
+    pipe = painted_pipeline(batch_size=1)
+    tile_maps = pipe._tile_maps
+
+    def slowly(*arguments):
+        time.sleep(0.12)  # A bar is drawn ten times a second.
+        return tile_maps(*arguments)
+
+    monkeypatch.setattr(pipe, "_tile_maps", slowly)
+    image = paint(64, 90, 3)[0]
+    pipe(image, mpp=0.25, progress=True)
+    assert "1/2 [" in capsys.readouterr().err
+    pipe([image] * 2, mpp=0.25, progress=True)
+    assert "image/s" in capsys.readouterr().err
 
 
 def test_the_processor_is_found_beside_the_model_or_made_for_it(tmp_path):
