@@ -51,9 +51,10 @@ def save_compact(
     Raises:
         ValueError: a weight is too large for float16.
     """
-    weights = {}
+    weights, halves = {}, {}
     for name, value in model.state_dict().items():
-        weights[name] = value.half()
+        # Tied weights stay tied, and so are written once.
+        weights[name] = halves.setdefault(value.data_ptr(), value.half())
         if not torch.isfinite(weights[name]).all():
             raise ValueError(f"{name} does not fit into float16 (largest value {value.abs().max():g}).")
     folder = Path(folder)

@@ -236,7 +236,8 @@ class CfSamImageProcessor(PilBackend):
 
         Args:
             outputs (`CfSamNucleiSegmentationOutput`): what the model returned.
-            threshold (`float`, defaults to 0): nuclei with a lower score are left out.
+            threshold (`float`, defaults to 0): nuclei with a lower score are left out. That pipeline's own default is
+                .9, which keeps only the surest nuclei: call it with `threshold=0.0` for all.
             mask_threshold (`float`, defaults to 0.5): nuclei probability from which a pixel is foreground. At .5, the
                 stock pipeline's default, the checkpoint's own threshold is used.
             overlap_mask_area_threshold (`float`): accepted and without effect, since nuclei do not overlap.

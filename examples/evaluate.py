@@ -6,8 +6,6 @@
 Each figure is named by how it is averaged (see `cfsam_hf.metrics.summarize`).
 """
 
-import json
-import os
 import platform
 import time
 import warnings
@@ -20,6 +18,7 @@ from transformers import HfArgumentParser, pipeline
 
 import cfsam_hf
 from cfsam_hf.training.data_items import DataItem, records_by_dataset
+from cfsam_hf.training.json_files import write_json
 from cfsam_hf.training.validation import evaluate_tiles
 
 HEADLINES = ("dice", "aji", "pq")
@@ -34,17 +33,11 @@ class EvaluationOptions:
     device: str | None = field(default=None, metadata={"help": "such as cuda or cpu"})
 
 
-def write_json(path: Path, record: dict) -> None:
-    """Writes the file whole or not at all."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(record, indent=2) + "\n")
-    os.replace(temporary, path)
-
-
 def main() -> None:
     options = HfArgumentParser(EvaluationOptions).parse_args_into_dataclasses()[0]
     checkpoint = options.checkpoint or str(cfsam_hf.bundled_checkpoint())
-    groups = records_by_dataset([DataItem.parse(text) for text in options.data], options.part)
+    items = [DataItem.parse(text) for text in options.data]
+    groups = records_by_dataset(items, options.part)
     if not groups:
         raise ValueError(f"None of the {options.part} tiles of the split files are in {options.data}.")
     pipe = pipeline("nuclei-segmentation", model=checkpoint, device=options.device)
@@ -66,9 +59,9 @@ def main() -> None:
         shown = {what: round(scores[f"{what}_mean_over_images"], 4) for what in HEADLINES}
         print(name, shown, {k: round(v, 4) for k, v in scores.items() if k.startswith(("detection_f1", "type_f1"))})
     record = {
-        "checkpoint": checkpoint,
+        "checkpoint": Path(checkpoint).name,
         "part": options.part,
-        "data": options.data,
+        "splits": sorted({item.split for item in items if item.split}),
         "decoding": pipe.image_processor.decoding_parameters().to_dict(),
         "cfsam_hf": version("cfsam_hf"),
         "torch": torch.__version__,

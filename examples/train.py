@@ -41,6 +41,7 @@ from cfsam_hf.training import (
     tiny_config,
 )
 from cfsam_hf.training.data_items import DataItem, records_by_dataset
+from cfsam_hf.training.json_files import append_json_line
 from cfsam_hf.training.validation import evaluate_tiles
 
 logger = logging.getLogger("train")
@@ -107,11 +108,6 @@ def build_model(recipe: TrainingRecipe, type_names: dict[int, str]) -> CfSamForN
     if model.config.type_names != type_names:
         raise ValueError(f"{recipe.base} knows the types {model.config.type_names}, the data {type_names}.")
     return model
-
-
-def append_line(path: Path, record: dict) -> None:
-    with path.open("a") as file:
-        file.write(json.dumps(record) + "\n")
 
 
 def main() -> None:
@@ -198,14 +194,17 @@ def main() -> None:
         plain = accelerator.unwrap_model(model)
         plain.eval()
         with ema.applied_to(plain):
-            pipe = NucleiSegmentationPipeline(model=plain, image_processor=processor.image_processor)
+            # Left to itself a pipeline takes the first GPU, which need not be the one that trains.
+            pipe = NucleiSegmentationPipeline(
+                model=plain, image_processor=processor.image_processor, device=accelerator.device
+            )
             for name, records in validation.items():
                 scores = evaluate_tiles(
                     lambda tile, pipe=pipe, plain=plain: pipe(tile.image, mpp=tile.mpp or plain.config.mpp),
                     (record.load() for record in records),
                     plain.config.type_names,
                 )
-                append_line(run / "log.jsonl", {"step": step, "validation": name, **scores})
+                append_json_line(run / "log.jsonl", {"step": step, "validation": name, **scores})
                 logger.info("step %d %s %s", step, name, {k: round(v, 4) for k, v in scores.items()})
         plain.train()
 
@@ -241,7 +240,7 @@ def main() -> None:
                 "data_wait_share": round(waited / elapsed, 4),
                 "minutes_left": round((recipe.steps - done) * elapsed / (done - start) / 60, 1),
             }
-            append_line(run / "log.jsonl", record)
+            append_json_line(run / "log.jsonl", record)
             logger.info("step %d loss %.4f %s", done, loss, {k: record[k] for k in list(record)[-3:]})
         if done % recipe.save_every == 0 or done == recipe.steps:
             if accelerator.is_main_process:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from transformers import HfArgumentParser, pipeline
 
-from cfsam_hf import DecodingParameters, decode_nuclei
+from cfsam_hf import CfSamProcessor, DecodingParameters, decode_nuclei
 from cfsam_hf.data import Tile
 from cfsam_hf.maps_cfsam import NucleiMaps
 from cfsam_hf.metrics import panoptic_quality
@@ -25,10 +25,12 @@ from cfsam_hf.training.data_items import DataItem, records_by_dataset
 GRID = {
     "nuclei_threshold": (0.35, 0.4, 0.45, 0.5, 0.55, 0.6),
     "marker_threshold": (0.2, 0.3, 0.4, 0.5, 0.6),
-    "boundary_weight": (0.25, 0.5, 0.75, 1.0),
-    "jump_weight": (0.0, 0.25, 0.5, 0.75, 1.0),
-    "minimum_marker_area": (3, 8, 15, 25),
-    "minimum_area": (10, 20, 30, 45),
+    "core_threshold": (0.65, 0.7, 0.75, 0.8, 0.85, 0.9),
+    "boundary_weight": (0.5, 0.75, 1.0, 1.25, 1.5),
+    "jump_weight": (0.0, 0.5, 1.0, 2.0, 3.0),
+    "minimum_marker_area": (3, 5, 10, 20),
+    "minimum_core_area": (20, 40, 60, 80),
+    "minimum_area": (10, 20, 30, 45, 60),
 }
 
 
@@ -78,7 +80,8 @@ def main() -> None:
                 best, parameters = score, tried
                 print(f"{best:.4f} with {name} {value}", flush=True)
     pipe.image_processor.decoding = parameters.to_dict()
-    pipe.image_processor.save_pretrained(options.checkpoint)
+    # The processor's file, as training writes it: an image processor's own file beside it would not be read.
+    CfSamProcessor(pipe.image_processor).save_pretrained(options.checkpoint)
     print(parameters)
 
 

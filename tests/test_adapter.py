@@ -46,7 +46,7 @@ def test_fused_kernel_equals_the_literal_sum_and_its_gradients(sizes, dynamic):
     for a, b in zip(fused_gradients, literal_gradients, strict=True):
         assert (a is None) == (b is None)
         # A single size has one gate, which is 1: its logit has no gradient to compare.
-        assert a is None or (a - b).abs().max() < 1e-11
+        assert a is None or (a - b).abs().max() < 1e-12 * max(1, b.abs().max())
 
 
 def test_kernels_follow_the_image_when_dynamic_and_not_when_fixed():

@@ -1,8 +1,9 @@
 """Training: averages, schedule, checkpoints, and the script itself from pairs of files to a folder that loads."""
 
-import importlib.util
 import json
+import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -12,7 +13,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from cfsam_hf import CfSamForNucleiSegmentation, NucleiSegmentationPipeline
+from cfsam_hf import CfSamForNucleiSegmentation, CfSamImageProcessor, CfSamProcessor, NucleiSegmentationPipeline
+from cfsam_hf.data import UNKNOWN_TYPE, Tile
 from cfsam_hf.training import (
     ExponentialMovingAverage,
     cosine_with_warmup,
@@ -21,8 +23,11 @@ from cfsam_hf.training import (
     parameter_groups,
     save_training_state,
 )
-from cfsam_hf.training.data_items import DataItem
+from cfsam_hf.training.data_items import DataItem, records_by_dataset
+from cfsam_hf.training.validation import evaluate_tiles
 
+from .data_cases import nuclei, painted
+from .export_cases import make_result
 from .tiny import SIZE, random_labels, tiny_test_model
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
@@ -137,23 +142,37 @@ def pairs_folder(tmp_path):
     return folder
 
 
-def run_train(monkeypatch, *arguments: str) -> None:
-    """Runs examples/train.py in this process."""
-    spec = importlib.util.spec_from_file_location("train_example", EXAMPLES / "train.py")
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "train_example", module)
-    spec.loader.exec_module(module)
-    monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
-    module.main()
+def test_a_split_of_which_some_tiles_are_missing_is_refused(tmp_path, pairs_folder):
+    item = DataItem("instance_pairs", str(pairs_folder), str(tmp_path / "split.json"))
+    assert [record.id for record in records_by_dataset([item], "train")["painted"]] == ["tile0", "tile1"]
+    (pairs_folder / "tile1.png").unlink()
+    (pairs_folder / "tile1_instances.png").unlink()
+    assert len(records_by_dataset([item], "validation")["painted"]) == 1
+    with pytest.raises(ValueError, match="tile1 of the split"):
+        records_by_dataset([item], "train")
 
 
-def test_the_script_trains_resumes_exactly_and_writes_a_folder_that_loads(tmp_path, pairs_folder, monkeypatch):
+@pytest.fixture
+def run_example(load_example, monkeypatch):
+    """Runs a script of `examples/` in this process, with arguments, and with some of its globals replaced."""
+
+    def run(name: str, *arguments: str, **replaced) -> None:
+        module = load_example(name)
+        for variable, value in replaced.items():
+            monkeypatch.setattr(module, variable, value)
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", *arguments])
+        module.main()
+
+    return run
+
+
+def test_the_script_trains_resumes_exactly_and_writes_a_folder_that_loads(tmp_path, pairs_folder, run_example):
     base = tmp_path / "base"
     tiny_test_model(num_types=0).save_pretrained(base)
 
     def train(output: Path) -> dict[str, torch.Tensor]:
-        run_train(
-            monkeypatch,
+        run_example(
+            "train",
             *("--base", str(base), "--output_dir", str(output), "--steps", "4", "--batch_size", "2"),
             *("--data", f"reader=instance_pairs,path={pairs_folder},split={tmp_path / 'split.json'}"),
             *("--crop_size", str(SIZE), "--tile_overlap", "16", "--num_workers", "0", "--warmup_steps", "1"),
@@ -182,3 +201,62 @@ def test_the_script_trains_resumes_exactly_and_writes_a_folder_that_loads(tmp_pa
     assert model.config.checkpoint_info["data"] == ["painted: 2 tiles"]
     image = cv2.imread(str(pairs_folder / "tile0.png"))[..., ::-1]
     assert NucleiSegmentationPipeline(model=model)(image, mpp=0.25).instance_map.shape == (96, 96)
+
+
+def test_the_decoding_search_writes_what_loading_reads(tmp_path, pairs_folder, run_example):
+    checkpoint = tmp_path / "model"
+    tiny_test_model(num_types=0).save_pretrained(checkpoint)
+    CfSamProcessor(CfSamImageProcessor(tile_size=SIZE, tile_overlap=16)).save_pretrained(checkpoint)
+    run_example(
+        "tune_decoding",
+        *("--checkpoint", str(checkpoint), "--tiles", "1", "--rounds", "1"),
+        *("--data", f"reader=instance_pairs,path={pairs_folder},split={tmp_path / 'split.json'}"),
+        GRID={"minimum_area": (1007, 1013)},
+        # The larger the better, whatever the nuclei.
+        quality=lambda cases, parameters: parameters.minimum_area,
+    )
+    assert CfSamImageProcessor.from_pretrained(checkpoint).decoding_parameters().minimum_area == 1013
+    assert CfSamProcessor.from_pretrained(checkpoint).image_processor.tile_size == SIZE
+
+
+def test_validation_finds_the_types_of_tiles_by_name():
+    instance_map = nuclei()
+    result = make_result(instance_map)  # Epithelial, inflammatory, spindle-shaped.
+    numbers = np.array([0, 3, 1, 2], np.int16)[instance_map]
+    names = {1: "inflammatory", 2: "spindle-shaped", 3: "epithelial"}
+
+    def scores(type_map: np.ndarray, names: dict[int, str]) -> dict[str, float]:
+        tile = Tile(painted(instance_map), instance_map, type_map, "tile", mpp=0.25, type_names=names)
+        return evaluate_tiles(lambda _: result, [tile], result.type_names)
+
+    found = scores(numbers, names)
+    assert {found[f"type_f1_pooled/{name}"] for name in result.type_names.values()} == {1.0}
+    for untyped in (
+        scores(np.where(instance_map == 1, UNKNOWN_TYPE, numbers), names),
+        scores(numbers, names | {1: "neutrophil"}),
+    ):
+        assert untyped["detection_f1_pooled"] == 1
+        assert not any(key.startswith("type_") for key in untyped)
+
+
+@pytest.mark.slow
+def test_two_processes_train_what_one_does_with_twice_the_batch(tmp_path, pairs_folder):
+    tiny_test_model(num_types=0).save_pretrained(tmp_path / "base")
+    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    weights = []
+    for launcher, batch_size in ([], 4), (["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"], 2):
+        output = tmp_path / f"batch {batch_size}"
+        command = [
+            *(sys.executable, *launcher, str(EXAMPLES / "train.py")),
+            *("--base", str(tmp_path / "base"), "--output_dir", str(output), "--batch_size", str(batch_size)),
+            *("--data", f"reader=instance_pairs,path={pairs_folder},split={tmp_path / 'split.json'}"),
+            *("--steps", "3", "--warmup_steps", "1", "--evaluate_every", "2", "--mixed_precision", "no"),
+            *("--crop_size", str(SIZE), "--tile_overlap", "16", "--num_workers", "0"),
+        ]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        weights.append(load_file(output / "model" / "model.safetensors"))
+    one, two = weights
+    before = load_file(tmp_path / "base" / "model.safetensors")
+    assert max((one[name] - before[name]).abs().max() for name in one) > 1e-3
+    assert all(torch.allclose(one[name], two[name], atol=1e-5) for name in one)

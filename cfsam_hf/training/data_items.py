@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..data import TileRecord, list_tiles, read_split
+from ..data import TileRecord, list_tiles, read_split, select_tiles
 
 
 @dataclass(frozen=True)
@@ -60,9 +60,18 @@ class DataItem:
 
 
 def records_by_dataset(items: Sequence[DataItem], part: str) -> dict[str, list[TileRecord]]:
-    """The tiles of a part of all folders by data set; data sets that have none are left out."""
+    """The tiles of a part of all folders by data set; data sets that have none are left out.
+
+    Raises:
+        ValueError: only some of the tiles that a split file names are there, so that scores would be of other tiles.
+    """
     found: dict[str, list[TileRecord]] = {}
+    named: dict[str, set[str]] = {}
     for item in items:
         if records := item.records(part):
             found.setdefault(item.dataset, []).extend(records)
+            if item.split is not None:
+                named.setdefault(item.dataset, set()).update(getattr(read_split(item.split), part))
+    for dataset, ids in named.items():
+        select_tiles(found[dataset], sorted(ids))
     return found

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from ..data import UNKNOWN_TYPE, Tile
+from ..data import Tile
 from ..metrics import detection_radius, image_metrics, summarize
 from ..nuclei_cfsam import NucleiResult
 
@@ -20,18 +20,20 @@ def evaluate_tiles(
         segment (`Callable`): a tile to its nuclei, in the tile's pixels.
         tiles (`Iterable[Tile]`): with their truth. Pixels that are not annotated are left out on both sides. Of
             unknown mpp, 0.25 is assumed for the detection radius of 3 um.
-        type_names (`dict[int, str]`): names of the types 1..T of the prediction; the tiles' types have the same ids.
+        type_names (`dict[int, str]`): names of the types 1..T of the prediction; the tiles' types are found by name.
 
     Returns:
-        Scores by name, each naming its averaging. Types are scored where a tile has them for all of its nuclei.
+        Scores by name, each naming its averaging. Types are scored where every nucleus of every tile has one that
+        `type_names` knows.
     """
     images = []
     for tile in tiles:
         result = segment(tile)
         types = {}
-        if type_names and tile.type_map is not None and not (tile.type_map == UNKNOWN_TYPE).any():
+        true_types = _renumbered_types(tile, type_names)
+        if true_types is not None:
             types = {
-                "true_types": tile.type_map,
+                "true_types": true_types,
                 "pred_types": result.table["type"].to_numpy(),
                 "num_types": len(type_names),
             }
@@ -49,3 +51,18 @@ def evaluate_tiles(
         )
     typed = all(image.typed is not None for image in images)
     return summarize(images, type_names=list(type_names.values()) if typed and type_names else None)
+
+
+def _renumbered_types(tile: Tile, type_names: dict[int, str]) -> np.ndarray | None:
+    """The tile's type map (H, W) with the ids of `type_names`; `None` unless that knows the type of every nucleus."""
+    if not type_names or tile.type_map is None:
+        return None
+    id_of_name = {name: type_id for type_id, name in type_names.items()}
+    renumbered = np.zeros_like(tile.type_map)
+    for type_id in np.unique(tile.type_map[tile.type_map != 0]).tolist():
+        # An unknown type has no name.
+        name = tile.type_names.get(type_id)
+        if name not in id_of_name:
+            return None
+        renumbered[tile.type_map == type_id] = id_of_name[name]
+    return renumbered

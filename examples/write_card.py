@@ -1,0 +1,120 @@
+"""Write a checkpoint's card, and the README's table of figures, from results files: no figure is typed by hand.
+
+    python examples/write_card.py
+
+In `model_cards/cfsam-tiny/` it reads `results.json` (the stored file), `results_stage1.json` and `results_stage2.json`
+(the two stages), all written by `examples/evaluate.py`; the text is `card.md.jinja`.
+"""
+
+import json
+from pathlib import Path
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from cfsam_hf import CfSamConfig, bundled_checkpoint
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDER = ROOT / "model_cards" / "cfsam-tiny"
+BEGIN, END = "<!-- figures: written by examples/write_card.py -->", "<!-- end of figures -->"
+
+NAMES = {"consep": "CoNSeP", "monuseg": "MoNuSeg"}
+COLUMNS = {
+    "Dice": "dice_mean_over_images",
+    "AJI": "aji_mean_over_images",
+    "DQ": "dq_mean_over_images",
+    "SQ": "sq_mean_over_images",
+    "PQ": "pq_mean_over_images",
+    "Fd": "detection_f1_pooled",
+}
+
+
+def read_results(name: str) -> dict:
+    """The scores by data set of one results file."""
+    record = json.loads((FOLDER / name).read_text())
+    return {dataset: result["scores"] for dataset, result in record["results"].items()}
+
+
+def figures_table(rows: dict[str, dict]) -> str:
+    """A Markdown table of the main scores, a row per name."""
+    lines = [f"| | tiles | nuclei | {' | '.join(COLUMNS)} |", "|---" * (len(COLUMNS) + 3) + "|"]
+    for name, scores in rows.items():
+        values = " | ".join(f"{scores[key]:.3f}" for key in COLUMNS.values())
+        lines.append(f"| {name} | {scores['images']} | {scores['true_nuclei']:,} | {values} |")
+    return "\n".join(lines)
+
+
+def type_table(scores: dict, types: list[str]) -> str:
+    """A Markdown table of the F1 of each type."""
+    head = f"| type F1 | {' | '.join(types)} |\n" + "|---" * (len(types) + 1) + "|\n"
+    return head + "| CoNSeP | " + " | ".join(f"{scores[f'type_f1_pooled/{name}']:.3f}" for name in types) + " |"
+
+
+def eval_results(results: dict) -> list[EvalResult]:
+    """The figures as the Hub's model index has them."""
+    return [
+        EvalResult(
+            task_type="image-segmentation",
+            dataset_type=dataset,
+            dataset_name=f"{NAMES[dataset]} (validation tiles of the training split)",
+            metric_type=key,
+            metric_name=name,
+            metric_value=round(scores[key], 4),
+        )
+        for dataset, scores in results.items()
+        for name, key in COLUMNS.items()
+    ]
+
+
+def main() -> None:
+    config = CfSamConfig.from_pretrained(bundled_checkpoint())
+    info = config.checkpoint_info
+    results = read_results("results.json")
+    types = list(config.type_names.values())
+    figures = (
+        figures_table({NAMES[dataset]: scores for dataset, scores in results.items()})
+        + "\n\n"
+        + type_table(results["consep"], types)
+    )
+    stages = {
+        f"{title}, {NAMES[dataset]}": scores
+        for title, file in (
+            ("encoder trained", "results_stage1.json"),
+            ("then frozen and adapted", "results_stage2.json"),
+        )
+        for dataset, scores in read_results(file).items()
+    }
+    card_data = ModelCardData(
+        model_name="cfsam-tiny",
+        license="other",
+        license_name="cc-by-nc-sa-4.0-and-research-only",
+        license_link="https://creativecommons.org/licenses/by-nc-sa/4.0/",
+        library_name="transformers",
+        pipeline_tag="image-segmentation",
+        tags=["pathology", "histology", "nuclei", "cfsam"],
+        eval_results=eval_results(results),
+    )
+    card = ModelCard.from_template(
+        card_data,
+        template_path=FOLDER / "card.md.jinja",
+        types=", ".join(types),
+        parameters=info["parameters"],
+        data="\n".join(f"- {line}" for line in info["data"]),
+        license=info["license"],
+        license_note=info["license_note"],
+        figures=figures,
+        stages=figures_table(stages),
+        training="\n".join(f"- {key}: {value}" for key, value in info["training"].items()),
+        tuning_tiles=info["decoding_chosen_on"],
+        decoding=", ".join(
+            f"{k} {v}" for k, v in json.loads((FOLDER / "results.json").read_text())["decoding"].items()
+        ),
+        limits="\n".join(f"- {line}" for line in info["limits"]),
+    )
+    (FOLDER / "README.md").write_text(card.content)
+    readme = ROOT / "README.md"
+    before, _, rest = readme.read_text().partition(BEGIN)
+    readme.write_text(f"{before}{BEGIN}\n\n{figures}\n\n{END}{rest.partition(END)[2]}")
+
+
+if __name__ == "__main__":
+    main()
