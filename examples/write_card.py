@@ -2,8 +2,8 @@
 
     python examples/write_card.py
 
-In `model_cards/cfsam-tiny/` it reads `results.json` (the stored file), `results_stage1.json` and `results_stage2.json`
-(the two stages), all written by `examples/evaluate.py`; the text is `card.md.jinja`.
+In `model_cards/cfsam-tiny/` it reads `results.json` (the stored file) and the results of the stages, all written by
+`examples/evaluate.py`; the text is `card.md.jinja`.
 """
 
 import json
@@ -17,6 +17,11 @@ ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "model_cards" / "cfsam-tiny"
 BEGIN, END = "<!-- figures: written by examples/write_card.py -->", "<!-- end of figures -->"
 
+STAGES = {
+    "stage 1": "results_stage1.json",
+    "stage 2, encoder frozen": "results_stage2_frozen.json",
+    "stage 2, encoder trained on": "results_stage2_full.json",
+}
 NAMES = {"consep": "CoNSeP", "monuseg": "MoNuSeg"}
 COLUMNS = {
     "Dice": "dice_mean_over_images",
@@ -77,10 +82,7 @@ def main() -> None:
     )
     stages = {
         f"{title}, {NAMES[dataset]}": scores
-        for title, file in (
-            ("encoder trained", "results_stage1.json"),
-            ("then frozen and adapted", "results_stage2.json"),
-        )
+        for title, file in STAGES.items()
         for dataset, scores in read_results(file).items()
     }
     card_data = ModelCardData(
