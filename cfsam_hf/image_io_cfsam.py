@@ -231,10 +231,11 @@ def _to_uint8(array: np.ndarray) -> np.ndarray:
     if array.dtype == bool:
         return array.astype(np.uint8) * np.uint8(255)
     if array.dtype == np.uint16:
-        if 0 < array.max() < 256:
+        # 14 bits and less: what cameras and scanners put into 16-bit files without scaling it.
+        if 0 < array.max() < 2**14:
             warnings.warn(
-                f"a 16-bit image whose largest value is {array.max()} of 65535 is black; if it holds 8-bit values, "
-                "pass it as uint8",
+                f"a 16-bit image whose largest value is {array.max()} of 65535 is dark or black; if it holds fewer "
+                "bits, pass 8-bit values as uint8, and scale others up to 65535",
                 stacklevel=2,
             )
         # (v + 128) // 257 rounds v / 257 to the nearest.

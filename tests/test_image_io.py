@@ -94,9 +94,11 @@ def test_impossible_arrays_are_refused_by_name(array, error, message):
         read_rgb(array)
 
 
-def test_8_bits_in_a_16_bit_image_are_warned_about():
-    with pytest.warns(UserWarning, match="pass it as uint8"):
+def test_fewer_bits_in_a_16_bit_image_are_warned_about():
+    with pytest.warns(UserWarning, match="pass 8-bit values as uint8"):
         assert read_rgb(RGB.astype(np.uint16)).max() <= 1
+    with pytest.warns(UserWarning, match="scale others up to 65535"):
+        assert read_rgb(RGB.astype(np.uint16) * 16).max() <= 16
     assert read_rgb(np.zeros((4, 4), np.uint16)).max() == 0
 
 
