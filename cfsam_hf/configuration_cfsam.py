@@ -4,14 +4,15 @@ from typing import Any
 
 from huggingface_hub.dataclasses import strict
 from transformers import SamConfig
+from transformers.utils import TRANSFORMERS_DYNAMIC_MODULE_NAME
 
-from .colors_cfsam import default_type_color
+from .nucleus_types_cfsam import NucleusTypesMixin
 
 FORMAT_VERSION = 1
 
 
 @strict
-class CfSamConfig(SamConfig):
+class CfSamConfig(NucleusTypesMixin, SamConfig):
     """Configuration of [`CfSamForNucleiSegmentation`].
 
     The three SAM parts stay where [`SamConfig`] has them (`vision_config`, `prompt_encoder_config`,
@@ -100,38 +101,6 @@ class CfSamConfig(SamConfig):
         self._check_adapter_and_fusion()
         self._check_masks()
 
-    def _resolve_types(self) -> None:
-        """Makes `num_types`, `id2label`, `label2id` and `type_colors` agree."""
-        # A plain SAM configuration carries the meaningless default names LABEL_0, LABEL_1.
-        names = {} if self.id2label is None else {i: n for i, n in self.id2label.items() if n != f"LABEL_{i}"}
-        names.pop(0, None)
-        if self.num_types is None:
-            self.num_types = 0 if list(names.values()) == ["nucleus"] else len(names)
-        if self.num_types < 0:
-            raise ValueError(f"num_types must be 0 or more, got {self.num_types}.")
-        if self.num_types == 0:
-            if names not in ({}, {1: "nucleus"}):
-                raise ValueError(f"num_types is 0 but id2label names the types {names}; leave one of the two out.")
-            names = {1: "nucleus"}
-        elif not names:
-            names = {i: f"type {i}" for i in range(1, self.num_types + 1)}
-        if self.num_types and sorted(names) != list(range(1, self.num_types + 1)):
-            raise ValueError(
-                f"id2label must name the types 1..{self.num_types} (0 is background), got the ids {sorted(names)}."
-            )
-        if len(set(names.values())) != len(names):
-            raise ValueError(f"Two types have the same name in id2label: {names}.")
-        self.id2label = {0: "background", **dict(sorted(names.items()))}
-        self.label2id = {name: i for i, name in self.id2label.items()}
-        if self.type_colors is None:
-            self.type_colors = [default_type_color(i) for i in names]
-        self.type_colors = list(self.type_colors)
-        if len(self.type_colors) != len(names):
-            raise ValueError(f"type_colors needs {len(names)} colours, one per type, got {len(self.type_colors)}.")
-        for color in self.type_colors:
-            if len(color) != 7 or color[0] != "#" or any(c not in "0123456789abcdefABCDEF" for c in color[1:]):
-                raise ValueError(f"type_colors must be written #rrggbb, got {color!r}.")
-
     def _check_format(self) -> None:
         if self.format_version > FORMAT_VERSION:
             raise ValueError(
@@ -189,6 +158,11 @@ class CfSamConfig(SamConfig):
         """
         own = {name for name in CfSamConfig.__annotations__ if name in kwargs} | ({"id2label"} & set(kwargs))
         config_dict = dict(config_dict)
+        if not __name__.startswith(f"{TRANSFORMERS_DYNAMIC_MODULE_NAME}."):
+            # A self-describing folder names the code files in it. Where this package is installed its own classes
+            # serve, and transformers must neither ask for trust in the folder's nor write their names elsewhere.
+            for name in ("auto_map", "custom_pipelines"):
+                config_dict.pop(name, None)
         stored_number = config_dict.get("num_types")
         if kwargs.get("id2label") is not None or kwargs.get("num_types", stored_number) not in (None, stored_number):
             # New types replace the stored ones altogether; the stored number alone, given again, changes nothing.
@@ -199,6 +173,6 @@ class CfSamConfig(SamConfig):
         return super().from_dict(config_dict, **rest)
 
     @property
-    def type_names(self) -> dict[int, str]:
-        """Names of the types by id 1..T; empty when the model does not type nuclei."""
-        return {i: name for i, name in self.id2label.items() if 1 <= i <= self.num_types}
+    def pad_multiple(self) -> int:
+        """Tiles must be multiples of this many pixels."""
+        return self.vision_config.patch_size

@@ -181,3 +181,50 @@ def map_losses(
 def weighted_sum(terms: dict[str, torch.Tensor], weights: LossWeights) -> torch.Tensor:
     """The weighted sum (B,) of terms (B,) named as in [`LossWeights`]."""
     return sum(getattr(weights, name) * value for name, value in terms.items())
+
+
+def nuclei_segmentation_loss(
+    maps: tuple[torch.Tensor, torch.Tensor, torch.Tensor | None],
+    initial_maps: tuple[torch.Tensor, torch.Tensor, torch.Tensor | None] | None,
+    boundary_logits: torch.Tensor | None,
+    nuclei_labels: torch.Tensor,
+    hv_labels: torch.Tensor,
+    type_labels: torch.Tensor | None,
+    boundary_labels: torch.Tensor | None,
+    weights: LossWeights,
+    nuclei_loss: str,
+    type_loss_weights: list[float] | None,
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """The loss that a model is trained with, and its parts.
+
+    Args:
+        maps: nuclei logits (B, 1, H, W), HV maps (B, 2, H, W), type logits (B, T + 1, H, W) or `None`.
+        initial_maps: the same before a refinement, where there is one.
+        boundary_logits (`torch.Tensor` of shape `(B, 1, H, W)`, *optional*).
+        nuclei_labels, hv_labels, type_labels, boundary_labels: as the model's `forward` takes them.
+        weights (`LossWeights`): of the terms.
+        nuclei_loss (`str`): `"bce"` or `"focal_tversky"`.
+        type_loss_weights (`list[float]`, *optional*): T + 1 weights of the classes, background first.
+
+    Returns:
+        Loss (a scalar) and its unweighted terms (scalars, detached), all averaged over the images; the terms of the
+        initial maps begin with `initial_`.
+
+    Raises:
+        ValueError: there are no `hv_labels`.
+    """
+    if hv_labels is None:
+        raise ValueError("nuclei_labels need hv_labels beside them.")
+    class_weights = None
+    if type_loss_weights is not None:
+        class_weights = torch.tensor(type_loss_weights, dtype=torch.float32, device=nuclei_labels.device)
+    labels = (nuclei_labels, hv_labels, type_labels, nuclei_loss, class_weights)
+    terms = map_losses(*maps, *labels)
+    if boundary_logits is not None and boundary_labels is not None:
+        terms |= boundary_losses(boundary_logits.float(), boundary_labels)
+    loss = weighted_sum(terms, weights)
+    if initial_maps is not None:
+        initial_terms = map_losses(*initial_maps, *labels)
+        loss = loss + weights.initial * weighted_sum(initial_terms, weights)
+        terms |= {f"initial_{name}": value for name, value in initial_terms.items()}
+    return loss.mean(), {name: value.detach().mean() for name, value in terms.items()}

@@ -1,6 +1,7 @@
 """CF-SAM: a `SamModel` with adapters, fusion, task tokens and boundary-guided refinement."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -14,8 +15,14 @@ from .decoder_cfsam import MaskFeatures, TaskMaskDecoder
 from .encoder_cfsam import CfSamVisionEncoder
 from .fusion_cfsam import HierarchicalModulatedFusion
 from .layers_cfsam import ZeroConv2d
-from .loss_cfsam import LossWeights, boundary_losses, map_losses, weighted_sum
+from .loss_cfsam import LossWeights, nuclei_segmentation_loss
 from .refinement_cfsam import BoundaryGuidedRefinement
+
+if TYPE_CHECKING:
+    # Never run. transformers copies a model's code by following such lines, so these keep the processor and the
+    # pipeline beside the model when one that was loaded from a self-describing folder is saved again.
+    from .pipeline_cfsam import NucleiSegmentationPipeline  # noqa: F401
+    from .processing_cfsam import CfSamProcessor  # noqa: F401
 
 
 @dataclass
@@ -248,10 +255,17 @@ class CfSamForNucleiSegmentation(CfSamPreTrainedModel):
 
         loss, loss_parts = None, None
         if nuclei_labels is not None:
-            if hv_labels is None:
-                raise ValueError("nuclei_labels need hv_labels beside them.")
-            loss, loss_parts = self._loss(
-                refined_maps, initial_maps, boundary_logits, nuclei_labels, hv_labels, type_labels, boundary_labels
+            loss, loss_parts = nuclei_segmentation_loss(
+                refined_maps,
+                initial_maps if self.refinement is not None else None,
+                boundary_logits,
+                nuclei_labels,
+                hv_labels,
+                type_labels,
+                boundary_labels,
+                self.loss_weights,
+                self.config.nuclei_loss,
+                self.config.type_loss_weights,
             )
         output = CfSamNucleiSegmentationOutput(
             loss,
@@ -263,21 +277,3 @@ class CfSamForNucleiSegmentation(CfSamPreTrainedModel):
             initial_type_logits=initial_maps[2],
         )
         return output.to_tuple() if return_dict is False else output
-
-    def _loss(
-        self, refined_maps, initial_maps, boundary_logits, nuclei_labels, hv_labels, type_labels, boundary_labels
-    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Loss (1,) and its unweighted terms, averaged over the images."""
-        class_weights = self.config.type_loss_weights
-        if class_weights is not None:
-            class_weights = torch.tensor(class_weights, dtype=torch.float32, device=nuclei_labels.device)
-        labels = (nuclei_labels, hv_labels, type_labels, self.config.nuclei_loss, class_weights)
-        terms = map_losses(*refined_maps, *labels)
-        if boundary_logits is not None and boundary_labels is not None:
-            terms |= boundary_losses(boundary_logits.float(), boundary_labels)
-        loss = weighted_sum(terms, self.loss_weights)
-        if self.refinement is not None:
-            initial_terms = map_losses(*initial_maps, *labels)
-            loss = loss + self.loss_weights.initial * weighted_sum(initial_terms, self.loss_weights)
-            terms |= {f"initial_{name}": value for name, value in initial_terms.items()}
-        return loss.mean(), {name: value.detach().mean() for name, value in terms.items()}

@@ -26,10 +26,13 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch.utils.data import DataLoader
-from transformers import HfArgumentParser
+from transformers import HfArgumentParser, PreTrainedModel
 
 from cfsam_hf import CfSamConfig, CfSamForNucleiSegmentation, CfSamImageProcessor, CfSamProcessor
+from cfsam_hf.baselines.unet import UNetConfig, UNetForNucleiSegmentation
 from cfsam_hf.data import CropDataset, CropSource
+from cfsam_hf.data.data_items import DataItem, records_by_dataset
+from cfsam_hf.export.json_files import append_json_line
 from cfsam_hf.pipeline_cfsam import NucleiSegmentationPipeline
 from cfsam_hf.training import (
     ExponentialMovingAverage,
@@ -40,8 +43,6 @@ from cfsam_hf.training import (
     save_training_state,
     tiny_config,
 )
-from cfsam_hf.training.data_items import DataItem, records_by_dataset
-from cfsam_hf.training.json_files import append_json_line
 from cfsam_hf.training.validation import evaluate_tiles
 
 logger = logging.getLogger("train")
@@ -61,7 +62,7 @@ class TrainingRecipe:
 
     base: str = field(
         default="facebook/sam-vit-base",
-        metadata={"help": "'tiny' (random), or folder or Hub id of a SamModel or of a CF-SAM checkpoint"},
+        metadata={"help": "'tiny' or 'unet' (random), or folder or Hub id of a SamModel or of a CF-SAM checkpoint"},
     )
     train_encoder: bool = field(default=False, metadata={"help": "train the SAM encoder too: only to make a backbone"})
     model_options: str = field(default="{}", metadata={"help": "JSON of CfSamConfig fields"})
@@ -97,8 +98,10 @@ class TrainingRecipe:
             raise ValueError(f"model_options is not JSON: {self.model_options!r} ({error}).") from error
 
 
-def build_model(recipe: TrainingRecipe, type_names: dict[int, str]) -> CfSamForNucleiSegmentation:
-    """The model to train: a random tiny one, or a pretrained SAM or CF-SAM."""
+def build_model(recipe: TrainingRecipe, type_names: dict[int, str]) -> PreTrainedModel:
+    """The model to train: a random tiny one or U-Net, or a pretrained SAM or CF-SAM."""
+    if recipe.base == "unet":
+        return UNetForNucleiSegmentation(UNetConfig(id2label=type_names, **json.loads(recipe.model_options)))
     options = json.loads(recipe.model_options) | {"train_encoder": recipe.train_encoder}
     if recipe.base == "tiny":
         return CfSamForNucleiSegmentation(tiny_config(id2label=type_names, **options))
@@ -137,7 +140,7 @@ def main() -> None:
             mpp=model.config.mpp,
             tile_size=recipe.crop_size,
             tile_overlap=recipe.tile_overlap,
-            pad_multiple=model.config.vision_config.patch_size,
+            pad_multiple=model.config.pad_multiple,
         )
     )
     per_step = recipe.batch_size * accelerator.num_processes
