@@ -94,6 +94,7 @@ def test_overlaps_and_crowds(tmp_path):
     path = write(tmp_path, entries)
     tile = list_coco(path)[0].load()
     assert (tile.type_map[4, 5], tile.instance_map.max()) == (2, 2)
+    assert (tile.overlaps.nuclei, tile.overlaps.pixels) == (2, 10)
     assert not tile.annotated[:, 30:].any()
     assert tile.annotated[:, :30].all()
     assert list_coco(path, overlap="smaller")[0].load().type_map[4, 5] == 1

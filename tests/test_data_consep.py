@@ -203,7 +203,7 @@ def test_a_tile_without_nuclei(tmp_path):
 
 def test_wrong_folders_and_options(raw, tmp_path):
     for options, message in (
-        ({"split": "validation"}, "'train' and 'test'"),
+        ({"split": "validation"}, "'train', 'test'"),
         ({"types": "four"}, "merged, raw"),
         ({"stored_types": "four"}, "auto, merged, raw"),
     ):
@@ -216,7 +216,7 @@ def test_wrong_folders_and_options(raw, tmp_path):
         list_consep(tmp_path / "empty")
     (tmp_path / "empty" / "Labels").mkdir()
     (tmp_path / "empty" / "Images").mkdir()
-    with pytest.raises(FileNotFoundError, match=r"no \.mat files"):
+    with pytest.raises(FileNotFoundError, match=r"\.mat files in Labels"):
         list_consep(tmp_path / "empty")
 
 

@@ -1,18 +1,28 @@
 """Crops must depend on (seed, index) alone, keep labels on their pixels, and show rare types."""
 
+import pickle
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from cfsam_hf.data.augmentation import AugmentationParameters
+from cfsam_hf.data.augmentation import AugmentationOptions
 from cfsam_hf.data.crops import CropDataset, CropSource
 from cfsam_hf.data.records import Tile
+from cfsam_hf.data.sampling import SamplingOptions
+from cfsam_hf.data.stain import MacenkoAppearance
 
 MEAN, STD = (0.7, 0.6, 0.7), (0.15, 0.2, 0.15)
-GEOMETRY_ONLY = AugmentationParameters(
-    stain_probability=0, light_probability=0, blur_probability=0, noise_probability=0, jpeg_probability=0
+GEOMETRY_ONLY = AugmentationOptions(
+    stain_probability=0,
+    light_probability=0,
+    resolution_probability=0,
+    blur_probability=0,
+    noise_probability=0,
+    jpeg_probability=0,
 )
 
 
@@ -94,6 +104,70 @@ def test_labels_stay_on_their_pixels():
     assert agreeing / total > 0.99
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"turn_probability": 1.0},
+        {"free_geometry_probability": 1.0},
+        {"elastic_probability": 1.0, "elastic_pixels": 7.5},
+        {"turn_probability": 1.0, "free_geometry_probability": 1.0, "elastic_probability": 1.0},
+    ],
+)
+def test_ids_and_types_stay_on_colours_that_encode_them(options):
+    tile = typed_tile(side=240, rare=60, common=140)
+    # Flat colours: red is the id, green the type; the pixels beside an edge are mixtures, all others decode exactly.
+    tile.image = np.stack([tile.instance_map, 100 * tile.type_map, 0 * tile.type_map], axis=-1).astype(np.uint8)
+    data = crops(
+        [CropSource("coded", [tile], type_mapping={1: 1, 2: 2})],
+        size=96,
+        augmentation=AugmentationOptions.preset("none", **options),
+    )
+    seen = 0
+    for seed in range(12):
+        image, ids, types, _ = data.cut_crop(np.random.default_rng(seed))
+        reach = np.ones((5, 5), dtype=np.uint8)
+        flat = cv2.erode(ids.astype(np.float32), reach) == cv2.dilate(ids.astype(np.float32), reach)
+        flat[[0, 1, -2, -1]] = flat[:, [0, 1, -2, -1]] = False
+        np.testing.assert_array_equal(image[..., 0][flat], ids[flat])
+        np.testing.assert_array_equal(image[..., 1][flat], 100 * types[flat])
+        seen += len(np.unique(ids[flat])) - 1
+    assert seen > 60
+
+
+def test_elastic_crops_bend():
+    plain = AugmentationOptions.preset("none")
+    source = CropSource("typed", [typed_tile()], type_mapping={1: 1, 2: 2})
+    bent, straight = (
+        crops([source], augmentation=options)[0]["nuclei_labels"]
+        for options in (replace(plain, elastic_probability=1.0), replace(plain, elastic_probability=0.0))
+    )
+    assert 0 < (bent != straight).float().mean() < 0.5
+
+
+def test_stain_transfer_gives_crops_another_tiles_colours(monkeypatch):
+    # Measured by hand, so that the library is not needed: the second tile has three times the eosin.
+    directions = np.array([[0.65, 0.07], [0.70, 0.99], [0.29, 0.11]])
+    appearances = iter([MacenkoAppearance(directions, np.array([1.0, e])) for e in (0.5, 1.5)])
+    monkeypatch.setattr("cfsam_hf.data.crops.measure_stains", lambda image, method: next(appearances))
+    tiles = [typed_tile(), typed_tile("b", seed=1)]
+    for tile in tiles:
+        tile.image = np.full_like(tile.image, 180)
+    options = AugmentationOptions.preset("none", stain_transfer_probability=1.0)
+    data = crops([CropSource("typed", tiles, type_mapping={1: 1, 2: 2})], augmentation=options)
+    greens = {int(data.cut_crop(np.random.default_rng(seed))[0][0, 0, 1]) for seed in range(30)}
+    assert len(greens) == 3
+    assert min(greens) < 175
+    assert max(greens) > 200
+
+
+def test_options_reach_spawned_workers():
+    options = AugmentationOptions.preset("strong")
+    data = crops([CropSource("typed", [typed_tile()], type_mapping={1: 1, 2: 2})], augmentation=options)
+    copy = pickle.loads(pickle.dumps(data))
+    assert copy.augmentation == options
+    assert same(copy[3], data[3])
+
+
 def test_upright_crops_copy_the_tile():
     tile = typed_tile(side=64)
     data = crops([CropSource("typed", [tile], type_mapping={1: 1, 2: 2})], augmentation=None)
@@ -106,10 +180,11 @@ def test_upright_crops_copy_the_tile():
 def test_rare_types_are_drawn():
     tile = typed_tile(side=240, rare=1, common=200)
     options = {"length": 100, "size": 32, "augmentation": GEOMETRY_ONLY}
-    source = CropSource("typed", [tile], type_mapping={1: 1, 2: 2}, nucleus_probability=1, type_power=0)
+    always = SamplingOptions(nucleus_probability=1, rarity_power=1)
+    source = CropSource("typed", [tile], type_mapping={1: 1, 2: 2}, sampling=always)
     with_rare = sum(bool((item["type_labels"] == 1).any()) for item in crops([source], **options))
     assert 35 <= with_rare <= 75
-    source = CropSource("typed", [tile], type_mapping={1: 1, 2: 2}, nucleus_probability=0)
+    source = CropSource("typed", [tile], type_mapping={1: 1, 2: 2}, sampling=SamplingOptions(nucleus_probability=0))
     assert sum(bool((item["type_labels"] == 1).any()) for item in crops([source], **options)) < 20
 
 
@@ -179,7 +254,6 @@ def test_tile_weight_zero_is_never_drawn():
     ("options", "message"),
     [
         ({"weight": 0}, "weight"),
-        ({"nucleus_probability": 1.5}, "nucleus_probability"),
         ({"tile_weights": [1, 2]}, "tile weights"),
         ({"tile_weights": [0]}, "tile weights"),
     ],

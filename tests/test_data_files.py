@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cfsam_hf.data.files import check_pairs, images_by_stem, natural_key, read_image, read_label_map
+from cfsam_hf.data.files import images_by_stem, natural_key, pair_files, read_image, read_label_map
 from tests.data_cases import nuclei, painted, save_image, truncate
 
 IMAGE = painted(nuclei(ids=range(1, 20)))
@@ -94,7 +94,7 @@ def test_unpaired_files_are_named_but_not_all(tmp_path):
     images = {f"t{number}": tmp_path / f"t{number}.png" for number in range(9)}
     labels = {"t0": tmp_path / "t0.mat"}
     with pytest.raises(FileNotFoundError, match=r"no \.mat file for t1\.png, .*t5\.png and 3 more of"):
-        check_pairs(images, labels, ".mat file", tmp_path, tmp_path)
+        pair_files(images, labels, ".mat file", tmp_path, tmp_path)
     with pytest.raises(FileNotFoundError, match=r"no image for t0\.mat of"):
-        check_pairs({}, labels, ".mat file", tmp_path, tmp_path)
-    check_pairs(images, dict.fromkeys(images, tmp_path), ".mat file", tmp_path, tmp_path)
+        pair_files({}, labels, ".mat file", tmp_path, tmp_path)
+    pair_files(images, dict.fromkeys(images, tmp_path), ".mat file", tmp_path, tmp_path)

@@ -1,4 +1,4 @@
-"""Kumar, CPM-15 and CPM-17 share a layout and differ in splits: names must stay unique and folds right."""
+"""Kumar and CPM-17 share a layout and differ in splits: names must stay unique and folds right."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from cfsam_hf.data.hovernet_folders import list_cpm15, list_cpm17, list_kumar
+from cfsam_hf.data.hovernet_folders import list_cpm17, list_kumar
 from tests.data_cases import nuclei, painted, save_image, truncate
 
 KUMAR = {
@@ -58,15 +58,6 @@ def test_cpm17(tmp_path):
 def test_folders_in_upper_case(tmp_path):
     write_tile(tmp_path / "Train", "image_00")
     assert [record.fold for record in list_cpm17(tmp_path)] == ["train"]
-
-
-def test_cpm15(tmp_path):
-    write_tile(tmp_path, "image_00", size=(48, 64))
-    (record,) = list_cpm15(tmp_path)
-    assert record.load().instance_map.shape == (48, 64)
-    assert (record.id, record.fold) == ("image_00", None)
-    with pytest.raises(ValueError, match="no official splits"):
-        list_cpm15(tmp_path, split="train")
 
 
 def test_damaged_files_are_named(tmp_path):

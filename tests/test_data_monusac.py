@@ -52,6 +52,12 @@ def test_ambiguous_regions_are_not_annotated(tmp_path):
     assert (~tile.annotated).sum() == 50
     assert not tile.annotated[33, 4]
     assert not tile.instance_map[~tile.annotated].any()
+    assert not tile.overlaps
+    label = write_image(
+        tmp_path / FOLDERS["test"], 1, {"Epithelial": {1: block(2, 0)}, "Neutrophil": {1: block(4, 0)}}
+    )
+    tile = list_monusac(tmp_path)[0].load()
+    assert (tile.overlaps.nuclei, tile.overlaps.pixels, label.stem) == (2, 15, tile.id.removeprefix("test_"))
 
 
 def test_names_are_unique_over_the_splits(tmp_path):
@@ -102,7 +108,7 @@ def test_damaged_files_are_named(tmp_path):
     label.write_text(aperio_xml(layers("Epithelial")))
     for suffix in (".tif", ".svs"):
         label.with_suffix(suffix).unlink()
-    with pytest.raises(FileNotFoundError, match=rf"neither {label.stem}\.tif nor {label.stem}\.svs"):
+    with pytest.raises(FileNotFoundError, match=rf"no image for {label.name} of"):
         list_monusac(tmp_path)
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from cfsam_hf.data.aperio import read_aperio_xml
 from cfsam_hf.data.monuseg import TEST_ORGANS, TRAIN_ORGANS, list_monuseg, organ_of, patient_of
+from cfsam_hf.data.polygons import Overlaps
 from tests.data_cases import aperio_xml, nuclei, painted, save_image, truncate
 
 TRAIN_TILE = "TCGA-A7-A13E-01Z-00-DX1"
@@ -54,6 +55,7 @@ def test_slips_and_borders(tmp_path):
     expected = np.zeros((40, 50), dtype=np.int32)
     expected[:4, :5] = 1
     expected[35:, 45:] = 2
+    assert tile.overlaps == Overlaps(undrawn=3)
     np.testing.assert_array_equal(tile.instance_map, expected)
 
 
@@ -63,6 +65,8 @@ def test_who_keeps_an_overlap(tmp_path):
     later = list_monuseg(tmp_path)[0].load().instance_map
     smaller = list_monuseg(tmp_path, overlap="smaller")[0].load().instance_map
     assert (later[5, 5], later[7, 5], later[5, 2]) == (2, 1, 2)
+    # Columns 4 to 7 of rows 4 and 5.
+    assert list_monuseg(tmp_path)[0].load().overlaps == Overlaps(nuclei=2, pixels=8)
     assert (smaller[5, 5], smaller[7, 5], smaller[5, 2]) == (1, 1, 2)
 
 
@@ -167,7 +171,7 @@ def test_wrong_folders_and_options(tmp_path):
         list_monuseg(tmp_path / "MoNuSeg")
     with pytest.raises(FileNotFoundError, match="Tissue Images"):
         list_monuseg(tmp_path)
-    with pytest.raises(ValueError, match="'train' and 'test'"):
+    with pytest.raises(ValueError, match="'train', 'test'"):
         list_monuseg(tmp_path, split="validation")
     write_training(tmp_path)
     with pytest.raises(ValueError, match="later, smaller"):

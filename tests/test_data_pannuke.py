@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from cfsam_hf.data.pannuke import TISSUES, TYPES, list_pannuke
+from cfsam_hf.data.polygons import Overlaps
 from tests.data_cases import nuclei, painted, truncate, types_by_id
 
 
@@ -62,6 +63,11 @@ def test_the_last_channel_wins(folder):
     tile = list_pannuke(folder, split="3")[0].load()
     assert (tile.type_map[2, 2], tile.type_map[7, 7], tile.type_map[12, 12]) == (1, 5, 5)
     assert np.bincount(tile.instance_map.ravel())[1:].tolist() == [75, 100]
+    assert tile.overlaps == Overlaps(nuclei=2, pixels=25)
+    assert not list_pannuke(folder, split="1")[0].load().overlaps
+    hiding = patch((0, 1, 0), (2, 3, 0), (3, 8, 60))
+    write_fold(folder, 2, [hiding], ["Liver"])
+    assert list_pannuke(folder, split="2")[0].load().overlaps == Overlaps(nuclei=2, pixels=100, hidden=1)
 
 
 def test_folds(folder, tmp_path):

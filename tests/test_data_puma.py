@@ -60,6 +60,7 @@ def test_overlaps_and_order(tmp_path):
     records = list_puma(tmp_path)
     assert [record.tissue for record in records] == ["metastatic melanoma", "primary melanoma"]
     assert records[1].load().type_map[4, 5] == 7
+    assert (records[1].load().overlaps.nuclei, records[0].load().overlaps.nuclei) == (2, 0)
     assert list_puma(tmp_path, overlap="smaller")[1].load().type_map[4, 5] == 1
 
 

@@ -13,8 +13,8 @@ class AperioAnnotation:
 
     Attributes:
         attributes: the names of its attributes (`Attributes/Attribute[@Name]`); MoNuSAC writes the class there.
-        polygons: `(K, 2)` xy in pixels in the order of the file, without those of fewer than three vertices, which
-            are slips of the annotators' mouse.
+        polygons: `(K, 2)` xy in pixels in the order of the file. Those of fewer than three vertices are slips of the
+            annotators' mouse, which draw nothing.
     """
 
     attributes: tuple[str, ...]
@@ -41,7 +41,7 @@ def read_aperio_xml(path: Path) -> tuple[list[AperioAnnotation], float | None]:
         annotations.append(
             AperioAnnotation(
                 attributes=tuple(entry.get("Name", "") for entry in layer.findall("Attributes/Attribute")),
-                polygons=tuple(points for points in polygons if len(points) >= 3),
+                polygons=tuple(polygons),
             )
         )
     try:
@@ -54,7 +54,7 @@ def read_aperio_xml(path: Path) -> tuple[list[AperioAnnotation], float | None]:
 def _polygon(region: ElementTree.Element, path: Path) -> np.ndarray:
     vertices = region.findall("Vertices/Vertex")
     try:
-        points = np.array([(float(vertex.attrib["X"]), float(vertex.attrib["Y"])) for vertex in vertices])
+        points = np.array([(float(v.attrib["X"]), float(v.attrib["Y"])) for v in vertices]).reshape(-1, 2)
         if not np.isfinite(points).all():
             raise ValueError("not a finite number")
     except (KeyError, ValueError) as error:

@@ -21,8 +21,8 @@ _MAT_ERRORS = (
 """What scipy raises for files that are truncated, overwritten or of another format."""
 
 
-def read_mat(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
-    """Read the variables `names` of a MATLAB file (up to version 7.2).
+def read_mat(path: Path, names: tuple[str, ...], optional: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
+    """Read the variables `names` of a MATLAB file (up to version 7.2), and those of `optional` that are there.
 
     Raises:
         OSError: if the file is missing, damaged or no such file.
@@ -31,7 +31,7 @@ def read_mat(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     try:
-        content = loadmat(path, variable_names=list(names))
+        content = loadmat(path, variable_names=[*names, *optional])
     except _MAT_ERRORS as error:
         raise OSError(f"{path}: not a MATLAB file that can be read, or truncated ({error})") from error
     missing = [name for name in names if name not in content]
@@ -40,12 +40,12 @@ def read_mat(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
     return content
 
 
-def open_npy(path: Path, shape: tuple[int | None, ...]) -> np.ndarray:
+def open_npy(path: Path, shape: tuple[int | None, ...] | None) -> np.ndarray:
     """Open a `.npy` file without reading it: the array is mapped, slices are read when they are used.
 
     Args:
         path: the file.
-        shape: the expected shape, None where a side may be any.
+        shape: the expected shape, None where a side may be any; None for any shape at all.
 
     Raises:
         OSError: if the file is missing, truncated or no `.npy` file.
@@ -57,6 +57,8 @@ def open_npy(path: Path, shape: tuple[int | None, ...]) -> np.ndarray:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
         raise OSError(f"{path}: not a .npy file that can be read, or truncated ({error})") from error
+    if shape is None:
+        return array
     if array.ndim != len(shape) or any(
         want not in (None, have) for want, have in zip(shape, array.shape, strict=True)
     ):

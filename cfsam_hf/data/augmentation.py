@@ -1,65 +1,161 @@
-"""Changes of colour and sharpness: stain jitter in optical density, light, blur, noise and JPEG."""
+"""Changes of colour and sharpness: stains in optical density, light, resolution, blur, noise and JPEG."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from typing import ClassVar
 
 import cv2
 import numpy as np
 from skimage.color import hed_from_rgb, rgb_from_hed
 
+from .stain import STAIN_METHODS, Appearance
+
 _OPTICAL_DENSITY = (-np.log((np.arange(256) + 1) / 256)).astype(np.float32)
 """Optical density of the 256 grey values; (v + 1) / 256 keeps black finite and white at 0."""
 
 
-@dataclass(frozen=True)
-class AugmentationParameters:
-    """Strengths of the augmentation. Probabilities are per crop.
+def _value(default: float | str, reason: str):
+    return field(default=default, metadata={"help": reason})
 
-    Attributes:
-        free_geometry_probability: share of crops with free rotation and scale; see `geometry.sample_geometry`.
-        smallest, largest: range of the apparent size of tissue (scanners and sites differ in mpp).
-        stain_probability: stain jitter.
-        stain_gain: haematoxylin and eosin densities are multiplied by up to this factor or its inverse.
-        stain_shift: largest change of the densities of haematoxylin and eosin, in natural-log units.
-        residual_gain, residual_shift: the same for the third direction of the stain space, which holds little in H&E.
-        light_probability: brightness and contrast.
-        brightness: largest change of brightness, in grey values.
-        contrast: contrast is multiplied by up to 1 +- this.
-        blur_probability, blur_sigma: Gaussian blur, largest sigma in pixels (focus).
-        noise_probability, noise_sigma: Gaussian noise, largest sigma in grey values (sensor).
-        jpeg_probability, jpeg_quality: JPEG at a quality from this to 95 (slides are stored as JPEG).
+
+@dataclass(frozen=True)
+class AugmentationOptions:
+    """Probabilities (per crop) and strengths of the augmentation. The defaults are the preset `standard`.
+
+    Geometry acts on image and labels together (see `geometry`, `elastic`), the rest on the image alone. The presets
+    are `none`, `light` (a data set much like the one that the weights were made from), `standard`, and `strong` (few
+    tiles, or slides of other laboratories and scanners to be met later).
+
+    Raises:
+        ValueError: for values out of range, naming the field.
+        TypeError: for values that are no numbers.
     """
 
-    free_geometry_probability: float = 0.6
-    smallest: float = 0.75
-    largest: float = 1.3
-    stain_probability: float = 0.8
-    stain_gain: float = 1.3
-    stain_shift: float = 0.05
-    residual_gain: float = 1.2
-    residual_shift: float = 0.03
-    light_probability: float = 0.4
-    brightness: float = 20.0
-    contrast: float = 0.15
-    blur_probability: float = 0.12
-    blur_sigma: float = 1.2
-    noise_probability: float = 0.12
-    noise_sigma: float = 8.0
-    jpeg_probability: float = 0.15
-    jpeg_quality: int = 50
+    turn_probability: float = _value(1.0, "flips and quarter turns: tissue has no upright, and pixels are only copied")
+    free_geometry_probability: float = _value(
+        0.6, "rotation and scale; the other crops keep their pixels, as interpolation softens all that it touches"
+    )
+    rotation_degrees: float = _value(45.0, "largest free rotation; with the quarter turns 45 is any angle")
+    scale_smallest: float = _value(0.75, "apparent size: mpp differs between scanners, nuclei between organs")
+    scale_largest: float = _value(1.3, "apparent size, upper end")
+    elastic_probability: float = _value(0.1, "bent tissue; half of CellViT's, as it interpolates too")
+    elastic_pixels: float = _value(4.0, "largest displacement; a fifth of a nucleus at 40x")
+    elastic_spacing: float = _value(32.0, "pixels between displaced nodes, over four times elastic_pixels: no folds")
+
+    stain_probability: float = _value(0.8, "stain jitter in optical density; stains differ more than all else")
+    stain_gain: float = _value(1.3, "haematoxylin and eosin densities times up to this or its inverse")
+    stain_shift: float = _value(0.05, "largest change of these densities (natural log): another lamp")
+    residual_gain: float = _value(1.2, "gain of the third stain direction, which holds little in H&E")
+    residual_shift: float = _value(0.03, "shift of the third stain direction")
+    stain_transfer_probability: float = _value(
+        0.0, "crops recoloured as another training tile; needs tiles of several stainings, and the extra `stain`"
+    )
+    stain_transfer_method: str = _value(
+        "macenko", "macenko (stain directions) or reinhard (mean and deviation in Lab)"
+    )
+
+    light_probability: float = _value(0.4, "brightness and contrast")
+    brightness: float = _value(20.0, "largest change in grey values: exposure")
+    contrast: float = _value(0.15, "contrast times up to 1 +- this")
+    resolution_probability: float = _value(0.1, "resampled as if scanned at a coarser mpp; CellViT has .15")
+    resolution_factor: float = _value(2.0, "coarsest mpp over the crop's: 2 is 20x enlarged to 40x")
+    blur_probability: float = _value(0.12, "Gaussian blur: focus")
+    blur_sigma: float = _value(1.2, "largest sigma in pixels; more hides the edges that are to be learnt")
+    noise_probability: float = _value(0.12, "Gaussian noise: sensor")
+    noise_sigma: float = _value(8.0, "largest sigma in grey values")
+    jpeg_probability: float = _value(0.15, "JPEG: slides are stored so")
+    jpeg_quality: int = _value(50, "lowest quality, up to 95")
+
+    PRESETS: ClassVar[tuple[str, ...]] = ("none", "light", "standard", "strong")
 
     def __post_init__(self):
         for name, value in vars(self).items():
+            if name == "stain_transfer_method":
+                continue
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise TypeError(f"{name} must be a number, got {value!r}")
             if name.endswith("probability") and not 0 <= value <= 1:
                 raise ValueError(f"{name} must lie in [0, 1], got {value}")
-            if value < 0:
+            if not value >= 0:
                 raise ValueError(f"{name} must not be negative, got {value}")
-        for name in ("stain_gain", "residual_gain"):
+        for name in ("stain_gain", "residual_gain", "resolution_factor"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is the largest factor and must be at least 1, got {getattr(self, name)}")
-        if not 0 < self.smallest <= self.largest:
-            raise ValueError(f"scales need 0 < smallest <= largest, got {self.smallest} and {self.largest}")
+        if not 0 < self.scale_smallest <= self.scale_largest:
+            raise ValueError(
+                f"scales need 0 < scale_smallest <= scale_largest, got {self.scale_smallest} and {self.scale_largest}"
+            )
+        if not 4 * self.elastic_pixels < self.elastic_spacing:
+            raise ValueError(
+                "elastic_spacing must be more than four times elastic_pixels, else tissue folds over, got "
+                f"{self.elastic_spacing} and {self.elastic_pixels}"
+            )
         if not 1 <= self.jpeg_quality <= 95:
             raise ValueError(f"jpeg_quality must lie in 1..95, got {self.jpeg_quality}")
+        if self.stain_transfer_method not in STAIN_METHODS:
+            raise ValueError(
+                f"stain_transfer_method must be one of {', '.join(STAIN_METHODS)}, got {self.stain_transfer_method!r}"
+            )
+
+    @classmethod
+    def preset(cls, name: str, **changes: float | str) -> "AugmentationOptions":
+        """The options of a preset, with some values changed.
+
+        >>> AugmentationOptions.preset("light", blur_probability=0.3).blur_probability
+        0.3
+
+        Raises:
+            ValueError: for an unknown preset or field.
+        """
+        if name not in cls.PRESETS:
+            raise ValueError(f"the augmentation must be one of {', '.join(cls.PRESETS)}, got {name!r}")
+        known = [option.name for option in fields(cls)]
+        if unknown := sorted(set(changes) - set(known)):
+            raise ValueError(f"unknown augmentation options {', '.join(unknown)}; there are {', '.join(known)}")
+        preset = {option: 0.0 for option in known if option.endswith("_probability")} if name == "none" else {}
+        return cls(**{**preset, **_CHANGED_BY_PRESET.get(name, {}), **changes})
+
+
+_CHANGED_BY_PRESET: dict[str, dict[str, float]] = {
+    "light": {
+        "free_geometry_probability": 0.3,
+        "scale_smallest": 0.9,
+        "scale_largest": 1.1,
+        "elastic_probability": 0.0,
+        "stain_probability": 0.5,
+        "stain_gain": 1.15,
+        "light_probability": 0.2,
+        "brightness": 10.0,
+        "contrast": 0.1,
+        "resolution_probability": 0.0,
+        "blur_probability": 0.05,
+        "noise_probability": 0.05,
+        "jpeg_probability": 0.05,
+        "jpeg_quality": 70,
+    },
+    "strong": {
+        "free_geometry_probability": 0.8,
+        "scale_smallest": 0.6,
+        "scale_largest": 1.6,
+        "elastic_probability": 0.25,
+        "elastic_pixels": 6.0,
+        "stain_probability": 0.9,
+        "stain_gain": 1.6,
+        "stain_shift": 0.1,
+        "residual_gain": 1.4,
+        "residual_shift": 0.05,
+        "light_probability": 0.6,
+        "brightness": 30.0,
+        "contrast": 0.25,
+        "resolution_probability": 0.2,
+        "blur_probability": 0.2,
+        "blur_sigma": 1.6,
+        "noise_probability": 0.2,
+        "noise_sigma": 12.0,
+        "jpeg_probability": 0.3,
+        "jpeg_quality": 30,
+    },
+}
 
 
 def jitter_stains(image: np.ndarray, gains: np.ndarray, shifts: np.ndarray) -> np.ndarray:
@@ -86,41 +182,63 @@ def jitter_stains(image: np.ndarray, gains: np.ndarray, shifts: np.ndarray) -> n
     return _to_uint8(light * 256 - 1)
 
 
-def augment_image(image: np.ndarray, rng: np.random.Generator, parameters: AugmentationParameters) -> np.ndarray:
+def coarsen(image: np.ndarray, factor: float) -> np.ndarray:
+    """Return `image` `(H, W, 3)` uint8 as if scanned with pixels `factor` >= 1 times as large, and enlarged again."""
+    height, width = image.shape[:2]
+    shape = (max(round(width / factor), 1), max(round(height / factor), 1))
+    # Area and linear resampling are both centred on the same frame, so nothing is shifted against the labels.
+    return cv2.resize(cv2.resize(image, shape, interpolation=cv2.INTER_AREA), (width, height))
+
+
+def augment_image(
+    image: np.ndarray,
+    rng: np.random.Generator,
+    options: AugmentationOptions,
+    stains: Appearance | None = None,
+    targets: Sequence[Appearance] = (),
+) -> np.ndarray:
     """Apply random changes of colour and sharpness to a crop; geometry stays.
 
     Args:
         image: `(H, W, 3)` uint8, RGB.
         rng: source of all randomness.
-        parameters: strengths.
+        options: probabilities and strengths.
+        stains: how the crop's tile is stained; stain transfer is left out where None.
+        targets: stains to be given to the crop.
 
     Returns:
         `(H, W, 3)` uint8.
     """
     # One draw per decision in a fixed order, so that a change of one strength leaves the other decisions as they were.
-    stain, light, blur, noise, jpeg = rng.random(5) < (
-        parameters.stain_probability,
-        parameters.light_probability,
-        parameters.blur_probability,
-        parameters.noise_probability,
-        parameters.jpeg_probability,
+    transfer, stain, light, resolution, blur, noise, jpeg = rng.random(7) < (
+        options.stain_transfer_probability,
+        options.stain_probability,
+        options.light_probability,
+        options.resolution_probability,
+        options.blur_probability,
+        options.noise_probability,
+        options.jpeg_probability,
     )
-    strengths = rng.uniform(-1, 1, size=10)
+    strengths = rng.uniform(-1, 1, size=13)
+    if transfer and stains is not None and targets:
+        image = stains.recolour(image, targets[int(abs(strengths[11]) * len(targets))])
     if stain:
-        largest_gains = np.array([parameters.stain_gain, parameters.stain_gain, parameters.residual_gain])
-        largest_shifts = np.array([parameters.stain_shift, parameters.stain_shift, parameters.residual_shift])
+        largest_gains = np.array([options.stain_gain, options.stain_gain, options.residual_gain])
+        largest_shifts = np.array([options.stain_shift, options.stain_shift, options.residual_shift])
         image = jitter_stains(image, largest_gains ** strengths[:3], largest_shifts * strengths[3:6])
     if light:
-        contrast = 1 + parameters.contrast * strengths[6]
-        values = (np.arange(256) - 128) * contrast + 128 + parameters.brightness * strengths[7]
+        contrast = 1 + options.contrast * strengths[6]
+        values = (np.arange(256) - 128) * contrast + 128 + options.brightness * strengths[7]
         image = cv2.LUT(image, _to_uint8(values))
+    if resolution:
+        image = coarsen(image, options.resolution_factor ** abs(strengths[10]))
     if blur:
-        image = cv2.GaussianBlur(image, (0, 0), sigmaX=max(parameters.blur_sigma * abs(strengths[8]), 0.1))
+        image = cv2.GaussianBlur(image, (0, 0), sigmaX=max(options.blur_sigma * abs(strengths[8]), 0.1))
     if noise:
-        sigma = parameters.noise_sigma * abs(strengths[9])
+        sigma = options.noise_sigma * abs(strengths[9])
         image = _to_uint8(image + sigma * rng.standard_normal(image.shape, dtype=np.float32))
     if jpeg:
-        quality = int(rng.integers(parameters.jpeg_quality, 96))
+        quality = options.jpeg_quality + round(abs(strengths[12]) * (95 - options.jpeg_quality))
         # OpenCV's codec takes BGR, and JPEG treats the three channels differently.
         code = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
         image = cv2.cvtColor(cv2.imdecode(code, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)

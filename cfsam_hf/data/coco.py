@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from .files import read_image
+from .files import read_image, some_of
 from .listing import check_split, finish_listing
 from .polygons import check_overlap_rule, check_reach, paint_pixels, shape_pixels
+from .problems import is_collecting, refuse
 from .records import Tile, TileRecord, make_tile
 from .run_lengths import run_length_pixels
 
@@ -58,10 +59,13 @@ def list_coco(
         raise ValueError(f"{json_path}: two images have one id")
     for entry in content["annotations"]:
         if entry.get("image_id") not in by_image or entry.get("category_id") not in names:
-            raise ValueError(
-                f"{json_path}: annotation {entry.get('id')} refers to image {entry.get('image_id')!r} and category "
-                f"{entry.get('category_id')!r}, one of which is not in the file"
+            refuse(
+                ValueError(
+                    f"{json_path}: annotation {entry.get('id')} refers to image {entry.get('image_id')!r} and "
+                    f"category {entry.get('category_id')!r}, one of which is not in the file"
+                )
             )
+            continue
         by_image[entry["image_id"]].append(entry)
     paths = _image_files(json_path, [entry["file_name"] for entry in content["images"]], images)
     records = [
@@ -106,14 +110,14 @@ def decode_coco(record: TileRecord) -> Tile:
         annotated[np.concatenate([pixels[position] for position in np.flatnonzero(crowd)])] = False
         annotated = annotated.reshape(height, width)
     single = np.flatnonzero(~crowd)
-    instance_map, positions = paint_pixels(
+    instance_map, positions, overlaps = paint_pixels(
         [pixels[position] for position in single], height, width, overlap=str(record.options["overlap"])
     )
     type_map = None
     if record.type_names:
         types = np.array([record.options["types"][entries[position]["category_id"]] for position in single], dtype=int)
         type_map = np.concatenate([[0], types[positions]])[instance_map]
-    return make_tile(record, image, instance_map, type_map, annotated)
+    return make_tile(record, image, instance_map, type_map, annotated, overlaps=overlaps)
 
 
 def _mask_pixels(entry: Mapping[str, Any], height: int, width: int, record: TileRecord) -> np.ndarray:
@@ -175,7 +179,7 @@ def _image_files(json_path: Path, names: list[str], folder: str | Path | None) -
     )
     chosen = next((candidate for candidate in folders if names and (candidate / names[0]).is_file()), folders[0])
     missing = [name for name in names if not (chosen / name).is_file()]
-    if missing:
-        more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
-        raise FileNotFoundError(f"{chosen}: no image {', '.join(missing[:5])}{more} of {json_path}")
+    # Where all problems are listed, each image is told of when its tile is read.
+    if missing and not is_collecting():
+        raise FileNotFoundError(f"{chosen}: no image {some_of(missing)} of {json_path}")
     return [chosen / name for name in names]

@@ -5,7 +5,9 @@ from pathlib import Path
 import numpy as np
 
 from .array_files import read_mat
-from .files import check_pairs, images_by_stem, natural_key, read_image
+from .files import images_by_stem, natural_key, pair_files, read_image
+from .listing import check_split, finish_listing
+from .problems import is_collecting
 from .records import Tile, TileRecord, make_tile, whole_numbers
 
 RAW_TYPES = {
@@ -22,6 +24,7 @@ RAW_TO_MERGED = np.array([0, 1, 2, 3, 3, 4, 4, 4])
 """The paper's merge: both epithelia to 3; fibroblast, muscle and endothelium to 4."""
 
 LEAST_FILES_TO_TELL = 3
+LAYOUT = "the layout {Train,Test}/{Images,Labels} with .mat files in Labels"
 
 
 def list_consep(
@@ -67,15 +70,15 @@ def list_consep(
             file.stem: file for file in sorted((folder / "Labels").glob("*.mat"), key=lambda p: natural_key(p.stem))
         }
         images = images_by_stem(folder / "Images")
-        check_pairs(images, labels, ".mat file", folder / "Images", folder / "Labels")
-        pairs += [(fold, stem, images[stem], label) for stem, label in labels.items()]
+        found = pair_files(images, labels, ".mat file", folder / "Images", folder / "Labels")
+        pairs += [(fold, stem, *found[stem]) for stem in labels if stem in found]
     if not pairs:
-        raise FileNotFoundError(f"{root}: no .mat files in Labels")
+        return finish_listing([], None, root, LAYOUT)
     if stored_types == "auto":
         stored_types = _detect_stored_types([label for _, _, _, label in pairs])
     if types == "raw" and stored_types == "merged":
         raise ValueError(f"{root}: these files hold the four merged types, the seven raw ones cannot be had from them")
-    return [
+    records = [
         TileRecord(
             dataset="consep",
             id=stem,
@@ -91,6 +94,7 @@ def list_consep(
         )
         for fold, stem, image, label in pairs
     ]
+    return finish_listing(records, None, root, LAYOUT)
 
 
 def decode_consep(record: TileRecord) -> Tile:
@@ -109,8 +113,7 @@ def decode_consep(record: TileRecord) -> Tile:
 
 def _split_folders(root: Path, split: str | None) -> list[tuple[str | None, Path]]:
     """Return (fold, folder) of the splits asked for."""
-    if split not in (None, "train", "test"):
-        raise ValueError(f"CoNSeP has the splits 'train' and 'test', got {split!r}")
+    check_split(split, ("train", "test"), "CoNSeP")
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: no such folder")
     if (root / "Labels").is_dir():
@@ -120,22 +123,22 @@ def _split_folders(root: Path, split: str | None) -> list[tuple[str | None, Path
                 f"{root}: this folder is one split itself, {split!r} is not in it; give its parent folder"
             )
         return [(fold, root)]
-    found = [
-        (name, root / name.capitalize())
-        for name in ("train", "test")
-        if (root / name.capitalize() / "Labels").is_dir()
-    ]
-    chosen = [(name, folder) for name, folder in found if split in (None, name)]
-    if not chosen:
-        wanted = f"{split.capitalize()}/Labels" if split else "Train/Labels, Test/Labels or Labels"
-        raise FileNotFoundError(f"{root}: no folder {wanted}; expected the layout {{Train,Test}}/{{Images,Labels}}")
-    return chosen
+    folders = [(name, root / name.capitalize()) for name in ("train", "test") if split in (None, name)]
+    found = [(name, folder) for name, folder in folders if (folder / "Labels").is_dir()]
+    if not found and split and (root / "Train" / "Labels").is_dir() | (root / "Test" / "Labels").is_dir():
+        raise FileNotFoundError(f"{root}: no folder {split.capitalize()}/Labels; expected {LAYOUT}")
+    return found
 
 
 def _detect_stored_types(label_files: list[Path]) -> str:
     with_nuclei = 0
     for label_file in label_files:
-        types = read_mat(label_file, ("inst_type",))["inst_type"]
+        try:
+            types = read_mat(label_file, ("inst_type",))["inst_type"]
+        except (OSError, ValueError):
+            if is_collecting():  # the file is told of when its tile is read
+                continue
+            raise
         if types.size == 0:
             continue
         if types.max() > max(MERGED_TYPES):

@@ -1,23 +1,23 @@
 """`CropDataset`: training crops drawn from whole tiles in memory, each determined by (seed, index) alone."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from .augmentation import AugmentationParameters, augment_image
-from .geometry import Geometry, crop_position, place_crop, sample_geometry, warp_crop
+from .augmentation import AugmentationOptions, augment_image
+from .elastic import sample_displacement
+from .geometry import Geometry, sample_geometry, warp_crop
 from .records import UNKNOWN_TYPE, Tile
+from .sampling import PlaceSampler, SamplingOptions
+from .stain import Appearance, measure_stains
 from .targets import make_targets
 
 MPP_TOLERANCE = 0.06
 """Tiles whose mpp is this close (relative) to the wanted one are not resampled: the random scale covers it."""
-
-DENSITY_POWER = 0.5
-"""Tiles are drawn for a nucleus in proportion to their nuclei to this power, so that the densest do not crowd out."""
 
 
 @dataclass
@@ -30,18 +30,15 @@ class CropSource:
         weight: share of the crops, relative to the other sources' weights.
         type_mapping: the tiles' type ids to the model's; ids mapped to None are nuclei of unknown type. None: the
             types of these tiles are not used (all type labels are -100).
-        nucleus_probability: share of the crops placed so that they show a drawn nucleus; the rest lie anywhere.
-        type_power: the drawn nucleus has a type with probability proportional to (nuclei of the type) ** type_power;
-            0 draws all types alike, 1 as frequent as they are.
-        tile_weights: relative weights of the tiles; alike where None.
+        sampling: how crops are drawn from these tiles.
+        tile_weights: relative weights of the tiles, on top of `sampling`; alike where None.
     """
 
     name: str
     tiles: Sequence[Tile]
     weight: float = 1.0
     type_mapping: Mapping[int, int | None] | None = None
-    nucleus_probability: float = 0.5
-    type_power: float = 0.25
+    sampling: SamplingOptions = field(default_factory=SamplingOptions)
     tile_weights: Sequence[float] | None = None
 
     def __post_init__(self):
@@ -49,10 +46,6 @@ class CropSource:
             raise ValueError(f"source {self.name!r} has no tiles")
         if not self.weight > 0:
             raise ValueError(f"source {self.name!r}: weight must be positive, got {self.weight}")
-        if not 0 <= self.nucleus_probability <= 1:
-            raise ValueError(
-                f"source {self.name!r}: nucleus_probability must lie in [0, 1], got {self.nucleus_probability}"
-            )
         if self.tile_weights is not None:
             if len(self.tile_weights) != len(self.tiles):
                 raise ValueError(
@@ -79,7 +72,7 @@ class CropDataset(Dataset):
         num_types: number of types of the model, to check the mappings against; 0 for a model without types.
         mpp: micrometres per pixel of the crops. Tiles of another mpp are resampled once, here; tiles of unknown mpp
             are used as they are. None resamples nothing.
-        augmentation: strengths; None for plain upright crops.
+        augmentation: probabilities and strengths; None for plain upright crops.
 
     Items are dicts of `pixel_values` (3, size, size) float32, `nuclei_labels` (size, size) int64 in {0, 1, -100},
     `hv_labels` (2, size, size) float32, `type_labels` (size, size) int64 in {0..num_types, -100}, and
@@ -102,7 +95,7 @@ class CropDataset(Dataset):
         first_index: int = 0,
         num_types: int = 0,
         mpp: float | None = None,
-        augmentation: AugmentationParameters | None = AugmentationParameters(),  # noqa: B008  (frozen)
+        augmentation: AugmentationOptions | None = AugmentationOptions(),  # noqa: B008  (frozen)
     ):
         if not sources:
             raise ValueError("CropDataset needs at least one source")
@@ -120,7 +113,11 @@ class CropDataset(Dataset):
         self.seed = seed
         self.first_index = first_index
         self.augmentation = augmentation
-        self.sources = [_PreparedSource(source, mpp) for source in sources]
+        self.sources = [_PreparedSource(source, size, mpp) for source in sources]
+        if augmentation is not None and augmentation.stain_transfer_probability > 0:
+            for tile in self._tiles():
+                tile.stains = measure_stains(tile.image, augmentation.stain_transfer_method)
+        self.stains = [tile.stains for tile in self._tiles() if tile.stains is not None]
         weights = np.array([source.weight for source in sources], dtype=np.float64)
         self.source_probabilities = weights / weights.sum()
         mean, std = (np.asarray(values, dtype=np.float32).reshape(1, 3) for values in (image_mean, image_std))
@@ -137,44 +134,94 @@ class CropDataset(Dataset):
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         if not 0 <= index < self.length:
             raise IndexError(f"index {index} is outside 0..{self.length - 1}")
-        rng = np.random.default_rng((self.seed, self.first_index + index))
+        rng = self._rng(index)
         image, targets = self.make_crop(rng)
-        pixels = np.stack([self.normalised[channel][image[..., channel]] for channel in range(3)])  # (3, size, size)
+        planes = zip(cv2.split(image), self.normalised, strict=True)
+        pixels = np.stack([cv2.LUT(plane, table) for plane, table in planes])  # (3, size, size)
         return {"pixel_values": torch.from_numpy(pixels)} | {
             name: torch.from_numpy(array) for name, array in targets.items()
         }
 
     def make_crop(self, rng: np.random.Generator) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Draw a crop: `(size, size, 3)` uint8 and its targets as arrays (see `targets.make_targets`)."""
+        image, instance_map, type_map, annotated = self.cut_crop(rng)
+        return image, make_targets(instance_map, type_map, annotated)
+
+    def cut_crop(
+        self, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray | None]:
+        """Draw a crop before targets are made of it.
+
+        Returns:
+            `(size, size, 3)` uint8; `(size, size)` int32, ids within the tile, which name torn nuclei alike;
+            `(size, size)` int64 types of the model with 0 background, or None; `(size, size)` bool or None.
+        """
+        options = self.augmentation
+        tile, centre, geometry, displacement = self._draw_place(rng)
+        image = warp_crop(tile.image, centre, geometry, self.size, labels=False, displacement=displacement)
+        # The crop is cut out first, so that all that follows costs by its size, not by the tile's.
+        instance_map, annotated = (
+            None
+            if labels is None
+            else warp_crop(labels, centre, geometry, self.size, labels=True, displacement=displacement)
+            for labels in (tile.instance_map, tile.annotated)
+        )
+        instance_map = instance_map.astype(np.int32)
+        if options is not None:
+            image = augment_image(image, rng, options, tile.stains, self.stains)
+        return (
+            image,
+            instance_map,
+            None if tile.nucleus_types is None else tile.nucleus_types[instance_map],
+            None if annotated is None else annotated > 0,
+        )
+
+    def tile_of(self, index: int) -> str:
+        """Id of the tile that item `index` is cut from."""
+        return self._draw_place(self._rng(index))[0].id
+
+    def _rng(self, index: int) -> np.random.Generator:
+        return np.random.default_rng((self.seed, self.first_index + index))
+
+    def _draw_place(
+        self, rng: np.random.Generator
+    ) -> "tuple[_PreparedTile, tuple[float, float], Geometry, np.ndarray | None]":
+        """Draw a tile, the centre (xy) of a crop in it, and how the crop lies and is bent."""
         source = self.sources[rng.choice(len(self.sources), p=self.source_probabilities)]
-        augmentation = self.augmentation
-        geometry = Geometry()
-        if augmentation is not None:
+        options = self.augmentation
+        geometry, displacement = Geometry(), None
+        if options is not None:
             geometry = sample_geometry(
-                rng, augmentation.free_geometry_probability, augmentation.smallest, augmentation.largest
+                rng,
+                options.free_geometry_probability,
+                options.scale_smallest,
+                options.scale_largest,
+                options.turn_probability,
+                options.rotation_degrees,
             )
-        tile, centre = source.sample_place(rng, geometry, self.size)
-        image = warp_crop(tile.image, centre, geometry, self.size, labels=False)
-        ids = warp_crop(tile.instance_map, centre, geometry, self.size, labels=True).astype(np.int32)
-        annotated = None
-        if tile.annotated is not None:
-            annotated = warp_crop(tile.annotated, centre, geometry, self.size, labels=True) > 0
-        type_map = None if tile.nucleus_types is None else tile.nucleus_types[ids]
-        if augmentation is not None:
-            image = augment_image(image, rng, augmentation)
-        return image, make_targets(ids, type_map, annotated)
+            if rng.random() < options.elastic_probability:
+                displacement = sample_displacement(rng, self.size, options.elastic_pixels, options.elastic_spacing)
+        position, centre = source.sampler.sample(rng, geometry)
+        return source.tiles[position], centre, geometry, displacement
+
+    def _tiles(self) -> "list[_PreparedTile]":
+        return [tile for source in self.sources for tile in source.tiles]
 
 
 class _PreparedTile:
     """A tile at the wanted mpp with compact ids, in the dtypes that the warp takes.
 
     Attributes:
+        id: of the tile.
         image: `(H, W, 3)` uint8.
         instance_map: `(H, W)` uint16 (float32 beyond 65,535 nuclei), ids 1..N.
         annotated: `(H, W)` uint8 or None.
         nucleus_types: `(N + 1,)` int64, the model's type per id (0 for background, -100 unknown), or None.
         centroids: `(N, 2)` float64 xy.
+        stains: how the tile is stained, None where it is not measured.
     """
+
+    stains: Appearance | None = None
 
     def __init__(self, tile: Tile, type_mapping: Mapping[int, int | None] | None, mpp: float | None):
         image, instance_map, type_map, annotated = tile.image, tile.instance_map, tile.type_map, tile.annotated
@@ -189,6 +236,7 @@ class _PreparedTile:
         ids, compact = np.unique(instance_map, return_inverse=True)
         compact = compact.reshape(instance_map.shape) + (0 if ids[0] == 0 else 1)
         count = int(compact.max(initial=0))
+        self.id = tile.id
         self.image = np.ascontiguousarray(image)
         self.instance_map = compact.astype(np.uint16 if count < 2**16 else np.float32)
         self.annotated = None if annotated is None else annotated.astype(np.uint8)
@@ -199,60 +247,19 @@ class _PreparedTile:
 
 
 class _PreparedSource:
-    """The tiles of a source and the tables that sampling needs."""
+    """The tiles of a source and what draws places in them."""
 
-    def __init__(self, source: CropSource, mpp: float | None):
+    def __init__(self, source: CropSource, size: int, mpp: float | None):
         self.tiles = [_PreparedTile(tile, source.type_mapping, mpp) for tile in source.tiles]
-        weights = (
-            np.ones(len(self.tiles)) if source.tile_weights is None else np.array(source.tile_weights, dtype=float)
+        self.sampler = PlaceSampler(
+            shapes=[tile.image.shape[:2] for tile in self.tiles],
+            centroids=[tile.centroids for tile in self.tiles],
+            types=[None if tile.nucleus_types is None else tile.nucleus_types[1:] for tile in self.tiles],
+            tissues=[tile.tissue for tile in source.tiles],
+            tile_weights=[1.0] * len(self.tiles) if source.tile_weights is None else source.tile_weights,
+            size=size,
+            options=source.sampling,
         )
-        self.tile_probabilities = weights / weights.sum()
-        # Nuclei by tile and type; nuclei without a type form a group that is drawn only where no nucleus has one.
-        groups: dict[int, list[np.ndarray]] = {}
-        for position, tile in enumerate(self.tiles):
-            types = (
-                np.full(len(tile.centroids), UNKNOWN_TYPE) if tile.nucleus_types is None else tile.nucleus_types[1:]
-            )
-            for type_id in np.unique(types).tolist():
-                groups.setdefault(type_id, [np.empty(0, dtype=np.int64)] * len(self.tiles))
-                groups[type_id][position] = np.flatnonzero(types == type_id)
-        if len(groups) > 1:
-            groups.pop(UNKNOWN_TYPE, None)
-        self.groups: list[list[np.ndarray]] = []
-        self.group_tile_probabilities: list[np.ndarray] = []
-        totals = []
-        for members in groups.values():
-            counts = np.array([len(of_tile) for of_tile in members], dtype=np.float64)
-            tile_weights = weights * counts**DENSITY_POWER
-            if tile_weights.sum() > 0:
-                self.groups.append(members)
-                self.group_tile_probabilities.append(tile_weights / tile_weights.sum())
-                totals.append(counts[weights > 0].sum())
-        shares = np.array(totals) ** source.type_power
-        self.group_probabilities = shares / shares.sum() if len(shares) else shares
-        self.nucleus_probability = source.nucleus_probability if self.groups else 0.0
-
-    def sample_place(
-        self, rng: np.random.Generator, geometry: Geometry, size: int
-    ) -> tuple[_PreparedTile, tuple[float, float]]:
-        """Draw a tile and the centre (xy) of a crop in it."""
-        if rng.random() >= self.nucleus_probability:
-            tile = self.tiles[rng.choice(len(self.tiles), p=self.tile_probabilities)]
-            height, width = tile.image.shape[:2]
-            half = geometry.half_extent(size)
-            # Drawing only centres that need no shift keeps the tile's border from being drawn too often.
-            x, y = (rng.uniform(*sorted((half, side - half))) for side in (width, height))
-            return tile, place_crop((x, y), geometry, size, (height, width))
-        group = rng.choice(len(self.groups), p=self.group_probabilities)
-        position = rng.choice(len(self.tiles), p=self.group_tile_probabilities[group])
-        tile = self.tiles[position]
-        x, y = tile.centroids[rng.choice(self.groups[group][position])]
-        shift = geometry.matrix @ rng.uniform(-size / 4, size / 4, size=2)
-        centre = place_crop((x - shift[0], y - shift[1]), geometry, size, tile.image.shape[:2])
-        if not all(0 <= side < size for side in crop_position((x, y), centre, geometry, size)):
-            # Near a corner of the tile a turned crop that stays inside cannot show the nucleus: reach over the border.
-            centre = (float(x), float(y))
-        return tile, centre
 
 
 def _use_one_opencv_thread() -> None:

@@ -36,21 +36,30 @@ class Geometry:
 
 
 def sample_geometry(
-    rng: np.random.Generator, free_probability: float = 0.6, smallest: float = 0.75, largest: float = 1.3
+    rng: np.random.Generator,
+    free_probability: float = 0.6,
+    smallest: float = 0.75,
+    largest: float = 1.3,
+    turn_probability: float = 1.0,
+    degrees: float = 45.0,
 ) -> Geometry:
-    """Draw a geometry: always one of the eight flips and quarter turns, with `free_probability` a free one on top.
+    """Draw a geometry: one of the eight flips and quarter turns, with `free_probability` a free one on top.
 
     Args:
         rng: source of randomness.
         free_probability: share of crops that are also rotated by any angle and scaled. The others keep the original
             pixels, without the softening of interpolation.
         smallest, largest: range of the apparent size of tissue (1 unchanged), uniform in its logarithm.
+        turn_probability: share of crops that get one of the eight flips and quarter turns.
+        degrees: largest free rotation, added to the quarter turn.
     """
     mirrored = bool(rng.integers(2))
     angle = float(rng.integers(4)) * np.pi / 2
+    if turn_probability < 1 and rng.random() >= turn_probability:
+        mirrored, angle = False, 0.0
     if rng.random() >= free_probability:
         return Geometry(angle=angle, mirrored=mirrored)
-    angle += float(rng.uniform(-np.pi / 4, np.pi / 4))
+    angle += float(np.radians(rng.uniform(-degrees, degrees)))
     size = float(np.exp(rng.uniform(np.log(smallest), np.log(largest))))
     return Geometry(angle=angle, step=1 / size, mirrored=mirrored)
 
@@ -82,7 +91,12 @@ def place_crop(
 
 
 def warp_crop(
-    array: np.ndarray, centre: tuple[float, float], geometry: Geometry, size: int, labels: bool
+    array: np.ndarray,
+    centre: tuple[float, float],
+    geometry: Geometry,
+    size: int,
+    labels: bool,
+    displacement: np.ndarray | None = None,
 ) -> np.ndarray:
     """Cut a crop out of a tile.
 
@@ -92,6 +106,8 @@ def warp_crop(
         geometry: how the crop is cut.
         size: side of the crop in pixels.
         labels: take the nearest pixel (label maps) instead of interpolating (images).
+        displacement: `(size, size, 2)` float32 xy in crop pixels, added to where each pixel is taken from, before the
+            geometry (see `elastic.sample_displacement`).
 
     Returns:
         `(size, size)` or `(size, size, 3)`, dtype of `array`. Beyond the tile it is mirrored, labels too.
@@ -99,11 +115,16 @@ def warp_crop(
     matrix = geometry.matrix
     # cv2 maps indices, whose pixel centres lie half a pixel further in the frame used here.
     offset = np.asarray(centre) - 0.5 - matrix @ np.full(2, (size - 1) / 2)
+    interpolation = cv2.INTER_NEAREST if labels else cv2.INTER_LINEAR
+    if displacement is not None:
+        places = displacement + np.stack(np.meshgrid(*[np.arange(size, dtype=np.float32)] * 2), axis=-1)
+        maps = cv2.transform(places, np.column_stack([matrix, offset]).astype(np.float32))
+        return cv2.remap(array, maps, None, interpolation, borderMode=cv2.BORDER_REFLECT_101)
     return cv2.warpAffine(
         array,
         np.column_stack([matrix, offset]),
         (size, size),
-        flags=(cv2.INTER_NEAREST if labels else cv2.INTER_LINEAR) | cv2.WARP_INVERSE_MAP,
+        flags=interpolation | cv2.WARP_INVERSE_MAP,
         borderMode=cv2.BORDER_REFLECT_101,
     )
 

@@ -1,9 +1,9 @@
-"""Kumar (Kumar et al. 2017) and CPM-15/17 (Vu et al. 2019) as HoVer-Net's authors distribute them: no types."""
+"""Kumar (Kumar et al. 2017) and CPM-17 (Vu et al. 2019) as HoVer-Net's authors distribute them: no types."""
 
 from pathlib import Path
 
 from .array_files import read_mat
-from .files import check_pairs, images_by_stem, natural_key, read_image
+from .files import images_by_stem, pair_files, read_image
 from .listing import check_split, finish_listing
 from .monuseg import organ_of
 from .records import Tile, TileRecord, make_tile
@@ -50,26 +50,6 @@ def list_cpm17(
     return _list_splits("cpm17", path, split, CPM17_SPLITS, mpp, allow_empty)
 
 
-def list_cpm15(
-    path: str | Path, split: str | None = None, mpp: float | None = None, allow_empty: bool = False
-) -> list[TileRecord]:
-    """List the 15 CPM-15 tiles: `Images/image_00.png`, ... and `Labels/*.mat`; there are no official splits.
-
-    Args:
-        path: the folder.
-        split: must be None.
-        mpp: micrometres per pixel; unknown, as in CPM-17.
-        allow_empty: accept tiles without nuclei.
-
-    Raises:
-        OSError, ValueError: as `list_kumar`.
-    """
-    check_split(split, (), "CPM-15")
-    root = Path(path)
-    records = _list_folder("cpm15", root, None, mpp, allow_empty) if (root / "Labels").is_dir() else []
-    return finish_listing(records, split, root, "the folders Images and Labels")
-
-
 def decode_hovernet(record: TileRecord) -> Tile:
     """Read one tile: `inst_map` of the `.mat` file and the image of the same stem."""
     return make_tile(record, read_image(record.image_path), read_mat(record.label_path, ("inst_map",))["inst_map"])
@@ -85,30 +65,31 @@ def _list_splits(
         # Copies in circulation write the folders in lower or upper case.
         for name in (fold, fold.capitalize()):
             if (root / name / "Labels").is_dir():
-                records += _list_folder(dataset, root / name, fold, mpp, allow_empty)
+                records += list_mat_folder(dataset, root / name, fold, mpp, allow_empty)
                 break
     return finish_listing(records, split, root, f"the layout {{{','.join(known)}}}/{{Images,Labels}}")
 
 
-def _list_folder(
+def list_mat_folder(
     dataset: str, folder: Path, fold: str | None, mpp: float | None, allow_empty: bool
 ) -> list[TileRecord]:
+    """List the pairs of `folder/Images` and `folder/Labels/*.mat`; tiles of CPM-17 have their fold before the name."""
     images = images_by_stem(folder / "Images")
     labels = {file.stem: file for file in (folder / "Labels").glob("*.mat") if not file.name.startswith(".")}
-    check_pairs(images, labels, ".mat file", folder / "Images", folder / "Labels")
+    pairs = pair_files(images, labels, ".mat file", folder / "Images", folder / "Labels")
     # The splits of CPM-17 both number their tiles from 0, so there the name alone would not be unique.
     prefix = f"{fold}_" if dataset == "cpm17" else ""
     return [
         TileRecord(
             dataset=dataset,
             id=prefix + stem,
-            image_path=images[stem],
-            label_path=labels[stem],
+            image_path=image,
+            label_path=label,
             decode=decode_hovernet,
             tissue=organ_of(stem) if dataset == "kumar" else None,
             mpp=mpp,
             fold=fold,
             allow_empty=allow_empty,
         )
-        for stem in sorted(images, key=natural_key)
+        for stem, (image, label) in pairs.items()
     ]

@@ -6,12 +6,18 @@ from pathlib import Path
 
 import numpy as np
 
-from .files import check_pairs, images_by_stem, read_image, read_label_map
+from .files import images_by_stem, pair_files, read_image, read_label_map
+from .listing import finish_listing
+from .problems import refuse
 from .records import UNKNOWN_TYPE, Tile, TileRecord, make_tile
 
 INSTANCES = "_instances"
 TYPES = "_types"
 IMAGE_FOLDER, LABEL_FOLDER, TYPE_FOLDER = "images", "labels", "types"
+LAYOUT = (
+    f"<stem>.<image> with a label map <stem>{INSTANCES}.png, or the folders {IMAGE_FOLDER} and {LABEL_FOLDER} with "
+    "files of the same stems"
+)
 ID_COLUMNS = ("id", "name")
 FOLD_COLUMNS = ("fold", "split")
 
@@ -24,6 +30,8 @@ def list_instance_pairs(
     type_names: Mapping[int, str] | None = None,
     allow_empty: bool = False,
     dataset: str = "instance_pairs",
+    annotations: str | Path | None = None,
+    annotated_only: bool = False,
 ) -> list[TileRecord]:
     """List the pairs of a folder.
 
@@ -43,13 +51,16 @@ def list_instance_pairs(
         type_names: names of the type ids 1..T; needed where there are `_types.png` files.
         allow_empty: accept tiles without nuclei.
         dataset: name for `TileRecord.dataset`.
+        annotations: folder of the label and type maps where it is another than the images'. Where label maps there end
+            in `_instances`, other pictures in it are left alone.
+        annotated_only: leave images without a label map out, which is an error otherwise.
 
     Raises:
         OSError: if the folder or one of a pair is missing.
         ValueError: if types lack names, the index names a tile twice or has a bad mpp, or no tile is in `split`.
     """
     folder = Path(path)
-    images, labels, types = _find_files(folder)
+    pairs, types = _find_files(folder, None if annotations is None else Path(str(annotations)), annotated_only)
     if types and not type_names:
         raise ValueError(
             f"{folder}: there are type maps ({next(iter(types.values())).name}, ...) but no names for "
@@ -57,17 +68,15 @@ def list_instance_pairs(
         )
     index = _read_index(folder / "index.csv")
     records = []
-    for stem, image in images.items():
+    for stem, (image, label) in pairs.items():
         row = index.get(stem, {})
         fold = next((row[column] for column in FOLD_COLUMNS if row.get(column)), None)
-        if split is not None and fold != split:
-            continue
         records.append(
             TileRecord(
                 dataset=dataset,
                 id=stem,
                 image_path=image,
-                label_path=labels[stem],
+                label_path=label,
                 decode=decode_instance_pair,
                 tissue=row.get("tissue") or tissue,
                 mpp=_mpp(row["mpp"], folder / "index.csv", stem) if row.get("mpp") else mpp,
@@ -78,15 +87,26 @@ def list_instance_pairs(
                 options={"type_path": types.get(stem)},
             )
         )
-    if not records:
-        folds = sorted({row[column] for row in index.values() for column in FOLD_COLUMNS if row.get(column)})
+    if records and split is not None and split not in {record.fold for record in records}:
+        folds = sorted({record.fold for record in records if record.fold})
         raise ValueError(f"{folder}: no tile of split {split!r}; index.csv has {folds or 'no fold or split column'}")
-    return records
+    return finish_listing(records, split, folder, LAYOUT)
 
 
-def _find_files(folder: Path) -> tuple[dict[str, Path], dict[str, Path], dict[str, Path]]:
-    """Return images, label maps and type maps by the stem of the image."""
-    if (folder / IMAGE_FOLDER).is_dir() and (folder / LABEL_FOLDER).is_dir():
+def _find_files(
+    folder: Path, annotations: Path | None, annotated_only: bool
+) -> tuple[dict[str, tuple[Path, Path]], dict[str, Path]]:
+    """Return (image, label map) and type maps by the stem of the image."""
+    if annotations is not None and annotations.resolve() != folder.resolve():
+        image_folder, label_folder, type_folder = folder, annotations, annotations
+        images = {stem: file for stem, file in images_by_stem(folder).items() if not stem.endswith((INSTANCES, TYPES))}
+        maps = images_by_stem(annotations)
+        types = {stem.removesuffix(TYPES): file for stem, file in maps.items() if stem.endswith(TYPES)}
+        maps = {stem: file for stem, file in maps.items() if not stem.endswith(TYPES)}
+        named = {stem: file for stem, file in maps.items() if stem.endswith(INSTANCES)}
+        labels = {stem.removesuffix(INSTANCES): file for stem, file in (named or maps).items()}
+        what = "label map"
+    elif (folder / IMAGE_FOLDER).is_dir() and (folder / LABEL_FOLDER).is_dir():
         image_folder, label_folder, type_folder = (folder / n for n in (IMAGE_FOLDER, LABEL_FOLDER, TYPE_FOLDER))
         images = images_by_stem(image_folder)
         labels = {stem.removesuffix(INSTANCES): file for stem, file in images_by_stem(label_folder).items()}
@@ -100,15 +120,12 @@ def _find_files(folder: Path) -> tuple[dict[str, Path], dict[str, Path], dict[st
         types = {stem.removesuffix(TYPES): file for stem, file in files.items() if stem.endswith(TYPES)}
         images = {stem: file for stem, file in files.items() if not stem.endswith((INSTANCES, TYPES))}
         what = f"label map <stem>{INSTANCES}.png"
-    check_pairs(images, labels, what, image_folder, label_folder)
+    if annotated_only:
+        images = {stem: image for stem, image in images.items() if stem in labels}
+    pairs = pair_files(images, labels, what, image_folder, label_folder)
     typed = {stem: image for stem, image in images.items() if stem in types}
-    check_pairs(typed, types, "type map", image_folder, type_folder)
-    if not images:
-        raise FileNotFoundError(
-            f"{folder}: no images with label maps here; expected <stem>.<image> + <stem>{INSTANCES}.png, or the "
-            f"folders {IMAGE_FOLDER} and {LABEL_FOLDER} with files of the same stems"
-        )
-    return images, labels, types
+    pair_files(typed, types, "type map", image_folder, type_folder)
+    return pairs, types
 
 
 def decode_instance_pair(record: TileRecord) -> Tile:
@@ -138,16 +155,17 @@ def _read_index(path: Path) -> dict[str, dict[str, str]]:
     index: dict[str, dict[str, str]] = {}
     for row in rows:
         if row[column] in index:
-            raise ValueError(f"{path}: tile {row[column]!r} has two rows")
+            refuse(ValueError(f"{path}: tile {row[column]!r} has two rows"))
         index[row[column]] = {key: value or "" for key, value in row.items() if key is not None}
     return index
 
 
-def _mpp(text: str, path: Path, stem: str) -> float:
+def _mpp(text: str, path: Path, stem: str) -> float | None:
     try:
         mpp = float(text)
     except ValueError:
         mpp = float("nan")
     if not 0 < mpp < float("inf"):
-        raise ValueError(f"{path}: mpp of tile {stem!r} must be a positive number, got {text!r}")
+        refuse(ValueError(f"{path}: mpp of tile {stem!r} must be a positive number, got {text!r}"))
+        return None
     return mpp

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from .problems import noted, refuse
 from .records import TileRecord
 
 
@@ -27,13 +28,15 @@ def finish_listing(records: Sequence[TileRecord], split: str | None, root: Path,
         ValueError: if two tiles have one name, or none is in `split`.
     """
     if not records:
-        raise FileNotFoundError(f"{root}: {f'expected {layout}' if root.exists() else 'no such folder'}")
+        if not noted():  # else there are files, which have been told of
+            refuse(FileNotFoundError(f"{root}: {f'expected {layout}' if root.exists() else 'no such folder'}"))
+        return []
     seen: dict[str, TileRecord] = {}
     for record in records:
-        if record.id in seen:
-            raise ValueError(f"tile {record.id} occurs twice: {seen[record.id].image_path} and {record.image_path}")
-        seen[record.id] = record
-    chosen = [record for record in records if split in (None, record.fold)]
+        first = seen.setdefault(record.id, record)
+        if first is not record:
+            refuse(ValueError(f"tile {record.id} occurs twice: {first.image_path} and {record.image_path}"))
+    chosen = [record for record in seen.values() if split in (None, record.fold)]
     if not chosen:
         raise ValueError(f"{root}: none of its {len(records)} tiles belongs to the split {split!r}")
     return chosen

@@ -7,8 +7,9 @@ import numpy as np
 
 from .array_files import read_mat
 from .conic import TYPES
-from .files import check_pairs, images_by_stem, natural_key, read_image
+from .files import images_by_stem, natural_key, pair_files, read_image, some_of
 from .listing import check_split, finish_listing, subfolders
+from .problems import refuse
 from .records import Tile, TileRecord, make_tile, whole_numbers
 
 FOLDS = ("1", "2", "3")
@@ -44,21 +45,20 @@ def list_lizard(
     images: dict[str, Path] = {}
     for folder in image_folders:
         for stem, file in images_by_stem(folder).items():
-            if stem in images:
-                raise ValueError(f"image {stem} occurs twice: {images[stem]} and {file}")
-            images[stem] = file
+            if images.setdefault(stem, file) != file:
+                refuse(ValueError(f"image {stem} occurs twice: {images[stem]} and {file}"))
     labels = {file.stem: file for file in (labels_folder / "Labels").glob("*.mat") if not file.name.startswith(".")}
-    check_pairs(images, labels, ".mat file", root, labels_folder / "Labels")
+    pairs = pair_files(images, labels, ".mat file", root, labels_folder / "Labels")
     info = _read_info(labels_folder / "info.csv")
     unnamed = sorted(set(images) - set(info), key=natural_key)
     if unnamed:
-        raise ValueError(f"{labels_folder / 'info.csv'}: no row for {', '.join(unnamed[:5])}")
+        refuse(ValueError(f"{labels_folder / 'info.csv'}: no row for {some_of(unnamed)}"))
     records = [
         TileRecord(
             dataset="lizard",
             id=stem,
-            image_path=images[stem],
-            label_path=labels[stem],
+            image_path=pairs[stem][0],
+            label_path=pairs[stem][1],
             decode=decode_lizard,
             tissue="Colon",
             mpp=mpp,
@@ -67,7 +67,8 @@ def list_lizard(
             allow_empty=allow_empty,
             metadata={"source": info[stem]["Source"]},
         )
-        for stem in sorted(images, key=natural_key)
+        for stem in sorted(pairs, key=natural_key)
+        if stem in info
     ]
     return finish_listing(records, split, root, "images")
 

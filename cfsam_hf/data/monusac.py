@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from .aperio import read_aperio_xml
-from .files import images_by_stem, natural_key, read_image
+from .files import images_by_stem, natural_key, pair_files, read_image
 from .listing import check_split, finish_listing
 from .monuseg import patient_of
 from .polygons import check_overlap_rule, check_reach, rasterise_polygons
@@ -128,20 +128,19 @@ def decode_monusac(record: TileRecord) -> Tile:
             nuclei += annotation.polygons
             types += [ids_by_name[known[0]]] * len(annotation.polygons)
     check_reach(nuclei + ambiguous, height, width, record.label_path, record.image_path)
-    instance_map, positions = rasterise_polygons(nuclei, height, width, overlap=str(record.options["overlap"]))
+    instance_map, positions, overlaps = rasterise_polygons(
+        nuclei, height, width, overlap=str(record.options["overlap"])
+    )
     type_map = np.concatenate([[0], np.array(types, dtype=np.int64)[positions]])[instance_map]
     annotated = rasterise_polygons(ambiguous, height, width)[0] == 0 if ambiguous else None
     mpp = record.mpp or stored_mpp or MPP_AT_40X
-    return make_tile(record, image, instance_map, type_map, annotated, mpp=mpp)
+    return make_tile(record, image, instance_map, type_map, annotated, mpp=mpp, overlaps=overlaps)
 
 
 def _pairs(patient: Path) -> list[tuple[str, Path, Path]]:
     """Return (stem, image, XML) of a patient's folder."""
     images = {file.stem: file for file in patient.glob("*.svs")} | images_by_stem(patient)
     labels = {file.stem: file for file in patient.glob("*.xml")}
-    for stem in sorted(images | labels, key=natural_key):
-        if stem not in labels:
-            raise FileNotFoundError(f"{patient}: no .xml file for {images[stem].name}")
-        if stem not in images:
-            raise FileNotFoundError(f"{patient}: neither {stem}.tif nor {stem}.svs for {labels[stem].name}")
-    return [(stem, images[stem], labels[stem]) for stem in sorted(images, key=natural_key)]
+    images = {stem: images[stem] for stem in sorted(images, key=natural_key)}
+    pairs = pair_files(images, labels, ".xml file", patient, patient)
+    return [(stem, *pair) for stem, pair in pairs.items()]

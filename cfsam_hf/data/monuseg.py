@@ -4,13 +4,16 @@ from dataclasses import replace
 from pathlib import Path
 
 from .aperio import read_aperio_xml
-from .files import check_pairs, images_by_stem, natural_key, read_image
+from .files import images_by_stem, natural_key, pair_files, read_image
 from .instance_pairs import list_instance_pairs
+from .listing import check_split, finish_listing, subfolders
 from .polygons import check_overlap_rule, check_reach, rasterise_polygons
 from .records import Tile, TileRecord, make_tile
 
 MPP_AT_40X = 0.25
 """Taken where a file has no MicronsPerPixel; those that have it say 0.2456 to 0.2527."""
+
+LAYOUT = "the folders 'Tissue Images' and 'Annotations', or .tif and .xml files side by side"
 
 TRAIN_ORGANS = {
     "Breast": ("A7-A13E", "A7-A13F", "AR-A1AK", "AR-A1AS", "E2-A14V", "E2-A1B5"),
@@ -77,13 +80,10 @@ def list_monuseg(
         OSError: if `path` has none of the layouts or one of a pair is missing.
         ValueError: for an unknown split or rule, a tile that occurs twice, or no tile in `split`.
     """
-    if split not in (None, "train", "test"):
-        raise ValueError(f"MoNuSeg has the splits 'train' and 'test', got {split!r}")
+    check_split(split, ("train", "test"), "MoNuSeg")
     check_overlap_rule(overlap)
     root = Path(path)
-    if not root.is_dir():
-        raise FileNotFoundError(f"{root}: no such folder")
-    folders = [root] if _layout(root) else sorted(folder for folder in root.iterdir() if folder.is_dir())
+    folders = [root] if _layout(root) else subfolders(root)
     records: list[TileRecord] = []
     for folder in folders:
         layout = _layout(folder)
@@ -92,20 +92,8 @@ def list_monuseg(
             records += [_with_organ(record) for record in found]
         elif layout:
             records += _list_xml(folder, layout, overlap, mpp, allow_empty)
-    if not records:
-        raise FileNotFoundError(
-            f"{root}: no MoNuSeg tiles; expected the folders 'Tissue Images' and 'Annotations', or .tif and .xml "
-            "files side by side"
-        )
-    by_id: dict[str, TileRecord] = {}
-    for record in records:
-        if record.id in by_id:
-            raise ValueError(f"tile {record.id} occurs twice: {by_id[record.id].image_path} and {record.image_path}")
-        by_id[record.id] = record
-    chosen = [by_id[name] for name in sorted(by_id, key=natural_key) if split in (None, by_id[name].fold)]
-    if not chosen:
-        raise ValueError(f"{root}: none of its {len(records)} tiles belongs to the split {split!r}")
-    return chosen
+    records.sort(key=lambda record: natural_key(record.id))
+    return finish_listing(records, split, root, LAYOUT)
 
 
 def decode_monuseg_xml(record: TileRecord) -> Tile:
@@ -115,8 +103,8 @@ def decode_monuseg_xml(record: TileRecord) -> Tile:
     polygons = [polygon for annotation in annotations for polygon in annotation.polygons]
     height, width = image.shape[:2]
     check_reach(polygons, height, width, record.label_path, record.image_path)
-    instance_map, _ = rasterise_polygons(polygons, height, width, overlap=str(record.options["overlap"]))
-    return make_tile(record, image, instance_map, mpp=record.mpp or stored_mpp or MPP_AT_40X)
+    instance_map, _, overlaps = rasterise_polygons(polygons, height, width, overlap=str(record.options["overlap"]))
+    return make_tile(record, image, instance_map, mpp=record.mpp or stored_mpp or MPP_AT_40X, overlaps=overlaps)
 
 
 def _layout(folder: Path) -> str | None:
@@ -133,21 +121,21 @@ def _list_xml(folder: Path, layout: str, overlap: str, mpp: float | None, allow_
     )
     images = images_by_stem(image_folder)
     labels = {file.stem: file for file in label_folder.glob("*.xml") if not file.name.startswith(".")}
-    check_pairs(images, labels, ".xml file", image_folder, label_folder)
+    pairs = pair_files(images, labels, ".xml file", image_folder, label_folder)
     return [
         _with_organ(
             TileRecord(
                 dataset="monuseg",
                 id=stem,
                 image_path=image,
-                label_path=labels[stem],
+                label_path=label,
                 decode=decode_monuseg_xml,
                 mpp=mpp,
                 allow_empty=allow_empty,
                 options={"overlap": overlap},
             )
         )
-        for stem, image in images.items()
+        for stem, (image, label) in pairs.items()
     ]
 
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from .files import check_pairs, images_by_stem, read_image, read_label_map
+from .files import images_by_stem, pair_files, read_image, read_label_map
 from .listing import check_split, finish_listing, subfolders
 from .records import Tile, TileRecord, make_tile
 
@@ -42,7 +42,7 @@ def list_nuinsseg(
         if not (organ / IMAGES).is_dir():
             continue
         images, labels = images_by_stem(organ / IMAGES), images_by_stem(organ / LABELS)
-        check_pairs(images, labels, "label map", organ / IMAGES, organ / LABELS)
+        pairs = pair_files(images, labels, "label map", organ / IMAGES, organ / LABELS)
         vague_folder = next((organ / "vague areas" / name for name in VAGUE if _is_folder(organ, name)), None)
         vague = images_by_stem(vague_folder) if ignore_vague and vague_folder else {}
         prefix = organ.name.replace(" ", "_")
@@ -51,14 +51,14 @@ def list_nuinsseg(
                 dataset="nuinsseg",
                 id=stem if stem.startswith(prefix) else f"{prefix}_{stem}",
                 image_path=image,
-                label_path=labels[stem],
+                label_path=label,
                 decode=decode_nuinsseg,
                 tissue=organ.name,
                 mpp=mpp,
                 allow_empty=allow_empty,
                 options={"vague_path": vague.get(stem)},
             )
-            for stem, image in images.items()
+            for stem, (image, label) in pairs.items()
         ]
     return finish_listing(records, split, root, f"folders of organs with '{IMAGES}' and '{LABELS}'")
 

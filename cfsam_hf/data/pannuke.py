@@ -6,6 +6,8 @@ import numpy as np
 
 from .array_files import open_npy
 from .listing import check_split, finish_listing, subfolders
+from .polygons import Overlaps
+from .problems import refuse
 from .records import Tile, TileRecord, make_tile, to_uint8, whole_numbers
 
 TYPES = {1: "neoplastic", 2: "inflammatory", 3: "connective", 4: "dead", 5: "epithelial"}
@@ -68,7 +70,19 @@ def decode_pannuke(record: TileRecord) -> Tile:
     instance_map = np.zeros(ids.shape, dtype=np.int64)
     keys = last[nuclei] * (channels.max() + 1) + ids[nuclei]
     instance_map[nuclei] = np.unique(keys, return_inverse=True)[1] + 1
-    return make_tile(record, image, instance_map, last + 1)
+    return make_tile(record, image, instance_map, last + 1, overlaps=_overlaps(channels, instance_map))
+
+
+def _overlaps(channels: np.ndarray, instance_map: np.ndarray) -> Overlaps:
+    """Count what several channels claim; `channels` is (H, W, types) of ids."""
+    shared = (channels > 0).sum(axis=-1) > 1
+    ids = [channels[..., position] for position in range(channels.shape[-1])]
+    annotated = sum(len(np.unique(channel[channel > 0])) for channel in ids)
+    return Overlaps(
+        nuclei=sum(len(np.unique(channel[shared & (channel > 0)])) for channel in ids),
+        pixels=int(shared.sum()),
+        hidden=annotated - int(instance_map.max()),
+    )
 
 
 def _list_fold(folder: Path, fold: str, mpp: float, allow_empty: bool) -> list[TileRecord]:
@@ -79,13 +93,16 @@ def _list_fold(folder: Path, fold: str, mpp: float, allow_empty: bool) -> list[T
     masks = open_npy(label_path, (None, SIDE, SIDE, 6))
     tissues = open_npy(tissue_path, (None,))
     if not len(images) == len(masks) == len(tissues):
-        raise ValueError(
-            f"{folder}: {len(images)} images, {len(masks)} masks and {len(tissues)} tissue names; are all three files "
-            f"of fold {fold}?"
+        refuse(
+            ValueError(
+                f"{folder}: {len(images)} images, {len(masks)} masks and {len(tissues)} tissue names; are all three "
+                f"files of fold {fold}?"
+            )
         )
+        return []
     unknown = sorted(set(tissues.tolist()) - set(TISSUES))
     if unknown:
-        raise ValueError(f"{tissue_path}: unknown tissues {unknown}; known: {', '.join(TISSUES)}")
+        refuse(ValueError(f"{tissue_path}: unknown tissues {unknown}; known: {', '.join(TISSUES)}"))
     return [
         TileRecord(
             dataset="pannuke",

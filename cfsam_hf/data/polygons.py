@@ -1,6 +1,7 @@
 """Polygons to label maps: a pixel belongs to the polygon that holds its centre, overlaps follow a stated rule."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from skimage.draw import polygon as polygon_pixels
@@ -14,6 +15,26 @@ FARTHEST_BEYOND = 50
 """Annotators overshoot the border by a few pixels; polygons that lie farther out belong to another image."""
 
 
+@dataclass(frozen=True)
+class Overlaps:
+    """What drawing the annotated nuclei of a tile into one label map has lost.
+
+    Attributes:
+        nuclei: nuclei that share a pixel with another one.
+        pixels: pixels that several nuclei claim; one of them has each.
+        hidden: nuclei of which nothing is left, since others cover them wholly.
+        undrawn: outlines that hold no pixel's centre: outside the image, or slips of the mouse.
+    """
+
+    nuclei: int = 0
+    pixels: int = 0
+    hidden: int = 0
+    undrawn: int = 0
+
+    def __bool__(self) -> bool:
+        return bool(self.pixels or self.undrawn)
+
+
 def check_overlap_rule(overlap: str) -> None:
     """Raise ValueError where `overlap` is none of `OVERLAP_RULES`."""
     if overlap not in OVERLAP_RULES:
@@ -22,7 +43,7 @@ def check_overlap_rule(overlap: str) -> None:
 
 def rasterise_polygons(
     polygons: Sequence[np.ndarray], height: int, width: int, overlap: str = "later"
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, Overlaps]:
     """Draw nuclei of one ring each into a label map; see `rasterise_shapes`.
 
     Args:
@@ -34,7 +55,7 @@ def rasterise_polygons(
 
 def rasterise_shapes(
     shapes: Sequence[Sequence[Polygon]], height: int, width: int, overlap: str = "later"
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, Overlaps]:
     """Draw nuclei into a label map.
 
     Args:
@@ -46,9 +67,9 @@ def rasterise_shapes(
             that draws the fewest pixels (equal sizes: the later).
 
     Returns:
-        The label map `(height, width)` int32, 0 background, ids 1..N without gaps in the order of the sequence; and
+        The label map `(height, width)` int32, 0 background, ids 1..N without gaps in the order of the sequence;
         `(N,)` int64, the position in `shapes` of each id (a shape that covers no pixel centre, or is wholly hidden by
-        others, has no id).
+        others, has no id); and the counts of what overlaps.
 
     Raises:
         ValueError: for an unknown rule or vertices that are not finite `(K, 2)`.
@@ -60,7 +81,7 @@ def rasterise_shapes(
 
 def paint_pixels(
     pixels: Sequence[np.ndarray], height: int, width: int, overlap: str = "later"
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, Overlaps]:
     """Make a label map of nuclei given by their pixels, as `rasterise_shapes` does of outlines.
 
     Args:
@@ -72,13 +93,26 @@ def paint_pixels(
     if overlap == "smaller":
         order = sorted(order, key=lambda position: -len(pixels[position]))
     canvas = np.zeros(height * width, dtype=np.int32)
+    shared = np.zeros(height * width, dtype=bool)
+    overlapping = np.zeros(len(pixels) + 1, dtype=bool)
     for position in order:
+        below = canvas[pixels[position]]
         canvas[pixels[position]] = position + 1
+        if below.any():
+            shared[pixels[position][below > 0]] = True
+            overlapping[below] = overlapping[position + 1] = True
     kept = np.unique(canvas)
     kept = kept[kept > 0]
     new_ids = np.zeros(len(pixels) + 1, dtype=np.int32)
     new_ids[kept] = np.arange(1, len(kept) + 1)
-    return new_ids[canvas].reshape(height, width), kept.astype(np.int64) - 1
+    undrawn = sum(len(indices) == 0 for indices in pixels)
+    overlaps = Overlaps(
+        nuclei=int(overlapping[1:].sum()),
+        pixels=int(shared.sum()),
+        hidden=len(pixels) - undrawn - len(kept),
+        undrawn=undrawn,
+    )
+    return new_ids[canvas].reshape(height, width), kept.astype(np.int64) - 1, overlaps
 
 
 def shape_pixels(shape: Sequence[Polygon], height: int, width: int, position: int = 0) -> np.ndarray:

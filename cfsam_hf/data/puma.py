@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .files import check_pairs, images_by_stem, read_image
+from .files import images_by_stem, pair_files, read_image
 from .geojson_files import read_geojson
 from .listing import check_split, finish_listing
 from .polygons import check_overlap_rule, check_reach, rasterise_shapes
@@ -61,13 +61,13 @@ def list_puma(
         return finish_listing([], split, root, layout)
     images = images_by_stem(image_folder)
     labels = {file.stem.removesuffix(SUFFIX): file for file in label_folder.glob(f"*{SUFFIX}.geojson")}
-    check_pairs(images, labels, f"{SUFFIX}.geojson file", image_folder, label_folder)
+    pairs = pair_files(images, labels, f"{SUFFIX}.geojson file", image_folder, label_folder)
     records = [
         TileRecord(
             dataset="puma",
             id=stem,
             image_path=image,
-            label_path=labels[stem],
+            label_path=label,
             decode=decode_puma,
             tissue=next((tissue for origin, tissue in ORIGINS.items() if f"_{origin}_" in stem), "melanoma"),
             mpp=mpp,
@@ -75,7 +75,7 @@ def list_puma(
             allow_empty=allow_empty,
             options={"overlap": overlap},
         )
-        for stem, image in images.items()
+        for stem, (image, label) in pairs.items()
     ]
     return finish_listing(records, split, root, f"images in {image_folder.name}")
 
@@ -91,8 +91,9 @@ def decode_puma(record: TileRecord) -> Tile:
         raise ValueError(f"{record.label_path}: unknown classes {unknown}; expected {', '.join(ids_by_class)}")
     rings = [ring for feature in features for polygon in feature.polygons for ring in polygon]
     check_reach(rings, height, width, record.label_path, record.image_path)
-    instance_map, positions = rasterise_shapes(
+    instance_map, positions, overlaps = rasterise_shapes(
         [feature.polygons for feature in features], height, width, overlap=str(record.options["overlap"])
     )
     types = np.array([ids_by_class[feature.name] for feature in features], dtype=np.int64)
-    return make_tile(record, image, instance_map, np.concatenate([[0], types[positions]])[instance_map])
+    type_map = np.concatenate([[0], types[positions]])[instance_map]
+    return make_tile(record, image, instance_map, type_map, overlaps=overlaps)

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from .files import check_pairs, images_by_stem, read_image
+from .files import images_by_stem, pair_files, read_image
 from .geojson_files import GeoFeature, read_geojson
 from .listing import check_split, finish_listing
 from .polygons import check_overlap_rule, check_reach, rasterise_shapes, shape_pixels
+from .problems import is_collecting
 from .records import UNKNOWN_TYPE, Tile, TileRecord, make_tile
 
 LARGE = 20
@@ -29,6 +30,8 @@ def list_qupath(
     mpp: float | None = None,
     tissue: str | None = None,
     allow_empty: bool = True,
+    annotations: str | Path | None = None,
+    annotated_only: bool = False,
 ) -> list[TileRecord]:
     """List the images of a folder that have `<stem>.geojson` beside them (QuPath: File, Export objects as GeoJSON).
 
@@ -47,6 +50,9 @@ def list_qupath(
         mpp: micrometres per pixel, None if unknown; the export does not tell.
         tissue: tissue of all images.
         allow_empty: accept images without nuclei (a region without nuclei is a statement, too).
+        annotations: folder of the exports where it is another; or one export, of the image of its stem (of the only
+            image, whatever its name), which then is the only tile.
+        annotated_only: leave images without an export out, which is an error otherwise.
 
     Raises:
         OSError: if nothing is there, one of a pair is missing or a file is damaged.
@@ -58,23 +64,30 @@ def list_qupath(
     if not folder.is_dir():
         return finish_listing([], split, folder, "a folder")
     images = images_by_stem(folder)
-    labels = {file.stem: file for file in folder.glob("*.geojson")}
-    check_pairs(images, labels, ".geojson file", folder, folder)
+    label_folder = folder if annotations is None else Path(str(annotations))
+    if label_folder.is_file():
+        file = label_folder
+        stem = next(iter(images)) if len(images) == 1 else file.stem
+        images = {name: image for name, image in images.items() if name == stem}
+        labels, label_folder = {stem: file}, file.parent
+    elif label_folder.is_dir():
+        labels = {file.stem: file for file in label_folder.glob("*.geojson")}
+    else:
+        raise FileNotFoundError(f"{label_folder}: no such folder or file")
+    if annotated_only:
+        images = {stem: image for stem, image in images.items() if stem in labels}
+    pairs = pair_files(images, labels, ".geojson file", folder, label_folder)
     patterns = (region_class, ignore_class)
     if type_names is None:
-        found = {
-            feature.name
-            for file in labels.values()
-            for feature in read_geojson(file)
-            if feature.name and not _matches(feature, patterns)
-        }
+        features = [feature for file in labels.values() for feature in _read_for_names(file)]
+        found = {feature.name for feature in features if feature.name and not _matches(feature, patterns)}
         type_names = dict(enumerate(sorted(found), start=1))
     records = [
         TileRecord(
             dataset="qupath",
             id=stem,
             image_path=image,
-            label_path=labels[stem],
+            label_path=label,
             decode=decode_qupath,
             tissue=tissue,
             mpp=mpp,
@@ -82,7 +95,7 @@ def list_qupath(
             allow_empty=allow_empty,
             options={"overlap": overlap, "region_class": region_class, "ignore_class": ignore_class},
         )
-        for stem, image in images.items()
+        for stem, (image, label) in pairs.items()
     ]
     return finish_listing(records, split, folder, "images with .geojson files of the same stem")
 
@@ -101,7 +114,7 @@ def decode_qupath(record: TileRecord) -> Tile:
     rings = [ring for feature in nuclei for polygon in feature.polygons for ring in polygon]
     check_reach(rings, height, width, record.label_path, record.image_path)
     _refuse_forgotten_regions(nuclei, height, width, record)
-    instance_map, positions = rasterise_shapes(
+    instance_map, positions, overlaps = rasterise_shapes(
         [feature.polygons for feature in nuclei], height, width, overlap=str(record.options["overlap"])
     )
     annotated = None
@@ -114,7 +127,16 @@ def decode_qupath(record: TileRecord) -> Tile:
     if record.type_names:
         types = np.array([_type_of(feature, record) for feature in nuclei], dtype=np.int64)
         type_map = np.concatenate([[0], types[positions]])[instance_map]
-    return make_tile(record, image, instance_map, type_map, annotated)
+    return make_tile(record, image, instance_map, type_map, annotated, overlaps=overlaps)
+
+
+def _read_for_names(path: Path) -> list[GeoFeature]:
+    try:
+        return read_geojson(path)
+    except (OSError, ValueError):
+        if is_collecting():  # the file is told of when its tile is read
+            return []
+        raise
 
 
 def _matches(feature: GeoFeature, patterns: tuple[str, ...]) -> bool:

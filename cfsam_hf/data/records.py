@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from .polygons import Overlaps
+
 UNKNOWN_TYPE = -100
 """Value of `Tile.type_map` at nuclei whose type is not annotated (the ignore index of the type labels)."""
 
@@ -25,6 +27,8 @@ class Tile:
         fold: official split or fold that the tile belongs to ("train", "test", "1", ...), None if there is none.
         type_names: names of the type ids 1..T, empty for a data set without types.
         annotated: `(H, W)` bool, False where nobody looked for nuclei; None means that all of the tile is annotated.
+        overlaps: what was lost since a label map gives each pixel to one nucleus; nothing where the data set itself
+            has label maps.
     """
 
     image: np.ndarray
@@ -36,6 +40,7 @@ class Tile:
     fold: str | None = None
     type_names: Mapping[int, str] = field(default_factory=dict)
     annotated: np.ndarray | None = None
+    overlaps: Overlaps = field(default_factory=Overlaps)
 
 
 @dataclass(frozen=True)
@@ -86,6 +91,7 @@ def make_tile(
     type_map: np.ndarray | None = None,
     annotated: np.ndarray | None = None,
     mpp: float | None = None,
+    overlaps: Overlaps | None = None,
 ) -> Tile:
     """Check what a reader has decoded and put it into the schema.
 
@@ -96,6 +102,7 @@ def make_tile(
         type_map: `(H, W)` type ids, or None. Background pixels are set to 0 whatever they hold.
         annotated: `(H, W)` bool or None.
         mpp: micrometres per pixel found while decoding; the record's where None.
+        overlaps: what drawing outlines has lost.
 
     Raises:
         ValueError: naming the file, for shapes that differ, negative or fractional ids, ids of unknown types, or no
@@ -136,6 +143,7 @@ def make_tile(
         fold=record.fold,
         type_names=dict(record.type_names),
         annotated=None if annotated is None else annotated.astype(bool),
+        overlaps=overlaps or Overlaps(),
     )
 
 

@@ -1,19 +1,22 @@
 """Data sets by name: `list_tiles` for a plain list, `load_nuclei_dataset` for a lazily decoded `datasets.Dataset`."""
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .coco import list_coco
 from .conic import list_conic
 from .consep import list_consep
-from .hovernet_folders import list_cpm15, list_cpm17, list_kumar
+from .cpm15 import list_cpm15
+from .hovernet_folders import list_cpm17, list_kumar
 from .instance_pairs import list_instance_pairs
 from .lizard import list_lizard
 from .monusac import list_monusac
 from .monuseg import list_monuseg
 from .nuinsseg import list_nuinsseg
 from .pannuke import list_pannuke
+from .parquet import list_parquet
 from .puma import list_puma
 from .qupath import list_qupath
 from .records import TileRecord
@@ -35,6 +38,7 @@ READERS: dict[str, Callable[..., list[TileRecord]]] = {
     "monuseg": list_monuseg,
     "nuinsseg": list_nuinsseg,
     "pannuke": list_pannuke,
+    "parquet": list_parquet,
     "puma": list_puma,
     "qupath": list_qupath,
     "tnbc": list_tnbc,
@@ -66,9 +70,21 @@ def list_tiles(name: str, path: str | Path, split: str | None = None, **options)
     (1000, 1000)
     ```
     """
+    check_options(name, options)
+    return READERS[name](path, split=split, **options)
+
+
+def check_options(name: str, options: Iterable[str]) -> None:
+    """Raise ValueError where there is no reader `name`, or it has not these options."""
     if name not in READERS:
         raise ValueError(f"unknown data set {name!r}; known: {', '.join(sorted(READERS))}")
-    return READERS[name](path, split=split, **options)
+    parameters = inspect.signature(READERS[name]).parameters
+    known = [option for option in parameters if option not in ("path", "split")]
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return
+    for option in options:
+        if option not in known:
+            raise ValueError(f"the reader {name} has no option {option!r}; it has {', '.join(known) or 'none'}")
 
 
 def load_nuclei_dataset(name: str, path: str | Path, split: str | None = None, **options) -> "Dataset":

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from .files import some_of
 from .records import TileRecord
 
 
@@ -57,6 +58,5 @@ def select_tiles(records: Sequence[TileRecord], ids: Iterable[str]) -> list[Tile
     ids = list(ids)
     missing = [name for name in ids if name not in by_id]
     if missing:
-        more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
-        raise ValueError(f"{', '.join(missing[:5])}{more} of the split are not among the {len(records)} tiles found")
+        raise ValueError(f"{some_of(missing)} of the split are not among the {len(records)} tiles found")
     return [by_id[name] for name in ids]

@@ -41,11 +41,13 @@ def hv_labels(instance_map: np.ndarray) -> np.ndarray:
     Returns:
         `(2, H, W)` float32, [0] horizontal (x grows to the right), [1] vertical (y grows downwards), 0 outside nuclei.
     """
-    hv = np.zeros((2, *instance_map.shape), dtype=np.float32)
-    rows, columns = np.nonzero(instance_map)
-    if len(rows) == 0:
-        return hv
-    ids = instance_map[rows, columns]
+    hv = np.zeros((2, instance_map.size), dtype=np.float32)
+    flat = instance_map.ravel()
+    inside = np.flatnonzero(flat != 0)  # several times as fast on booleans
+    if len(inside) == 0:
+        return hv.reshape(2, *instance_map.shape)
+    rows, columns = np.divmod(inside, instance_map.shape[1])
+    ids = flat[inside]
     highest = int(ids.max())
     if highest > 4 * instance_map.size:
         # Tables are indexed by id, so wild ids are first made compact.
@@ -56,10 +58,10 @@ def hv_labels(instance_map: np.ndarray) -> np.ndarray:
         sums = np.bincount(ids, weights=positions, minlength=highest + 1)
         centres = np.floor(sums / areas + 0.5)
         first, last = _extremes(ids, positions, highest)
-        offsets = positions - centres[ids]
-        reach = np.where(offsets < 0, (centres - first)[ids], (last - centres)[ids])
-        hv[axis, rows, columns] = offsets / np.maximum(reach, 1)
-    return hv
+        offsets = (positions - centres[ids]).astype(np.float32)
+        before, after = (np.maximum(reach, 1).astype(np.float32) for reach in (centres - first, last - centres))
+        hv[axis, inside] = offsets / np.where(offsets < 0, before[ids], after[ids])
+    return hv.reshape(2, *instance_map.shape)
 
 
 def boundary_labels(instance_map: np.ndarray, annotated: np.ndarray | None = None) -> np.ndarray:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from skimage.measure import label as connected_components
 
-from .files import check_pairs, images_by_stem, read_image
+from .files import images_by_stem, pair_files, read_image
 from .listing import check_split, finish_listing, subfolders
 from .records import Tile, TileRecord, make_tile
 
@@ -43,20 +43,20 @@ def list_tnbc(
             continue
         truth = slide.with_name(f"GT_{number[1]}")
         images, labels = images_by_stem(slide), images_by_stem(truth)
-        check_pairs(images, labels, "mask", slide, truth)
+        pairs = pair_files(images, labels, "mask", slide, truth)
         records += [
             TileRecord(
                 dataset="tnbc",
                 id=stem,
                 image_path=image,
-                label_path=labels[stem],
+                label_path=label,
                 decode=decode_tnbc,
                 tissue="Brain" if int(number[1]) in BRAIN_SLIDES else "Breast",
                 mpp=mpp,
                 allow_empty=allow_empty,
                 metadata={"patient": number[1]},
             )
-            for stem, image in images.items()
+            for stem, (image, label) in pairs.items()
         ]
     return finish_listing(records, split, root, "the folders Slide_01, GT_01, ...")
 

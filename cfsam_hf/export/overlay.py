@@ -2,7 +2,6 @@
 
 import json
 import os
-import unicodedata
 
 import cv2
 import numpy as np
@@ -12,6 +11,7 @@ from PIL.PngImagePlugin import PngInfo
 from ..nuclei_cfsam import NucleiResult
 from .atomic import atomic_path
 from .contour_lines import display_line, draw_lines
+from .lettering import INK, MUTED, PAPER, fit_text, legend_strip
 from .provenance import provenance, type_styles
 
 # Small images are enlarged by a whole factor towards this side (lines of whole pixels would hide small nuclei),
@@ -20,9 +20,6 @@ TARGET_SIDE = 2000
 MAX_SCALE = 4
 MAX_SIDE = 6000
 MIN_PANEL_WIDTH = 560
-INK = (32, 33, 36)
-MUTED = (95, 99, 104)
-PAPER = (255, 255, 255)
 NICE_LENGTHS_UM = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
 
 
@@ -34,12 +31,13 @@ def overlay_scale(image_size: tuple[int, int]) -> float:
     return float(np.clip(TARGET_SIDE // longest, 1, MAX_SCALE))
 
 
-def draw_contours(result: NucleiResult, image: np.ndarray) -> np.ndarray:
+def draw_contours(result: NucleiResult, image: np.ndarray, scale: float | None = None) -> np.ndarray:
     """The image, enlarged where it is small, with the nuclei's contours in their types' colours.
 
     Args:
         result: the nuclei of the image.
         image: (H, W, 3) uint8 RGB, the picture that the result was made from.
+        scale: pixels of the drawing per pixel of the image; [`overlay_scale`] of its size where None.
 
     Returns:
         (H', W', 3) uint8 RGB.
@@ -53,7 +51,7 @@ def draw_contours(result: NucleiResult, image: np.ndarray) -> np.ndarray:
         raise ValueError(
             f"The overlay needs the image as ({height}, {width}, 3) uint8 RGB, got {image.shape} {image.dtype}."
         )
-    scale = overlay_scale((width, height))
+    scale = overlay_scale((width, height)) if scale is None else scale
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
     canvas = image.copy() if size == (width, height) else cv2.resize(image, size, interpolation=method)
@@ -80,7 +78,19 @@ def render_overlay(result: NucleiResult, image: np.ndarray) -> Image.Image:
     Raises:
         ValueError: the image is not RGB uint8, or not of the result's size.
     """
-    canvas = draw_contours(result, image)
+    return frame_overlay(result, draw_contours(result, image))
+
+
+def frame_overlay(result: NucleiResult, canvas: np.ndarray) -> Image.Image:
+    """The picture around a drawing: title above it, legend of types with counts and scale bar under it.
+
+    Args:
+        result: the nuclei of the image.
+        canvas: (H', W', 3) uint8 RGB at the size of [`draw_contours`], whatever is drawn there.
+
+    Returns:
+        An RGB picture.
+    """
     height, width = canvas.shape[:2]
     panel = max(width, MIN_PANEL_WIDTH)
     text = int(np.clip(panel / 56, 13, 40))
@@ -114,24 +124,6 @@ def write_overlay(result: NucleiResult, image: np.ndarray, path: str | os.PathLi
         picture.save(working, format="PNG", pnginfo=info, compress_level=4)
 
 
-def _fit(draw: ImageDraw.ImageDraw, text: str, font: ImageFont.ImageFont, width: int) -> str:
-    """The text as Pillow's own font can write it, cut in its middle where it is wider than `width` pixels."""
-    # That font has little beyond ASCII: accents are dropped, other letters and control characters become "?" and " ".
-    letters = (c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
-    text = "".join(
-        c if (c.isascii() and c.isprintable()) or c in "·…" else "?" if c.isprintable() else " " for c in letters
-    )
-    if draw.textlength(text, font=font) <= width:
-        return text
-    keep = len(text)
-    while keep > 2:
-        keep -= 1
-        cut = text[: (keep + 1) // 2] + "…" + text[len(text) - keep // 2 :]
-        if draw.textlength(cut, font=font) <= width:
-            return cut
-    return "…"
-
-
 def _title(result: NucleiResult, width: int, text: int, margin: int) -> Image.Image:
     strip = Image.new("RGB", (width, round(3.6 * text)), PAPER)
     draw = ImageDraw.Draw(strip)
@@ -139,8 +131,8 @@ def _title(result: NucleiResult, width: int, text: int, margin: int) -> Image.Im
     count = "1 nucleus" if len(result) == 1 else f"{len(result):,} nuclei"
     scale = "pixel size unknown" if result.mpp is None else f"{result.mpp:g} um per pixel"
     name = result.image_name or "image"
-    heading = _fit(draw, f"{name}: {count}", large, width - 2 * margin)
-    details = _fit(
+    heading = fit_text(draw, f"{name}: {count}", large, width - 2 * margin)
+    details = fit_text(
         draw, f"checkpoint {result.checkpoint} · cfsam_hf {result.version} · {scale}", small, width - 2 * margin
     )
     draw.text((margin, 1.1 * text), heading, INK, large, anchor="lm")
@@ -149,39 +141,11 @@ def _title(result: NucleiResult, width: int, text: int, margin: int) -> Image.Im
 
 
 def _legend(result: NucleiResult, width: int, text: int, margin: int, scale: float) -> Image.Image:
-    font = ImageFont.load_default(size=text)
-    measure = ImageDraw.Draw(Image.new("RGB", (1, 1)))
     types = result.table["type"].to_numpy()
-    bar = _scale_bar(result.mpp, scale, width)
-    room = width - 2 * margin
-    items, x, line = [], 0, 0
-    for style in type_styles(result):
-        label = _fit(measure, f"{style.name}  {int((types == style.type_id).sum()):,}", font, room - 2 * text)
-        needed = round(1.6 * text + measure.textlength(label, font=font))
-        if x and x + needed > room:
-            x, line = 0, line + 1
-        items.append((x, line, style.color, label))
-        x += needed + 2 * text
-    # The bar takes the end of the last line, or a line of its own.
-    if bar and x + bar[0] + 6 * text > room:
-        line += 1
-    strip = Image.new("RGB", (width, round((2.0 * (line + 1) + 0.8) * text)), PAPER)
-    draw = ImageDraw.Draw(strip)
-    for x, row, color, label in items:
-        left, middle = margin + x, (1.4 + 2.0 * row) * text
-        draw.rounded_rectangle(
-            (left, middle - 0.5 * text, left + text, middle + 0.5 * text),
-            radius=text // 4,
-            outline=color,
-            width=max(2, text // 6),
-        )
-        draw.text((left + 1.6 * text, middle), label, INK, font, anchor="lm")
-    if bar:
-        length, label = bar
-        middle, right = (1.4 + 2.0 * line) * text, width - margin
-        draw.line((right - length, middle, right, middle), fill=INK, width=max(2, text // 6))
-        draw.text((right - length - 0.6 * text, middle), label, INK, font, anchor="rm")
-    return strip
+    entries = [
+        (style.color, f"{style.name}  {int((types == style.type_id).sum()):,}") for style in type_styles(result)
+    ]
+    return legend_strip(entries, width, text, margin, _scale_bar(result.mpp, scale, width))
 
 
 def _scale_bar(mpp: float | None, scale: float, width: int) -> tuple[int, str] | None:

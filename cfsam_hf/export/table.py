@@ -29,8 +29,9 @@ def write_table(result: NucleiResult, path: str | os.PathLike) -> None:
     table = pyarrow.Table.from_pandas(result.table, preserve_index=False)
     record = json.dumps(provenance(result)).encode()
     table = table.replace_schema_metadata({**(table.schema.metadata or {}), METADATA_KEY: record})
-    with atomic_path(path) as working:
-        pyarrow.parquet.write_table(table, working, compression="zstd")
+    # Opened here, since pyarrow takes only names that are valid text.
+    with atomic_path(path) as working, open(working, "wb") as file:
+        pyarrow.parquet.write_table(table, file, compression="zstd")
 
 
 def write_csv(result: NucleiResult, path: str | os.PathLike) -> None:

@@ -1,0 +1,217 @@
+"""`cfsam data`: what is in a data set, what is wrong with it, and the data set as Parquet shards."""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ..cli import EXIT_FAILED, EXIT_OK, one_line
+from ..data import TileRecord, list_tiles, read_split, select_tiles
+from ..data.audit import Audit, audit_dataset, shared_images
+from ..data.leaks import find_leaks
+from ..data.parquet_writer import write_shards
+from ..data.survey import NO_GROUP, TileFacts, survey
+from ..data.tile_sheet import choose_tiles, tile_sheet
+from ..export.atomic import atomic_path
+from ..export.json_files import write_json
+from .outputs import check_writable
+
+SHEET_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
+SPLIT_PARTS = ("train", "validation")
+
+
+def run_data(args: argparse.Namespace) -> int:
+    """Does what the parsed arguments of `cfsam data` say; returns the exit status."""
+    actions: dict[str, Callable[[argparse.Namespace], int]] = {"info": _info, "check": _check, "convert": _convert}
+    return actions[args.action](args)
+
+
+def _info(args: argparse.Namespace) -> int:
+    sheet = None if args.sheet is None else Path(args.sheet)
+    if sheet is not None and sheet.suffix.lower() not in SHEET_FORMATS:
+        raise ValueError(f"{sheet}: the sheet is a picture; its name must end in {', '.join(SHEET_FORMATS)}")
+    records = list_tiles(args.name, args.path, **_options(args.option))
+    for path in (sheet, args.json and Path(args.json)):
+        if path:
+            check_writable(path.parent, "choose another place for the file")
+    parts = _parts(records, args.split)
+    if parts is not None:
+        records = [record for part in parts.values() for record in part]
+    shown = {record.id for record in choose_tiles(records, args.tiles)} if sheet else set()
+    facts, tiles = [], []
+    for number, record in enumerate(records, start=1):
+        tile = record.load()
+        facts.append(TileFacts.of(tile))
+        if tile.id in shown:
+            tiles.append(tile)
+        _progress(number, len(records))
+    found = {"dataset": args.name, "path": str(args.path), **survey(facts, dict(records[0].type_names))}
+    print(format_survey(found))
+    if args.json:
+        write_json(Path(args.json), found)
+        print(f"counts -> {one_line(str(args.json))}")
+    if sheet:
+        title = f"{args.name} {args.path}: {len(tiles)} of {found['tiles']:,} tiles"
+        picture = tile_sheet(tiles, title)
+        with atomic_path(sheet) as working:
+            picture.save(working, format=SHEET_FORMATS[sheet.suffix.lower()])
+        print(f"{len(tiles)} of {len(records)} tiles drawn -> {one_line(str(sheet))}")
+    return EXIT_OK
+
+
+def _check(args: argparse.Namespace) -> int:
+    options = _options(args.option)
+    audits = [audit_dataset(args.name, args.path, _progress, **options)]
+    audits += [audit_dataset(name, path, _progress) for name, path in args.against]
+    first = audits[0]
+    if first.records:
+        try:
+            parts = _parts(first.records, args.split)
+        except ValueError as error:
+            first.problems.append(str(error))
+            parts = None
+        groups = parts if parts is not None else _folds(first.records)
+        first.problems += [f"leak: {leak}" for leak in find_leaks(groups)]
+    for audit in audits:
+        for note in audit.notes:
+            print(f"note: {one_line(note)}")
+    problems = [problem for audit in audits for problem in audit.problems]
+    for position, audit in enumerate(audits):
+        for other in audits[position + 1 :]:
+            # Two folders of one name would be one group.
+            second = other.name if other.name != audit.name else f"{other.name} (again)"
+            leaks = find_leaks({audit.name: audit.records, second: other.records})
+            problems += [f"leak: {leak}" for leak in leaks]
+            problems += [f"leak: {line}" for line in shared_images(audit, other)]
+    for problem in problems:
+        print(f"problem: {one_line(problem)}")
+    for audit in audits:
+        print(one_line(_summary(audit)))
+    print(f"{len(problems)} problem{'s' * (len(problems) != 1)}" if problems else "no problems")
+    return EXIT_FAILED if problems else EXIT_OK
+
+
+def _convert(args: argparse.Namespace) -> int:
+    output = Path(args.output)
+    records = list_tiles(args.name, args.path, **_options(args.option))
+    check_writable(output)
+    files = write_shards(records, output, args.shard_size, _progress)
+    size = sum(file.stat().st_size for file in files)
+    shards = f"{len(files)} shard{'s' * (len(files) != 1)}"
+    print(f"{len(records):,} tiles, {size / 1e6:,.1f} MB in {shards} -> {one_line(str(output))}")
+    for file in files:
+        print(f"  {file.name}")
+    return EXIT_OK
+
+
+def format_survey(found: dict[str, Any]) -> str:
+    """The record of `survey`, with `dataset` and `path`, as text of a page."""
+    unit = "µm" if found["diameter_unit"] == "um" else "px"
+    per_tile, overlaps = found["nuclei_per_tile"], found["overlaps"]
+    lines = [
+        f"{found['dataset']} {one_line(found['path'])}",
+        "",
+        f"Tiles        {found['tiles']:,}, {found['empty_tiles']:,} of them without nuclei",
+        f"Nuclei       {found['nuclei']:,}; per tile {per_tile['least']:,} to {per_tile['most']:,}, "
+        f"median {per_tile['median']:g}",
+        f"Size         {_tally(found['sizes'])} px",
+        f"Pixel size   {_tally(found['mpp'])} µm",
+        f"Annotated    {100 * found['annotated_share']:.4g} % of the pixels",
+        f"Overlaps     {overlaps['nuclei']:,} nuclei on {overlaps['pixels']:,} pixels, {overlaps['hidden']:,} of them "
+        f"hidden; {overlaps['undrawn']:,} outlines without a pixel",
+        f"Diameter     {_spread(found['diameter'], unit)}",
+    ]
+    if found["types"]:
+        rows = [["Type", "nuclei", "share", "tiles", "diameter, 5 % to 95 % of the nuclei"]]
+        rows += [
+            [name, f"{t['nuclei']:,}", f"{100 * t['share']:.1f} %", f"{t['tiles']:,}", _spread(t["diameter"], unit)]
+            for name, t in found["types"].items()
+        ]
+        lines += ["", *_table(rows)]
+    for title, key in (("Fold", "folds"), ("Tissue", "tissues")):
+        if list(found[key]) == [NO_GROUP]:
+            continue
+        rows = [[title, "tiles", "nuclei", *found["types"]]]
+        rows += [
+            [name, f"{g['tiles']:,}", f"{g['nuclei']:,}", *(f"{count:,}" for count in g["types"].values())]
+            for name, g in found[key].items()
+        ]
+        lines += ["", *_table(rows)]
+    return "\n".join(lines)
+
+
+def _table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows in columns: the first to the left, the others to the right."""
+    rows = [[one_line(cell) for cell in row] for row in rows]
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
+        for row in rows
+    ]
+
+
+def _tally(counts: dict[str, int], most: int = 4) -> str:
+    if len(counts) == 1:
+        return next(iter(counts))
+    shown = [f"{value} ({count:,} tiles)" for value, count in list(counts.items())[:most]]
+    return ", ".join(shown) + (f" and {len(counts) - most} others" if len(counts) > most else "")
+
+
+def _spread(diameter: dict[str, float] | None, unit: str) -> str:
+    if diameter is None:
+        return "-"
+    return f"{diameter['p5']:.1f} to {diameter['p95']:.1f}, median {diameter['median']:.1f} {unit}"
+
+
+def _summary(audit: Audit) -> str:
+    overlaps = audit.overlaps
+    return (
+        f"{audit.name}: {audit.tiles:,} of {len(audit.records):,} tiles read, {audit.nuclei:,} nuclei; "
+        f"{audit.empty:,} empty tiles; overlaps in {audit.overlapping_tiles:,} tiles ({overlaps.nuclei:,} nuclei, "
+        f"{overlaps.hidden:,} hidden, {overlaps.undrawn:,} outlines without a pixel)"
+    )
+
+
+def _parts(records: Sequence[TileRecord], split: str | None) -> dict[str, list[TileRecord]] | None:
+    """The tiles of a split file by part, which becomes their fold; None where there is no file."""
+    if split is None:
+        return None
+    content = read_split(split)
+    return {
+        part: [replace(record, fold=part) for record in select_tiles(records, getattr(content, part))]
+        for part in SPLIT_PARTS
+    }
+
+
+def _folds(records: Sequence[TileRecord]) -> dict[str, list[TileRecord]]:
+    folds: dict[str, list[TileRecord]] = {}
+    for record in records:
+        folds.setdefault(f"fold {record.fold}" if record.fold else NO_GROUP, []).append(record)
+    return folds
+
+
+def _options(texts: Sequence[str]) -> dict[str, Any]:
+    """Settings of the reader from `KEY=VALUE`, the value as JSON where it is JSON, else as it stands."""
+    options: dict[str, Any] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise ValueError(f"cannot read the option {text!r}: write KEY=VALUE")
+        try:
+            options[key] = json.loads(value)
+        except json.JSONDecodeError:
+            options[key] = value
+        if isinstance(options[key], dict):
+            # The only mappings that readers take are names by type id; JSON has no numbers as keys.
+            options[key] = {int(k) if k.isdecimal() else k: name for k, name in options[key].items()}
+    return options
+
+
+def _progress(done: int, total: int) -> None:
+    """Shows on a terminal how far the reading is."""
+    if sys.stderr.isatty():
+        end = "\r\033[K" if done == total else ""
+        print(f"\r{done:,} of {total:,} tiles{end}", end="", file=sys.stderr, flush=True)

@@ -1,0 +1,146 @@
+"""Reading all of a data set to find what is wrong with it: every problem with its file, not only the first."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from .leaks import tile_key
+from .polygons import Overlaps
+from .problems import collecting_problems
+from .records import Tile, TileRecord
+from .registry import check_options, list_tiles
+from .true_nuclei import annotated_nuclei
+
+RULES = {"later": "the later one keeps them", "smaller": "the smaller one keeps them"}
+
+
+@dataclass
+class Audit:
+    """What reading a data set has brought to light.
+
+    Attributes:
+        name: what the data set is called in messages.
+        records: the tiles that were listed.
+        problems: what must be put right, a line each.
+        notes: what a user should know, a line each: overlaps, and empty tiles where these are in order.
+        tiles: number of tiles that could be read.
+        nuclei: number of their nuclei.
+        empty: number of tiles without nuclei.
+        overlapping_tiles: number of tiles in which outlines overlap or draw nothing.
+        overlaps: the sum over the tiles.
+        digests: the tiles that show each image, by the hash of its pixels.
+    """
+
+    name: str
+    records: list[TileRecord] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    tiles: int = 0
+    nuclei: int = 0
+    empty: int = 0
+    overlapping_tiles: int = 0
+    overlaps: Overlaps = field(default_factory=Overlaps)
+    digests: dict[str, list[TileRecord]] = field(default_factory=dict)
+
+
+def audit_dataset(name: str, path: str | Path, progress: Callable[[int, int], None] | None = None, **options) -> Audit:
+    """Read every tile of a data set.
+
+    Args:
+        name, path, options: as in `list_tiles`.
+        progress: called with the number of tiles read and of all tiles.
+
+    Returns:
+        The findings. What keeps a single file from being read, or makes it useless, is a problem; so is an image that
+        two tiles share.
+
+    Raises:
+        ValueError: for an unknown data set or option, or a folder in which there is nothing to read.
+    """
+    check_options(name, options)
+    audit = Audit(f"{name} {path}")
+    with collecting_problems() as problems:
+        try:
+            audit.records = list_tiles(name, path, **options)
+        except (OSError, ValueError) as error:
+            problems.append(str(error))
+    if len(problems) == 1 and not audit.records:
+        raise ValueError(problems[0])
+    audit.problems += problems
+    for number, record in enumerate(audit.records, start=1):
+        _read(record, audit)
+        if progress is not None:
+            progress(number, len(audit.records))
+    audit.problems += [
+        f"{_files(tiles)}: one and the same image" for tiles in audit.digests.values() if len(tiles) > 1
+    ]
+    return audit
+
+
+def shared_images(audit: Audit, other: Audit) -> list[str]:
+    """Return a line for each image that is in two data sets, by its pixels, under another name."""
+    return [
+        f"{_files(tiles)} and {_files(other.digests[digest])}: one and the same image in {audit.name} and {other.name}"
+        for digest, tiles in audit.digests.items()
+        if digest in other.digests and not {*map(tile_key, tiles)} & {*map(tile_key, other.digests[digest])}
+    ]
+
+
+def image_digest(image: np.ndarray) -> str | None:
+    """Hash an image `(H, W, 3)` uint8 by size and pixels; None where it is of one colour, as blank tiles are."""
+    if image.size == 0 or (image == image[:1, :1]).all():
+        return None
+    digest = hashlib.blake2b(str(image.shape).encode(), digest_size=16)
+    digest.update(np.ascontiguousarray(image))
+    return digest.hexdigest()
+
+
+def _read(record: TileRecord, audit: Audit) -> None:
+    try:
+        tile = replace(record, allow_empty=True).load()
+    except (OSError, ValueError) as error:
+        text = str(error)
+        # Files that hold many tiles do not tell which one is meant.
+        audit.problems.append(text if record.index is None else f"{text} (tile {record.id})")
+        return
+    audit.tiles += 1
+    audit.nuclei += len(annotated_nuclei(tile))
+    if not tile.instance_map.any():
+        audit.empty += 1
+        line = f"{record.label_path}: no nuclei in tile {record.id}"
+        if record.allow_empty:
+            audit.notes.append(line)
+        else:
+            audit.problems.append(f"{line}; if that is right, read it with allow_empty=true")
+    if tile.overlaps:
+        audit.overlapping_tiles += 1
+        total = audit.overlaps
+        audit.overlaps = Overlaps(
+            *(getattr(total, name) + getattr(tile.overlaps, name) for name in Overlaps.__dataclass_fields__)
+        )
+        audit.notes.append(f"{record.label_path}: tile {record.id}: {_overlap_text(record, tile)}")
+    if (digest := image_digest(tile.image)) is not None:
+        audit.digests.setdefault(digest, []).append(record)
+
+
+def _overlap_text(record: TileRecord, tile: Tile) -> str:
+    overlaps, parts = tile.overlaps, []
+    if overlaps.pixels:
+        rule = RULES.get(str(record.options.get("overlap")), RULES["later"])
+        parts.append(f"{overlaps.nuclei} nuclei overlap on {overlaps.pixels} pixels ({rule})")
+    if overlaps.hidden:
+        parts.append(f"{overlaps.hidden} of them wholly hidden")
+    if overlaps.undrawn:
+        parts.append(f"{overlaps.undrawn} outlines that hold no pixel")
+    return ", ".join(parts)
+
+
+def _files(records: Sequence[TileRecord]) -> str:
+    names = (
+        f"{record.image_path}" if record.index is None else f"{record.image_path} (tile {record.id})"
+        for record in records
+    )
+    return " and ".join(names)

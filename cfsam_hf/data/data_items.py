@@ -1,0 +1,146 @@
+"""Folders of tiles as they are written on a command line, and the tiles that they stand for."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from .records import TileRecord
+from .registry import check_options, list_tiles
+from .splits import read_split, select_tiles
+from .vocabulary import NO_TYPES, read_type_map, rename_types
+
+PARTS = ("train", "validation", "test", "all")
+
+
+@dataclass(frozen=True)
+class DataItem:
+    """One folder of tiles.
+
+    Args:
+        reader: name of the reader (`cfsam_hf.data.READERS`).
+        path: the folder.
+        split: split file; only the tiles that it names are used. Without one all tiles are for training.
+        weight: share of the training crops, relative to the other folders.
+        name: name of the data set where it is not the split file's or the reader's.
+        types: file that brings the types to the joint vocabulary (see `vocabulary`); `none` leaves them out.
+        train, validation, test: in place of a split file, folds of the data set (`TileRecord.fold`), joined by `+`.
+        options: settings of the reader, such as `mpp`.
+    """
+
+    reader: str
+    path: str
+    split: str | None = None
+    weight: float = 1.0
+    name: str | None = None
+    types: str | None = None
+    train: str | None = None
+    validation: str | None = None
+    test: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, text: str) -> "DataItem":
+        """From `reader=NAME,path=FOLDER`, and as far as wanted the other fields, as `,name=value`.
+
+        Any other name is a setting of the reader, its value JSON where it is JSON and text where not.
+
+        >>> item = DataItem.parse("reader=pannuke,path=PanNuke,train=1+2,validation=3,weight=0.5")
+        >>> item.path, item.train, item.validation, item.weight
+        ('PanNuke', '1+2', '3', 0.5)
+        >>> DataItem.parse("reader=instance_pairs,path=mine,mpp=0.5").options
+        {'mpp': 0.5}
+
+        Raises:
+            ValueError: it is not of that form, or the reader has no such setting.
+        """
+        # A comma within braces belongs to a setting such as type_names={"1": "round", "2": "long"}.
+        pairs = dict(part.partition("=")[::2] for part in re.split(r",(?![^{]*\})", text))
+        options = {key: _value(pairs.pop(key)) for key in sorted(set(pairs) - {one.name for one in fields(cls)})}
+        try:
+            weight = float(pairs.get("weight", 1))
+        except ValueError:
+            weight = 0.0
+        if "options" in pairs or not pairs.get("reader") or not pairs.get("path") or not weight > 0:
+            raise ValueError(
+                f"cannot read the data item {text!r}: write reader=NAME,path=FOLDER[,split=FILE][,weight=NUMBER]"
+                "[,name=NAME][,types=FILE or none][,train=FOLDS][,validation=FOLDS][,test=FOLDS]"
+                "[,SETTING OF THE READER=VALUE], the weight a positive number"
+            )
+        if options:
+            try:
+                check_options(pairs["reader"], options)
+            except ValueError as error:
+                raise ValueError(f"cannot read the data item {text!r}: {error}") from error
+        item = cls(**{**pairs, "weight": weight, "options": options})
+        if item.split is not None and item._folds():
+            raise ValueError(f"the data item {text!r} names folds and a split file; leave one of the two out")
+        return item
+
+    def _folds(self) -> dict[str, list[str]]:
+        """The folds of each part, of the parts that have any."""
+        named = {part: getattr(self, part) for part in PARTS[:3]}
+        return {part: folds.split("+") for part, folds in named.items() if folds}
+
+    def records(self, part: str) -> list[TileRecord]:
+        """The tiles of a part.
+
+        Args:
+            part: `"train"` or `"validation"`, as the split file or the folds name them (with neither all tiles are for
+                training); `"test"`, the folds named so, or the data set's own official split of that name; or `"all"`.
+
+        Raises:
+            ValueError: an unknown part or fold, or `"test"` of a data set that has no such split.
+        """
+        if part not in PARTS:
+            raise ValueError(f"part must be one of {', '.join(PARTS)}, got {part!r}")
+        folds = self._folds()
+        official = "test" if part == "test" and not folds else None
+        records = list_tiles(self.reader, self.path, split=official, **self.options)
+        if self.types is not None:
+            type_map = None if self.types == NO_TYPES else read_type_map(self.types)
+            records = [rename_types(record, type_map) for record in records]
+        if folds and part != "all":
+            there = {str(record.fold) for record in records}
+            if missing := sorted(set(folds.get(part, ())) - there):
+                raise ValueError(f"{self.path} has the folds {', '.join(sorted(there))}, not {', '.join(missing)}")
+            return [record for record in records if str(record.fold) in folds.get(part, ())]
+        if part in ("test", "all"):
+            return records
+        if self.split is None:
+            return records if part == "train" else []
+        ids = set(getattr(read_split(self.split), part))
+        return [record for record in records if record.id in ids]
+
+    @property
+    def dataset(self) -> str:
+        """Name of the data set: the given one, the split file's (it may lie in several folders), or the reader's."""
+        return self.name or (self.reader if self.split is None else read_split(self.split).dataset)
+
+
+def records_by_dataset(items: Sequence[DataItem], part: str) -> dict[str, list[TileRecord]]:
+    """The tiles of a part of all folders by data set; data sets that have none are left out.
+
+    Raises:
+        ValueError: only some of the tiles that a split file names are there, so that scores would be of other tiles.
+    """
+    found: dict[str, list[TileRecord]] = {}
+    named: dict[str, set[str]] = {}
+    for item in items:
+        if records := item.records(part):
+            found.setdefault(item.dataset, []).extend(records)
+            if item.split is not None and part in ("train", "validation"):
+                named.setdefault(item.dataset, set()).update(getattr(read_split(item.split), part))
+    for dataset, ids in named.items():
+        select_tiles(found[dataset], sorted(ids))
+    return found
+
+
+def _value(text: str) -> Any:
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError:
+        return text
+    # The only mappings that readers take are names by type id, and JSON has no numbers as keys.
+    return {int(k) if k.isdecimal() else k: v for k, v in value.items()} if isinstance(value, dict) else value
