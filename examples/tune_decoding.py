@@ -16,10 +16,10 @@ from transformers import HfArgumentParser, pipeline
 
 from cfsam_hf import CfSamProcessor, DecodingParameters, decode_nuclei
 from cfsam_hf.data import Tile
+from cfsam_hf.data.data_items import DataItem, records_by_dataset
 from cfsam_hf.maps_cfsam import NucleiMaps
 from cfsam_hf.metrics import panoptic_quality
 from cfsam_hf.pipeline_cfsam import NucleiSegmentationPipeline
-from cfsam_hf.training.data_items import DataItem, records_by_dataset
 
 # The candidates of each parameter, in the order in which they are searched.
 GRID = {
@@ -44,8 +44,7 @@ class TuningOptions:
 
 def tile_maps(pipe: NucleiSegmentationPipeline, tile: Tile) -> NucleiMaps:
     """The blended maps of a tile, as `pipe` decodes them."""
-    [run] = pipe._predict(iter([pipe.preprocess(tile.image, mpp=tile.mpp)]))
-    return run.layout.split(run.blender.result())
+    return pipe.blended_maps(tile.image, mpp=tile.mpp)
 
 
 def quality(cases: dict[str, list[tuple[NucleiMaps, np.ndarray]]], parameters: DecodingParameters) -> float:

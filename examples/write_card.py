@@ -2,16 +2,17 @@
 
     python examples/write_card.py
 
-In `model_cards/cfsam-tiny/` it reads `results.json` (the stored file) and the results of the stages, all written by
-`examples/evaluate.py`; the text is `card.md.jinja`.
+In `model_cards/cfsam-tiny/` it reads `results.json` (of the stored file) and the results of the stages, all written by
+`cfsam evaluate`; the text is `card.md.jinja`.
 """
 
 import json
 from pathlib import Path
 
-from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from huggingface_hub import EvalResult, ModelCard
 
 from cfsam_hf import CfSamConfig, bundled_checkpoint
+from cfsam_hf.publish.card import card_metadata
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "model_cards" / "cfsam-tiny"
@@ -23,6 +24,9 @@ STAGES = {
     "stage 2, encoder trained on": "results_stage2_full.json",
 }
 NAMES = {"consep": "CoNSeP", "monuseg": "MoNuSeg"}
+DATASETS = ("consep", "monuseg", "bbbc038")
+# Tissue whose licence allows to show it: scikit-image's `immunohistochemistry`, as in the demo.
+EXAMPLE_IMAGE = "https://gitlab.com/scikit-image/data/-/raw/5c090b56df3988d988ff97928e2ef2d2cbe38e1b/ihc.png"
 COLUMNS = {
     "Dice": "dice_mean_over_images",
     "AJI": "aji_mean_over_images",
@@ -70,7 +74,8 @@ def eval_results(results: dict) -> list[EvalResult]:
     ]
 
 
-def main() -> None:
+def make_card() -> tuple[ModelCard, str]:
+    """The card, and the tables of figures for the README."""
     config = CfSamConfig.from_pretrained(bundled_checkpoint())
     info = config.checkpoint_info
     results = read_results("results.json")
@@ -85,15 +90,15 @@ def main() -> None:
         for title, file in STAGES.items()
         for dataset, scores in read_results(file).items()
     }
-    card_data = ModelCardData(
-        model_name="cfsam-tiny",
+    # No base_model: it was trained from nothing.
+    card_data = card_metadata(
+        config,
+        eval_results(results),
         license="other",
         license_name="cc-by-nc-sa-4.0-and-research-only",
         license_link="https://creativecommons.org/licenses/by-nc-sa/4.0/",
-        library_name="transformers",
-        pipeline_tag="image-segmentation",
-        tags=["pathology", "histology", "nuclei", "cfsam"],
-        eval_results=eval_results(results),
+        datasets=list(DATASETS),
+        widget=[{"src": EXAMPLE_IMAGE, "example_title": "Colon, haematoxylin and DAB (not H&E)"}],
     )
     card = ModelCard.from_template(
         card_data,
@@ -108,10 +113,15 @@ def main() -> None:
         training="\n".join(f"- {key}: {value}" for key, value in info["training"].items()),
         tuning_tiles=info["decoding_chosen_on"],
         decoding=", ".join(
-            f"{k} {v}" for k, v in json.loads((FOLDER / "results.json").read_text())["decoding"].items()
+            f"{k} {v}" for k, v in json.loads((FOLDER / "results.json").read_text())["system"]["decoding"].items()
         ),
         limits="\n".join(f"- {line}" for line in info["limits"]),
     )
+    return card, figures
+
+
+def main() -> None:
+    card, figures = make_card()
     (FOLDER / "README.md").write_text(card.content)
     readme = ROOT / "README.md"
     before, _, rest = readme.read_text().partition(BEGIN)

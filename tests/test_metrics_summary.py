@@ -60,9 +60,52 @@ def test_table_of_a_data_set():
     assert all(isinstance(value, int | float) for value in table.values())
 
 
+def typed_metrics(true, pred, true_types, pred_types, scores):
+    return image_metrics(true, pred, true_types=true_types, pred_types=pred_types, num_types=2, pred_scores=scores)
+
+
+def test_a_perfect_prediction_scores_one_everywhere():
+    rng = np.random.default_rng(1)
+    images = []
+    for _ in range(20):
+        true = literal.random_label_map(rng)
+        names = {int(n): 1 + int(n) % 2 for n in np.unique(true) if n}
+        pred, renamed = literal.renamed(rng, true)
+        pred_types = {new: names[old] for old, new in renamed.items()}
+        images.append(typed_metrics(true, pred, names, pred_types, dict.fromkeys(pred_types, 1.0)))
+    table = summarize(images, tissues=["Breast", "Colon"] * 10, type_names=["round", "long"])
+    assert table.pop("images") == 20
+    assert table.pop("true_nuclei") == table.pop("pred_nuclei") > 50
+    assert table.pop("score_ece_pooled") == 0
+    # Dice2 counts a nucleus as often as it overlaps one, here once.
+    assert {name: value for name, value in table.items() if value != pytest.approx(1, abs=1e-12)} == {}
+
+
+def test_permuting_ids_changes_no_score_at_all():
+    rng = np.random.default_rng(2)
+    for _ in range(60):
+        true, pred = literal.random_pair(rng, size=10)
+        sides = [{int(n): 1 + int(n) % 2 for n in np.unique(side) if n} for side in (true, pred)]
+        scores = {n: 1 / (1 + n % 5) for n in sides[1]}
+        (new_true, of_true), (new_pred, of_pred) = literal.renamed(rng, true), literal.renamed(rng, pred)
+        renamed = typed_metrics(
+            new_true,
+            new_pred,
+            {of_true[n]: kind for n, kind in sides[0].items()},
+            {of_pred[n]: kind for n, kind in sides[1].items()},
+            {of_pred[n]: score for n, score in scores.items()},
+        )
+        found, expected = summarize([renamed]), summarize([typed_metrics(true, pred, *sides, scores)])
+        assert found == pytest.approx(expected, rel=1e-12, abs=1e-12, nan_ok=True)
+
+
 def test_untyped_images_have_no_typed_scores():
     true = np.eye(5, dtype=int)
-    table = summarize([image_metrics(true, true), image_metrics(true, true, pred_scores=[0.5])])
+    images = [image_metrics(true, true), image_metrics(true, true, pred_scores=[0.5])]
+    table = summarize(images)
+    # bPQ needs no types.
+    assert table["bpq_mean_over_images"] == 1
+    assert summarize(images, tissues=["Skin", "Lung"])["bpq_mean_over_tissues"] == 1
     assert not [name for name in table if "type" in name or "mpq" in name or "ece" in name]
     assert table["dice_mean_over_images"] == 1
 

@@ -76,6 +76,8 @@ class UNetForNucleiSegmentation(PreTrainedModel):
     base_model_prefix = "unet"
     main_input_name = "pixel_values"
     input_modalities = ("image",)
+    # `forward` takes any keyword; transformers' Trainer would conclude that it averages over gradient accumulation.
+    accepts_loss_kwargs = False
 
     def __init__(self, config: UNetConfig):
         super().__init__(config)

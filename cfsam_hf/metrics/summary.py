@@ -129,8 +129,8 @@ def summarize(
         type_names: names of types 1..T; by default the numbers.
 
     Returns:
-        Name to value; NaN where a score is undefined. PanNuke's and CoNIC's scores appear only where every image has
-        types, calibration only where every image has scores.
+        Name to value; NaN where a score is undefined. mPQ and CoNIC's scores appear only where every image has types,
+        calibration only where every image has scores. Without types bPQ counts all nuclei.
 
     Raises:
         ValueError: no images, or a wrong number of tissues or type names.
@@ -168,6 +168,8 @@ def summarize(
     table |= _detection(sum(image.detection for image in images), type_names)
     if all(image.typed is not None for image in images):
         table |= _typed([image.typed for image in images], tissues, type_names)
+    else:
+        table |= _bpq([image.panoptic for image in images], tissues)
     if all(image.calibration is not None for image in images):
         table["score_ece_pooled"] = sum(image.calibration for image in images).ece
     return table
@@ -189,6 +191,15 @@ def _detection(counts: DetectionCounts, type_names: Sequence[str] | None) -> dic
             ("recall", counts.type_recall),
         ):
             table |= {f"type_{what}_pooled/{name}": float(v) for name, v in zip(names, values, strict=True)}
+    return table
+
+
+def _bpq(images: list[PanopticQuality], tissues: Sequence[str] | None) -> dict[str, float]:
+    pannuke = pannuke_quality([TypedPanopticQuality(counts, ()) for counts in images], tissues)
+    table = {"bpq_mean_over_images": pannuke.bpq_over_images}
+    if tissues is not None:
+        table["bpq_mean_over_tissues"] = pannuke.bpq_over_tissues
+        table |= {f"bpq_mean_over_images/{tissue}": value for tissue, value in pannuke.tissue_bpq.items()}
     return table
 
 

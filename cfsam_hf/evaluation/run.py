@@ -1,0 +1,50 @@
+"""A system run over tiles and scored, by one process or by several."""
+
+import time
+from collections.abc import Callable, Sequence
+
+from ..data import TileRecord
+from .processes import Processes
+from .scoring import TileScore, compare_types_of_all_or_none, score_tile
+from .systems import System
+
+
+def evaluate_records(
+    records: Sequence[TileRecord],
+    system: System,
+    processes: Processes | None = None,
+    *,
+    progress: Callable[[TileScore], None] | None = None,
+) -> list[TileScore]:
+    """Scores a system on tiles.
+
+    Every process does its share, tile by tile, and gets the scores of all: on a CPU with the same number of threads a
+    process they are, to the last bit, those of a single process, since no tile knows of another.
+
+    Args:
+        records: the tiles.
+        system: what to evaluate.
+        processes: default: this process alone.
+        progress: called with each score of this process's share.
+
+    Returns:
+        Scores in the order of the records.
+
+    Raises:
+        ValueError: no tiles, or a prediction that does not fit its tile.
+        OSError: a tile or prediction cannot be read.
+    """
+    if not records:
+        raise ValueError("no tiles to evaluate")
+    processes = processes or Processes()
+    found = []
+    for place, record in processes.share(records):
+        tile = record.load()
+        began = time.perf_counter()
+        prediction = system.predict(tile)
+        seconds = time.perf_counter() - began if system.computes else float("nan")
+        score = score_tile(tile, prediction, seconds=seconds)
+        found.append((place, score))
+        if progress is not None:
+            progress(score)
+    return compare_types_of_all_or_none(processes.gather(found))

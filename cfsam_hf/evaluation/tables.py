@@ -1,0 +1,168 @@
+"""Results as Markdown, in the columns that papers print, with a caption that says how each was averaged."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+SEGMENTATION = {
+    "Dice": "dice_mean_over_images",
+    "AJI": "aji_mean_over_images",
+    "AJI+": "aji_plus_mean_over_images",
+    "DQ": "dq_mean_over_images",
+    "SQ": "sq_mean_over_images",
+    "PQ": "pq_mean_over_images",
+    "mPQ": "mpq_mean_over_images",
+    "mPQ+": "mpq_plus_pooled",
+    "R2": "r2_mean_over_types",
+}
+DETECTION = {
+    "precision": "detection_precision_pooled",
+    "recall": "detection_recall_pooled",
+    "Fd": "detection_f1_pooled",
+}
+COMPARISON = ("Dice", "AJI", "DQ", "SQ", "PQ", "mPQ")
+TYPE_F1 = "type_f1_pooled/"
+MISSING = "–"
+
+SEGMENTATION_CAPTION = (
+    "Dice, AJI, AJI+, DQ, SQ, PQ and mPQ: means over images; mPQ over the types that an image's truth holds "
+    "(PanNuke). mPQ+: counts pooled over images, then the mean over types (CoNIC). R2: of the nuclei counted per "
+    "image, mean over types."
+)
+DETECTION_CAPTION = (
+    "Detection (pairs of centroids within 3 um: 12 px at 40x) and F1 of each type: HoVer-Net's protocol, counts "
+    "pooled over images."
+)
+INTERVAL_CAPTION = "In brackets: 95 % bootstrap intervals over images; of a handful of images they are too narrow."
+DEVIATION_CAPTION = "Means over the folds' results; after ±: standard deviation over the folds (n - 1)."
+TISSUE_CAPTION = "Per tissue: means over its images. Last two rows: mean over images, mean over tissues."
+COMPARISON_CAPTION = (
+    "Dice, AJI, DQ, SQ, PQ and mPQ: means over images. Fd (pairs of centroids within 3 um) and F1 of types: counts "
+    "pooled over images. Bold: the best of a data set's column."
+)
+
+
+def report(record: Mapping[str, Any]) -> str:
+    """The tables of one results file, as Markdown.
+
+    Args:
+        record: what [`cfsam_hf.evaluation.results_record`] made, or the file read back.
+    """
+    results = record["results"]
+    folds = any("deviations" in result for result in results.values())
+    spread = DEVIATION_CAPTION if folds else INTERVAL_CAPTION
+    lines = [f"# {record['system']['name']}: {', '.join(results)} ({record['part']} tiles)", ""]
+    columns = {
+        label: key
+        for label, key in SEGMENTATION.items()
+        if any(key in result["scores"] for result in results.values())
+    }
+    lines += _score_table("segmentation", results, columns)
+    lines += ["", f"{SEGMENTATION_CAPTION} {spread}", ""]
+    types = {f"F1 {name}": TYPE_F1 + name for result in results.values() for name in result["types"]}
+    lines += _score_table("detection", results, DETECTION | types)
+    lines += ["", f"{DETECTION_CAPTION} {spread}", ""]
+    for name, result in results.items():
+        if len(result.get("tissues", {})) > 1:
+            lines += [*_tissue_table(name, result), "", TISSUE_CAPTION, ""]
+    return "\n".join(lines)
+
+
+def comparison(records: Sequence[Mapping[str, Any]]) -> str:
+    """One Markdown table of several results files: a row per data set and system.
+
+    Raises:
+        ValueError: a data set's scores are of other tiles in one file than in another; they cannot be compared.
+    """
+    datasets = list(dict.fromkeys(name for record in records for name in record["results"]))
+    types = list(
+        dict.fromkeys(t for record in records for result in record["results"].values() for t in result["types"])
+    )
+    columns = {label: SEGMENTATION[label] for label in COMPARISON}
+    columns |= {"Fd": DETECTION["Fd"]} | {f"F1 {name}": TYPE_F1 + name for name in types}
+    present = {key for record in records for result in record["results"].values() for key in result["scores"]}
+    columns = {label: key for label, key in columns.items() if key in present}
+    rows = []
+    for dataset in datasets:
+        group = [(r["system"]["name"], r["results"][dataset]) for r in records if dataset in r["results"]]
+        _check_same_tiles(dataset, group)
+        cells = [[_number(result["scores"].get(key)) for key in columns.values()] for _, result in group]
+        for column in range(len(columns)):
+            values = [row[column] for row in cells if row[column] != MISSING]
+            for row in cells:
+                if len(values) > 1 and row[column] == max(values):
+                    row[column] = f"**{row[column]}**"
+        rows += [[dataset, name, _images(result), *row] for (name, result), row in zip(group, cells, strict=True)]
+    table = markdown_table(["data set", "system", "images", *columns], rows)
+    return "\n".join([*table, "", COMPARISON_CAPTION, ""])
+
+
+def _score_table(title: str, results: Mapping[str, Mapping], columns: Mapping[str, str]) -> list[str]:
+    """A row of scores and a row of intervals per data set."""
+    rows = []
+    for name, result in results.items():
+        scores, intervals = result["scores"], result.get("intervals", {})
+        counts = [_images(result), f"{scores['true_nuclei']:,}"]
+        rows.append([name, *counts, *(_number(scores.get(key)) for key in columns.values())])
+        rows.append(["", "", "", *(_spread(result, intervals.get(key), key) for key in columns.values())])
+    return markdown_table([title, "images", "nuclei", *columns], rows)
+
+
+def _tissue_table(name: str, result: Mapping[str, Any]) -> list[str]:
+    columns = {"Dice": "dice", "AJI": "aji", "PQ": "pq", "bPQ": "bpq", "mPQ": "mpq"}
+    columns = {label: key for label, key in columns.items() if f"{key}_mean_over_images" in result["scores"]}
+
+    def row(title: str, part: Mapping[str, Any], ending: str = "_mean_over_images") -> list[str]:
+        deviations = part.get("deviations", {})
+        values = [
+            with_deviation(part["scores"].get(key + ending), deviations.get(key + ending)) for key in columns.values()
+        ]
+        return [title, _images(part), *values]
+
+    rows = [row(tissue, part) for tissue, part in result["tissues"].items()]
+    rows += [row("mean over images", result), row("mean over tissues", result, "_mean_over_tissues")]
+    return markdown_table([f"{name}, by tissue", "images", *columns], rows)
+
+
+def _check_same_tiles(dataset: str, group: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
+    (first, reference), *others = group
+    for name, result in others:
+        different = sorted(set(reference["tiles"]) ^ set(result["tiles"]))
+        if different:
+            raise ValueError(
+                f"{first} and {name} were scored on different tiles of {dataset} (such as {different[0]}); evaluate "
+                "both on the same ones to compare them"
+            )
+
+
+def _images(result: Mapping[str, Any]) -> str:
+    return f"{result['scores']['images']:,}"
+
+
+def _number(value: float | None) -> str:
+    return MISSING if value is None or math.isnan(value) else f"{value:.3f}"
+
+
+def _spread(result: Mapping[str, Any], interval: Sequence[float | None] | None, key: str) -> str:
+    """The interval, or the deviation over folds where there is one."""
+    if key in result.get("deviations", {}):
+        return f"± {_number(result['deviations'][key])}"
+    if interval is None or None in interval or math.isnan(interval[0]):
+        return ""
+    return f"[{interval[0]:.3f}, {interval[1]:.3f}]"
+
+
+def with_deviation(value: float | None, deviation: float | None) -> str:
+    """A score as tables print it, with its deviation where there is one."""
+    text = _number(value)
+    return text if deviation is None or text == MISSING else f"{text} ± {_number(deviation)}"
+
+
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a Markdown table."""
+
+    def line(cells: Sequence[str]) -> str:
+        # A bar in a name would end its cell.
+        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+    return [line(head), "|" + "---|" * len(head), *map(line, rows)]

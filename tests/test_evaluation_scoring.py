@@ -1,0 +1,144 @@
+"""A tile's score must compare what can be compared, name what does not fit, and not depend on who computed it."""
+
+import math
+
+import numpy as np
+import pytest
+
+from cfsam_hf.data import UNKNOWN_TYPE, Tile, TileRecord
+from cfsam_hf.evaluation import Prediction, Processes, System, evaluate_records, score_tile, summarize_tiles
+from cfsam_hf.evaluation.per_image import per_image_table
+from cfsam_hf.evaluation.results import dataset_record
+
+from .data_cases import nuclei, painted
+
+NAMES = {1: "round", 2: "long"}
+TRUTH = nuclei(ids=(1, 2, 3, 4))
+TYPES = np.array([0, 1, 2, 1, 2], np.int16)
+COUNTS = {"images", "true_nuclei", "pred_nuclei"}
+
+
+def tile(name="a", *, typed=True, tissue=None, **fields):
+    fields = {"mpp": 0.25, "type_names": NAMES if typed else {}} | fields
+    return Tile(painted(TRUTH), TRUTH, TYPES[TRUTH] if typed else None, name, tissue=tissue, **fields)
+
+
+def perfect(**fields):
+    return Prediction(TRUTH, TYPES[1:].astype(int), NAMES, **fields)
+
+
+def test_types_are_compared_by_name():
+    swapped = Prediction(TRUTH, 3 - TYPES[1:].astype(int), {1: "long", 2: "round"})
+    for prediction in (perfect(), swapped):
+        scores = summarize_tiles([score_tile(tile(), prediction)])
+        assert scores["type_f1_pooled/round"] == scores["type_f1_pooled/long"] == scores["pq_mean_over_images"] == 1
+    assert score_tile(tile(), swapped).type_names == ("long", "round")
+
+
+@pytest.mark.parametrize(
+    ("of_tile", "prediction"),
+    [
+        (tile(typed=False), perfect()),
+        (tile(), Prediction(TRUTH)),
+        (tile(type_names={1: "round", 2: "oval"}), perfect()),
+        (Tile(painted(TRUTH), TRUTH, np.where(TRUTH == 1, UNKNOWN_TYPE, 1), "a", type_names=NAMES), perfect()),
+    ],
+)
+def test_without_types_on_both_sides_none_are_scored(of_tile, prediction):
+    score = score_tile(of_tile, prediction)
+    assert score.type_names is None
+    assert not any(name.startswith(("type_", "mpq")) for name in summarize_tiles([score]))
+
+
+def test_a_mixture_of_typed_and_untyped_tiles_is_scored_without_types():
+    tiles = [score_tile(tile(), perfect()), score_tile(tile(typed=False), perfect())]
+    scores = summarize_tiles(tiles)
+    assert (scores["true_nuclei"], scores["detection_f1_pooled"]) == (8, 1)
+    assert not any(name.startswith(("type_", "mpq")) for name in scores)
+    assert set(dataset_record(tiles, resamples=10)["intervals"]) == set(scores) - COUNTS
+
+
+def test_what_is_not_annotated_does_not_count():
+    annotated = np.ones(TRUTH.shape, bool)
+    annotated[TRUTH == 2] = False
+    found = np.where(TRUTH == 2, 0, TRUTH)
+    metrics = score_tile(tile(annotated=annotated), Prediction(found)).metrics
+    assert (metrics.panoptic.num_true, metrics.panoptic.pq) == (3, 1)
+
+
+def test_predictions_that_do_not_fit_name_the_tile():
+    with pytest.raises(ValueError, match=r"tile a: the prediction is \(5, 5\)"):
+        score_tile(tile(), Prediction(np.zeros((5, 5), int)))
+    with pytest.raises(ValueError, match="tile a: pred_types has no type for id 2"):
+        score_tile(tile(), Prediction(TRUTH, {1: 1}, NAMES))
+    with pytest.raises(TypeError, match="tile a: pred must be an integer label map"):
+        score_tile(tile(), Prediction(TRUTH.astype(float)))
+
+
+def test_both_averages_and_the_scores_of_each_tissue():
+    half = Prediction(np.where(TRUTH > 2, 0, TRUTH))
+    tiles = [score_tile(tile(str(i), tissue="Colon"), Prediction(TRUTH)) for i in range(3)]
+    tiles.append(score_tile(tile("3", tissue="Breast"), half))
+    record = dataset_record(tiles, resamples=50)
+    low = 2 / 3
+    assert record["scores"]["bpq_mean_over_images"] == pytest.approx((3 + low) / 4)
+    assert record["scores"]["bpq_mean_over_tissues"] == pytest.approx((1 + low) / 2)
+    assert list(record["tissues"]) == ["Breast", "Colon"]
+    assert record["tissues"]["Breast"]["scores"]["images"] == 1
+    assert record["tissues"]["Breast"]["scores"]["pq_mean_over_images"] == pytest.approx(low)
+    assert not any("/" in name for name in record["scores"])
+    interval = record["intervals"]["pq_mean_over_images"]
+    assert interval[0] < record["scores"]["pq_mean_over_images"] < interval[1]
+    assert "tissues" not in dataset_record([score_tile(tile(), perfect())], resamples=10)
+
+
+def test_scores_of_single_images():
+    tiles = [score_tile(tile("a"), perfect(scores=np.full(4, 0.5))), score_tile(tile("b"), Prediction(TRUTH * 0))]
+    table = per_image_table({"one": tiles[:1], "two": tiles[1:]})
+    assert table["tile"].tolist() == ["a", "b"]
+    assert table["dataset"].tolist() == ["one", "two"]
+    assert table["pq"].tolist() == [1, 0]
+    assert table["detection_f1"].tolist() == [1, 0]
+    assert table["type_f1/long"][0] == 1
+    assert math.isnan(table["type_f1/long"][1])
+    assert table["score_ece"][0] == 0.5
+
+
+def records(count):
+    return [
+        TileRecord("painted", str(i), None, None, decode=lambda record: tile(record.id, typed=False))
+        for i in range(count)
+    ]
+
+
+def painted_system(seen):
+    """Finds as many nuclei as the tile's name says."""
+
+    def predict(of_tile):
+        seen.append(of_tile.id)
+        return Prediction(np.where(int(of_tile.id) % 5 >= TRUTH, TRUTH, 0))
+
+    return System("painted", predict)
+
+
+@pytest.mark.parametrize(("count", "tiles"), [(2, 5), (3, 2), (4, 4)])
+def test_every_tile_is_done_once_and_the_order_is_kept(count, tiles, monkeypatch):
+    seen, gathered = [], []
+    shares = [Processes() for _ in range(count)]
+    monkeypatch.setattr(
+        Processes, "gather", lambda self, found: gathered.extend(found) or [score for _, score in found]
+    )
+    for rank, processes in enumerate(shares):
+        processes.rank, processes.count = rank, count
+        if processes.share(range(tiles)):
+            evaluate_records(records(tiles), painted_system(seen), processes)
+    monkeypatch.undo()
+    assert sorted(seen) == [str(i) for i in range(tiles)]
+    assert [score.id for score in Processes().gather(gathered)] == [str(i) for i in range(tiles)]
+    alone = evaluate_records(records(tiles), painted_system([]))
+    assert summarize_tiles(Processes().gather(gathered)) == summarize_tiles(alone)
+
+
+def test_no_tiles():
+    with pytest.raises(ValueError, match="no tiles to evaluate"):
+        evaluate_records([], painted_system([]))
