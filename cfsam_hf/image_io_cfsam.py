@@ -11,22 +11,36 @@
 | RGBA, grey with alpha, transparent palette | composited on white, the glass of a slide |
 | palette, CMYK, YCbCr, Lab, HSV | converted by Pillow |
 
-Files are turned upright by their EXIF orientation. Colour profiles and resolution tags are not used.
+Files are turned upright by their EXIF orientation. Colour profiles and resolution tags are not used. Of a file with
+several pictures (TIFF pages, animations) one must be chosen; smaller copies in a pyramid do not count (`tiff_cfsam`).
 """
 
+import contextlib
 import os
 import stat
 import threading
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import PIL.Image
 import PIL.ImageOps
-import tifffile
 import torch
 from transformers.image_utils import load_image
+
+from .tiff_cfsam import (
+    check_page,
+    check_page_data,
+    choose_page,
+    decode_page,
+    is_for_pillow,
+    is_tiff,
+    largest_part,
+    open_tiff,
+    several_pictures,
+)
 
 # 16,384 x 16,384: a file that would decode to more is refused before it is decoded.
 DEFAULT_MAX_PIXELS = 2**28
@@ -34,11 +48,24 @@ DEFAULT_MAX_PIXELS = 2**28
 # How far a float image may leave [0, 1] or [0, 255] (resampling overshoots a little).
 _FLOAT_TOLERANCE = 1e-3
 
+# Formats whose frames are pictures of their own. (Those of an MPO photograph are views of the first one.)
+_ANIMATED = ("GIF", "PNG", "WEBP", "AVIF")
+
+# In what Pillow's and tifffile's decoders say of data that ends early or makes no sense.
+_WORDS_OF_DAMAGE = ("truncated", "broken", "decod", "decompress", "corrupt", "unrecognized", "failed to read")
+
 _PIL_LIMIT_LOCK = threading.Lock()
 
 
+class TooManyPixelsError(ValueError):
+    """An image larger than `max_pixels`."""
+
+
 def read_rgb(
-    image: Any, max_pixels: int | None = DEFAULT_MAX_PIXELS, input_data_format: str | None = None
+    image: Any,
+    max_pixels: int | None = DEFAULT_MAX_PIXELS,
+    input_data_format: str | None = None,
+    page: int | None = None,
 ) -> np.ndarray:
     """
     Turn any picture into an RGB array.
@@ -49,19 +76,26 @@ def read_rgb(
             channel last and a tensor channel first.
         max_pixels (`int`, *optional*): larger pictures are refused, files before they are decoded. None: no limit.
         input_data_format (`str`, *optional*): `"channels_first"` or `"channels_last"`, where the guess would be wrong.
+        page (`int`, *optional*): which picture of a file that holds several, counted from 1; needed for those.
 
     Returns:
         `np.ndarray` of shape (H, W, 3), uint8, C-contiguous. Scaled as the table at the top of this module says.
 
     Raises:
-        OSError: the file is missing, no regular file, or no readable image; its name is in the message.
+        OSError: the file is missing, no regular file, no readable image, or holds several pictures and `page` is not
+            given; its name is in the message.
         TypeError: not a picture.
-        ValueError: too many pixels, an impossible shape, NaN or values outside the range of the rule.
+        TooManyPixelsError, ValueError: too many pixels, an impossible shape, NaN or values outside the range of the
+            rule.
     """
     if isinstance(image, str) and image.startswith(("http://", "https://")):
         image = load_image(image)
     if isinstance(image, (str, os.PathLike)):
-        return _read_file(Path(image), max_pixels, input_data_format)
+        if not os.fspath(image):
+            raise FileNotFoundError("'' is no file: the path is empty")
+        return _read_file(Path(image), max_pixels, page)
+    if page is not None:
+        raise ValueError(f"page={page} chooses a picture of a file; this is one picture already")
     if isinstance(image, PIL.Image.Image):
         _check_pixels(image.size[0] * image.size[1], max_pixels, f"a {image.size[0]}x{image.size[1]} image")
         return _array_to_rgb(_pil_to_array(image), max_pixels, "channels_last", channel_first_preferred=False)
@@ -89,32 +123,41 @@ def image_name(image: Any) -> str | None:
     return Path(filename).name if isinstance(filename, (str, os.PathLike)) and str(filename) else None
 
 
-def _read_file(path: Path, max_pixels: int | None, input_data_format: str | None) -> np.ndarray:
+def _read_file(path: Path, max_pixels: int | None, page: int | None) -> np.ndarray:
     mode = os.stat(path).st_mode  # FileNotFoundError and PermissionError name the path themselves
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(f"{str(path)!r} is a folder, not an image file")
     if not stat.S_ISREG(mode):
         raise OSError(f"{str(path)!r} is not a regular file")
     if os.path.getsize(path) == 0:
-        raise OSError(f"cannot read {str(path)!r}: the file is empty")
-    try:
-        image = _open_unlimited(path)
-    except PermissionError:
-        raise
-    except Exception as error:
-        if _is_tiff(path):
-            return _read_tiff(path, max_pixels, input_data_format)
-        raise OSError(f"cannot read {str(path)!r} as an image: {_reason(error)}") from error
-    with image:
-        if _is_deep_color_tiff(image):
-            return _read_tiff(path, max_pixels, input_data_format)
+        raise OSError(f"cannot read {str(path)!r}: the file is empty, get it again")
+    if is_tiff(path):
+        return _read_tiff(path, max_pixels, page)
+    with _naming(path), _open_unlimited(path) as image:
+        if image.format == "EPS":
+            # Pillow would start Ghostscript on it.
+            raise ValueError("PostScript is not an image of pixels; save it as PNG")
         width, height = image.size
         _check_pixels(width * height, max_pixels, f"{str(path)!r} ({width}x{height})")
-        try:
-            array = _pil_to_array(image)
-        except Exception as error:  # decoders raise anything from struct.error to OverflowError on broken files
-            raise OSError(f"cannot read {str(path)!r} as an image: {_reason(error)}") from error
-    return _named_array_to_rgb(array, path, None, "channels_last")
+        frames = getattr(image, "n_frames", 1) if image.format in _ANIMATED else 1
+        if page is not None:
+            check_page(page, frames)
+            image.seek(page - 1)
+        elif frames > 1:
+            raise ValueError(several_pictures(frames, width, height, frames))
+        array = _pil_to_array(image)
+    return _named_array_to_rgb(array, path)
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Gives every error of the block the file's name; decoders raise anything from struct.error to OverflowError."""
+    try:
+        yield
+    except (PermissionError, MemoryError, TooManyPixelsError):
+        raise
+    except Exception as error:
+        raise OSError(f"cannot read {str(path)!r} as an image: {_reason(error)}") from error
 
 
 def _open_unlimited(path: Path) -> PIL.Image.Image:
@@ -128,49 +171,46 @@ def _open_unlimited(path: Path) -> PIL.Image.Image:
             PIL.Image.MAX_IMAGE_PIXELS = limit
 
 
-def _is_tiff(path: Path) -> bool:
-    with open(path, "rb") as file:
-        return file.read(4) in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+def _read_tiff(path: Path, max_pixels: int | None, page: int | None) -> np.ndarray:
+    with _naming(path), open_tiff(path) as tiff:
+        chosen = choose_page(tiff, page)
+        size = f"{chosen.imagewidth}x{chosen.imagelength}"
+        _check_pixels(largest_part(chosen), max_pixels, f"{str(path)!r} ({size})")
+        check_page_data(chosen, os.path.getsize(path))
+        array = _tiff_by_pillow(path, chosen.index) if is_for_pillow(chosen) else None
+        if array is None:
+            array = decode_page(chosen, path)
+    return _named_array_to_rgb(array, path)
 
 
-def _is_deep_color_tiff(image: PIL.Image.Image) -> bool:
-    """Colour of more than 8 bits a sample: Pillow opens only some layouts, and reads separate planes wrongly."""
-    tags = getattr(image, "tag_v2", {})
-    return tags.get(277, 1) > 1 and max(tags.get(258, (8,))) > 8  # SamplesPerPixel, BitsPerSample
-
-
-def _read_tiff(path: Path, max_pixels: int | None, input_data_format: str | None) -> np.ndarray:
+def _tiff_by_pillow(path: Path, index: int) -> np.ndarray | None:
+    """A page of a TIFF; None where Pillow does not know its kind."""
     try:
-        with tifffile.TiffFile(path) as tiff:
-            page = tiff.pages[0]
-            shape, pixels = page.shape, page.imagelength * page.imagewidth
-            if pixels == 0:
-                raise ValueError("it holds no image")
-            array = page.asarray() if max_pixels is None or pixels <= max_pixels else None
-    except Exception as error:
-        raise OSError(f"cannot read {str(path)!r} as an image: {_reason(error)}") from error
-    _check_pixels(pixels, max_pixels, f"{str(path)!r} {shape}")
-    return _named_array_to_rgb(array, path, max_pixels, input_data_format)
+        with _open_unlimited(path) as image:
+            image.seek(index)
+            return _pil_to_array(image)
+    except PIL.UnidentifiedImageError:
+        return None
 
 
-def _named_array_to_rgb(
-    array: np.ndarray, path: Path, max_pixels: int | None, input_data_format: str | None
-) -> np.ndarray:
+def _named_array_to_rgb(array: np.ndarray, path: Path) -> np.ndarray:
     try:
-        return _array_to_rgb(array, max_pixels, input_data_format, channel_first_preferred=False)
+        return _array_to_rgb(array, None, "channels_last", channel_first_preferred=False)
     except (TypeError, ValueError) as error:
         raise type(error)(f"{str(path)!r}: {error}") from error
 
 
 def _reason(error: Exception) -> str:
     if isinstance(error, PIL.UnidentifiedImageError):
-        return "not an image, or a format that cannot be read here"
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+        return "not an image, or a format that cannot be read here; save it as PNG, JPEG or TIFF"
+    text = str(error).splitlines()[0] if str(error) else type(error).__name__
+    is_damaged = any(word in text.lower() for word in _WORDS_OF_DAMAGE)
+    return f"{text}; the file is damaged, get it again" if is_damaged else text
 
 
 def _check_pixels(pixels: int, max_pixels: int | None, what: str) -> None:
     if max_pixels is not None and pixels > max_pixels:
-        raise ValueError(
+        raise TooManyPixelsError(
             f"{what} has {pixels} pixels, more than the limit max_pixels={max_pixels}; raise it to read it"
         )
 
@@ -226,6 +266,7 @@ def _channels_last(array: np.ndarray, input_data_format: str | None, channel_fir
 
 def _to_uint8(array: np.ndarray) -> np.ndarray:
     """Scale to 0..255 by the type, as the table of this module says."""
+    array = array.astype(array.dtype.newbyteorder("="), copy=False)
     if array.dtype == np.uint8:
         return array
     if array.dtype == bool:

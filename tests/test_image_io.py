@@ -167,7 +167,6 @@ TIFFS = {
     "deflate": (RGB, {"compression": "zlib"}, RGB),
     "big": (RGB, {"bigtiff": True}, RGB),
     "big endian": (RGB.astype(np.uint16) * 257, {"byteorder": ">"}, RGB),
-    "several pages: the first": (np.stack([RGB, 255 - RGB]), {}, RGB),
 }
 
 

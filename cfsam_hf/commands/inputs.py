@@ -2,6 +2,7 @@
 
 import glob
 import os
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +14,9 @@ IMAGE_SUFFIXES = frozenset(
 # What this command and the public data sets write beside an image X: not images to segment.
 COMPANION_ENDINGS = ("_instances", "_overlay")
 
+# How options are named in the errors of functions.
+OPTION_IN_MESSAGE = re.compile(r"\b(max_pixels|mpp|page)=")
+
 
 @dataclass(frozen=True)
 class ImageJob:
@@ -20,7 +24,7 @@ class ImageJob:
 
     Attributes:
         path: the file.
-        name: its name in the outputs, a relative path with "/" (`tile.png`, `case 7/tile.png`).
+        name: its name in the outputs, a relative path with "/" (`tile.png`, `case 7/tile.png`), always valid text.
         target: the outputs' common beginning, relative to the output folder (`tile`, `case 7/tile`).
     """
 
@@ -61,7 +65,7 @@ def collect_images(inputs: Sequence[str], output: Path) -> tuple[list[ImageJob],
         else:
             first[relative] = path
     targets = output_names(list(first))
-    jobs = [ImageJob(path, relative.as_posix(), targets[relative]) for relative, path in first.items()]
+    jobs = [ImageJob(path, _as_text(relative), targets[relative]) for relative, path in first.items()]
     return jobs, problems
 
 
@@ -86,6 +90,20 @@ def output_names(relatives: Sequence[PurePath]) -> dict[PurePath, PurePath]:
             return names
         for relative in clashing:
             names[relative] = relative
+
+
+def as_options(text: str) -> str:
+    """A message of the package in the words of the command: the options of functions as those of `cfsam segment`.
+
+    >>> as_options("choose one with page=N")
+    'choose one with --page N'
+    """
+    return OPTION_IN_MESSAGE.sub(lambda found: f"--{found[1].replace('_', '-')} ", text)
+
+
+def _as_text(path: PurePath) -> str:
+    """A path for people and files: bytes of a name that are no text (they can be on Linux) are written out."""
+    return os.fsencode(path.as_posix()).decode("utf-8", "backslashreplace")
 
 
 def _expand(text: str, output: Path, problems: list[str]) -> list[tuple[Path, PurePath]]:

@@ -1,0 +1,250 @@
+"""TIFF files: which of their pages is the picture, and how it is decoded by the libraries at hand.
+
+A TIFF may hold one picture, a pyramid of it, or many (z-planes, channels, a series). A picture and its smaller copies
+are told apart from many pictures, of which none is chosen silently. Pillow decodes what has 8 bits a sample or less,
+tifffile the deeper ones, and OpenCV those of them whose compression tifffile leaves to `imagecodecs`.
+"""
+
+import contextlib
+import json
+import logging
+import math
+import re
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import tifffile
+
+MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # classic and BigTIFF, little and big endian
+
+# Values of the tags that are looked at; see the TIFF 6.0 specification.
+MINISWHITE, MINISBLACK, RGB, YCBCR = 0, 1, 2, 6
+ASSOCIATED_ALPHA, UNASSOCIATED_ALPHA = 1, 2
+REDUCED_IMAGE = 1
+ORIENTATION = 274
+# None, fax, LZW, JPEG, Deflate, PackBits, LZMA and Zstandard: what Pillow's packages are built with.
+PILLOW_COMPRESSIONS = (1, 2, 3, 4, 5, 6, 7, 8, 32773, 32946, 34925, 50000)
+
+
+def is_tiff(path: Path) -> bool:
+    """Whether the file begins as a TIFF does."""
+    with open(path, "rb") as file:
+        return file.read(4) in MAGIC
+
+
+@contextlib.contextmanager
+def open_tiff(path: Path) -> Iterator[tifffile.TiffFile]:
+    """Opens a TIFF; what tifffile would log about it meanwhile is dropped, since errors are raised."""
+    thread = threading.get_ident()
+    logger = logging.getLogger("tifffile")
+
+    def of_other_threads(record: logging.LogRecord) -> bool:
+        return record.thread != thread
+
+    logger.addFilter(of_other_threads)
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            if len(tiff.pages) == 0:
+                raise ValueError("it holds no image, or is cut short; get it again")
+            yield tiff
+    finally:
+        logger.removeFilter(of_other_threads)
+
+
+def choose_page(tiff: tifffile.TiffFile, page: int | None = None) -> tifffile.TiffPage:
+    """The page that is the picture.
+
+    Args:
+        tiff: an open file.
+        page: its number from 1; None where there must be only one picture. Smaller copies of the largest page, as
+            pyramids and thumbnails are, do not count.
+
+    Raises:
+        ValueError: there are several pictures and no `page`, or there is no such page.
+    """
+    pages = list(tiff.pages)
+    if page is not None:
+        check_page(page, len(pages))
+        return pages[page - 1]
+    largest = max(pages, key=lambda p: p.imagewidth * p.imagelength)
+    pictures = [p for p in pages if p is largest or not _is_copy(p, largest)]
+    count = max(len(pictures), _hidden_count(pages[0]))
+    if count > 1:
+        note = "" if count <= len(pages) else ", only the first of which has a page of its own; save them apart"
+        raise ValueError(several_pictures(count, largest.imagewidth, largest.imagelength, len(pages), note))
+    return largest
+
+
+def several_pictures(count: int, width: int, height: int, pages: int, note: str = "") -> str:
+    """What is told of a file that holds several pictures."""
+    way_out = note or f"; choose one with page=N, N from 1 to {pages}, or merge channels into one RGB picture"
+    return f"it holds {count} pictures of up to {width}x{height} px (z-planes, channels, a series?){way_out}"
+
+
+def check_page(page: int, count: int) -> None:
+    """Raises ValueError where a file of `count` pages has no such page."""
+    if not 1 <= page <= count:
+        raise ValueError(f"there is no page={page}: it has {count} page{'s' * (count > 1)}, counted from 1")
+
+
+def check_page_data(page: tifffile.TiffPage, file_size: int) -> None:
+    """Looks at the page's tags for what would fail, or come out black, when it is decoded.
+
+    Raises:
+        ValueError: parts of the picture are missing or beyond the end of the file; it is a volume.
+    """
+    if page.imagewidth * page.imagelength == 0:
+        raise ValueError("it holds no image")
+    if page.imagedepth > 1:
+        raise ValueError(f"it holds a volume of {page.imagedepth} planes; save the plane as a picture")
+    parts = list(zip(page.dataoffsets, page.databytecounts, strict=False))
+    missing = sum(length == 0 for _, length in parts)
+    beyond = sum(offset + length > file_size for offset, length in parts)
+    if beyond:
+        raise ValueError(f"the file is cut short, get it again: {beyond} of its {len(parts)} parts are not in it")
+    if missing or not parts:
+        raise ValueError(f"the file is damaged, get it again: {missing} of its {len(parts)} parts are empty")
+
+
+def largest_part(page: tifffile.TiffPage) -> int:
+    """Pixels that decoding needs room for: those of the page, or of one tile where that is larger."""
+    tile = page.tilewidth * page.tilelength if page.is_tiled else 0
+    return max(page.imagewidth * page.imagelength, tile)
+
+
+def is_for_pillow(page: tifffile.TiffPage) -> bool:
+    """Whether Pillow reads such pages rightly.
+
+    It opens only some layouts of colour with more than 8 bits, reads separate planes of them wrongly, and leaves deep
+    grey with white as 0 as it is. Of two channels without a meaning it takes the first, and it knows no big-endian
+    BigTIFF.
+    """
+    if page.parent.is_bigtiff and page.parent.byteorder == ">":
+        return False
+    if page.compression not in PILLOW_COMPRESSIONS:
+        return False
+    if page.samplesperpixel == 1:
+        return page.bitspersample <= 8 or page.photometric == MINISBLACK
+    return page.bitspersample <= 8 and page.photometric != MINISBLACK
+
+
+def decode_page(page: tifffile.TiffPage, path: Path) -> np.ndarray:
+    """Decodes a page without Pillow, upright: (H, W) or (H, W, C), C 3 (RGB) or 4 (RGBA), in the file's own type.
+
+    Raises:
+        ValueError: a colour space, a number of channels or a compression that cannot be read here.
+    """
+    samples = page.samplesperpixel
+    extra = tuple(int(kind) for kind in page.extrasamples)
+    name, bits = getattr(page.photometric, "name", page.photometric), page.bitspersample
+    if page.photometric not in (MINISWHITE, MINISBLACK, RGB, YCBCR):
+        raise ValueError(f"its colour space {name} is not read with {bits} bits a sample; save it as RGB")
+    colors = 1 if page.photometric in (MINISWHITE, MINISBLACK) and samples != 3 else 3
+    has_alpha = len(extra) == samples - colors == 1 and extra[0] in (ASSOCIATED_ALPHA, UNASSOCIATED_ALPHA)
+    if samples != colors and not has_alpha and not (colors == 3 and samples == 4):
+        raise ValueError(f"it has {samples} channels ({name}); save those to be seen as grey or RGB")
+    array = _decode(page, path)
+    if array.ndim == 3 and page.planarconfig == tifffile.PLANARCONFIG.SEPARATE:
+        array = np.moveaxis(array, 0, -1)
+    if page.photometric == MINISWHITE:
+        array = _inverted(array)
+    if samples == 4 and not has_alpha:
+        array = array[:, :, :3]  # a fourth channel of no stated meaning
+    elif has_alpha and extra[0] == ASSOCIATED_ALPHA:
+        array = _undo_premultiplication(array)
+    if array.ndim == 3 and array.shape[2] == 2:
+        array = array[:, :, [0, 0, 0, 1]]
+    return turn_upright(array, int(page.tags.valueof(ORIENTATION, default=1)))
+
+
+def turn_upright(array: np.ndarray, orientation: int) -> np.ndarray:
+    """(H, W, ...) as it is to be seen, from the value 1 to 8 of its orientation tag; other values change nothing."""
+    if 5 <= orientation <= 8:
+        array = array.swapaxes(0, 1)
+    # How rows and columns then run: reversed or not.
+    rows, columns = {2: (1, -1), 3: (-1, -1), 4: (-1, 1), 6: (1, -1), 7: (-1, -1), 8: (-1, 1)}.get(orientation, (1, 1))
+    return array[::rows, ::columns]
+
+
+def _is_copy(page: tifffile.TiffPage, largest: tifffile.TiffPage) -> bool:
+    """Whether a page says of itself to be a reduced copy, or is smaller than the largest and of its proportions."""
+    if int(page.subfiletype) & REDUCED_IMAGE:
+        return True
+    factor = largest.imagewidth / max(page.imagewidth, 1)
+    return factor > 1.05 and abs(largest.imagelength / factor - page.imagelength) < 1
+
+
+def _hidden_count(page: tifffile.TiffPage) -> int:
+    """Pictures of a file in which not each has a page, as ImageJ and tifffile store large stacks; else 1."""
+    text = page.description or ""
+    if text.startswith("ImageJ="):
+        found = re.search(r"^images=(\d+)", text, re.MULTILINE)
+        return int(found[1]) if found else 1
+    if text.startswith("{") and '"truncated"' in text:
+        with contextlib.suppress(ValueError, TypeError, KeyError):
+            record = json.loads(text)
+            return math.prod(record["shape"]) // max(math.prod(page.shape), 1) if record["truncated"] else 1
+    return 1
+
+
+def _decode(page: tifffile.TiffPage, path: Path) -> np.ndarray:
+    needs_codec = None
+    try:
+        return page.asarray()
+    except ValueError as error:
+        if "imagecodecs" not in str(error):
+            raise
+        needs_codec = error
+    array = _decode_with_opencv(page, path)
+    if array is None:
+        how = "its compression " + getattr(page.compression, "name", str(page.compression))
+        if page.bitspersample not in (8, 16, 32, 64):
+            how += f" with {page.bitspersample} bits a sample"
+        raise ValueError(
+            f"{how} is not read here; save it uncompressed or as Deflate, or install the package imagecodecs"
+        ) from needs_codec
+    return array
+
+
+def _decode_with_opencv(page: tifffile.TiffPage, path: Path) -> np.ndarray | None:
+    """The page by OpenCV's TIFF library, channels last; None where it fails or is not known to be right."""
+    samples = page.samplesperpixel
+    contiguous = samples == 1 or page.planarconfig == tifffile.PLANARCONFIG.CONTIG
+    if not contiguous or samples not in (1, 3, 4) or page.bitspersample not in (16, 32, 64):
+        return None  # of 8 bits it would not tell that decoding failed
+    log_level = cv2.utils.logging.getLogLevel()
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    try:
+        # From memory, since OpenCV opens only files whose names are valid text.
+        data = np.fromfile(path, dtype=np.uint8)
+        done, images = cv2.imdecodemulti(data, cv2.IMREAD_UNCHANGED, range=(page.index, page.index + 1))
+    except cv2.error:
+        return None
+    finally:
+        cv2.utils.logging.setLogLevel(log_level)
+    shape = (page.imagelength, page.imagewidth)
+    if not done or len(images) != 1 or images[0].shape != (shape if samples == 1 else (*shape, samples)):
+        return None
+    if images[0].dtype != page.dtype:
+        return None
+    return images[0] if samples == 1 else images[0][:, :, [2, 1, 0, 3][:samples]]
+
+
+def _inverted(array: np.ndarray) -> np.ndarray:
+    """Grey in which 0 was white."""
+    if np.issubdtype(array.dtype, np.unsignedinteger):
+        return np.iinfo(array.dtype).max - array
+    raise ValueError(f"white as 0 with values of type {array.dtype} is not read; save it with black as 0")
+
+
+def _undo_premultiplication(array: np.ndarray) -> np.ndarray:
+    """Colours that were multiplied by the last channel, divided by it again; unsigned integers only."""
+    if not np.issubdtype(array.dtype, np.unsignedinteger):
+        raise ValueError(f"premultiplied alpha with values of type {array.dtype} is not read; save it as RGB")
+    highest = np.iinfo(array.dtype).max
+    alpha = array[..., -1:].astype(np.float64)
+    colors = np.minimum(np.rint(array[..., :-1].astype(np.float64) * highest / np.maximum(alpha, 1)), highest)
+    return np.concatenate([colors, alpha], axis=-1).astype(array.dtype)
