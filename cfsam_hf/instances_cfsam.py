@@ -6,6 +6,8 @@ and nothing reaches farther than a component and `JUMP_REACH` pixels around it. 
 `runs_cfsam.py`); `parameters` are `DecodingParameters`.
 """
 
+from dataclasses import dataclass, replace
+
 import numpy as np
 
 from .runs_cfsam import expand_runs, find_holes, find_runs, label_runs, merge_pixels
@@ -90,25 +92,84 @@ def _falls(hv_maps, rows) -> np.ndarray:
     return falls
 
 
-def instance_runs(energy, evidence, parameters):
-    """Starts, ends and labels of the instances' runs: components, or their parts where they hold several markers."""
+@dataclass(frozen=True)
+class Foreground:
+    """The runs of an evidence map, with all indices flat in its (H + 2, W + 2) pixels.
+
+    Attributes:
+        starts, ends, components: (R,) runs of the foreground and the 4-connected component of each, 0 to `count` - 1.
+        count: number of components.
+        has_holes: whether any component has a hole.
+        markers, cores: starts and ends of the runs of the markers and cores.
+        width: padded width.
+    """
+
+    starts: np.ndarray
+    ends: np.ndarray
+    components: np.ndarray
+    count: int
+    has_holes: bool
+    markers: tuple[np.ndarray, np.ndarray]
+    cores: tuple[np.ndarray, np.ndarray]
+    width: int
+
+    def select(self, chosen: np.ndarray) -> "Foreground":
+        """The same with the components alone for which `chosen` (count,) is true; their numbers stay."""
+
+        def within(runs):
+            starts, ends = runs
+            kept = np.flatnonzero(chosen[self.components[np.searchsorted(self.starts, starts, side="right") - 1]])
+            return starts[kept], ends[kept]
+
+        kept = np.flatnonzero(chosen[self.components])
+        return replace(
+            self,
+            starts=self.starts[kept],
+            ends=self.ends[kept],
+            components=self.components[kept],
+            markers=within(self.markers),
+            cores=within(self.cores),
+        )
+
+
+def find_foreground(evidence) -> Foreground:
+    """The runs and components of an evidence map (H + 2, W + 2)."""
     width = evidence.shape[1]
-    (starts, ends), *marker_runs = find_runs(evidence.reshape(-1), 3)
+    (starts, ends), markers, cores = find_runs(evidence.reshape(-1), 3)
+    if len(starts) == 0:
+        return Foreground(starts, ends, starts, 0, False, markers, cores, width)
+    count, components, touches = label_runs(starts, ends, width)
+    has_holes = bool(touches.sum() - len(starts) + count)
+    return Foreground(starts, ends, components, count, has_holes, markers, cores, width)
+
+
+def instance_runs(energy, foreground, parameters, background_of=None):
+    """Starts, ends and labels of the instances' runs: components, or their parts where they hold several markers.
+
+    Args:
+        energy: (H + 2, W + 2) float32, as `boundary_evidence` gives it.
+        foreground: what to divide into instances.
+        parameters: thresholds.
+        background_of: starts and ends of the runs of everything that is no background, where `foreground` is a part of
+            it: nothing that lies in a hole is painted over. Default: the runs of `foreground`.
+    """
+    starts, ends, width = foreground.starts, foreground.ends, foreground.width
     if len(starts) == 0:
         return starts, ends, starts
-    component_count, components, touches = label_runs(starts, ends, width)
-    seeds = _seeds(*marker_runs, width, parameters)
-    instances = _divide(starts, ends, components, component_count, energy, *seeds)
-    hole_count = touches.sum() - len(starts) + component_count
-    if hole_count == 0 or parameters.maximum_hole_area == 0:
+    seeds = _seeds(*foreground.markers, *foreground.cores, width, parameters)
+    instances = _divide(starts, ends, foreground.components, foreground.count, energy, *seeds)
+    if not foreground.has_holes or parameters.maximum_hole_area == 0:
         return instances
-    return _fill_holes(*instances, *find_holes(starts, ends, width, parameters.maximum_hole_area), width)
+    occupied = (starts, ends) if background_of is None else background_of
+    return _fill_holes(*instances, *find_holes(*occupied, width, parameters.maximum_hole_area), width)
 
 
-def _seeds(markers, cores, width, parameters):
+def _seeds(marker_starts, marker_ends, core_starts, core_ends, width, parameters):
     """Starts, ends and labels 0.. of the runs of the markers, those with several cores replaced by these."""
-    starts, ends, labels, count = _large_regions(*markers, width, parameters.minimum_marker_area)
-    core_starts, core_ends, core_labels, core_count = _large_regions(*cores, width, parameters.minimum_core_area)
+    starts, ends, labels, count = _large_regions(marker_starts, marker_ends, width, parameters.minimum_marker_area)
+    core_starts, core_ends, core_labels, core_count = _large_regions(
+        core_starts, core_ends, width, parameters.minimum_core_area
+    )
     if len(core_starts) == 0 or len(starts) == 0:
         return starts, ends, labels
     run = np.searchsorted(starts, core_starts, side="right") - 1
@@ -180,13 +241,14 @@ def _fill_holes(starts, ends, labels, hole_starts, hole_ends, holes, width):
     around = np.concatenate([hole_starts - 1, hole_ends, pixels - width, pixels + width])
     touched = np.concatenate([holes, holes, np.repeat(holes, lengths), np.repeat(holes, lengths)])
     run = np.searchsorted(starts, around, side="right") - 1
-    instance = np.where(around < ends[run], labels[run], OUTSIDE)
+    instance = np.where((run >= 0) & (around < ends[run]), labels[run], OUTSIDE)
     touched, instance = touched[instance != OUTSIDE], instance[instance != OUTSIDE]
     owner = np.full(holes.max() + 1, OUTSIDE)
     owner[touched] = instance
     shared = np.zeros(len(owner), dtype=bool)
     shared[touched[owner[touched] != instance]] = True
-    filled = ~shared[holes]
+    # A hole without an owner lies in something that is not asked for.
+    filled = ~shared[holes] & (owner[holes] != OUTSIDE)
     return _join((starts, ends, labels), (hole_starts[filled], hole_ends[filled], owner[holes[filled]]))
 
 

@@ -96,6 +96,14 @@ def stack_maps(outputs: Any) -> torch.Tensor:
     return torch.cat(maps, dim=1)
 
 
+def as_float32(values: np.ndarray) -> np.ndarray:
+    """Maps of any shape as float32; those that are already are not copied."""
+    if values.dtype == np.float32:
+        return values
+    # Torch converts from float16 many times faster than numpy.
+    return torch.from_numpy(values).float().numpy()
+
+
 def _output(outputs: Any, name: str) -> torch.Tensor | None:
     """A field of the outputs; None where there is none, as in what a stock pipeline makes of them."""
     return outputs.get(name) if isinstance(outputs, Mapping) else getattr(outputs, name, None)

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, fields
 
 import numpy as np
 
-from .instances_cfsam import JUMP_REACH, boundary_evidence, instance_runs
+from .instances_cfsam import JUMP_REACH, boundary_evidence, find_foreground, instance_runs
 from .runs_cfsam import expand_runs, run_summation
 
 
@@ -141,18 +141,18 @@ def decode_nuclei(
     hv_maps = _shaped(hv_maps, "hv_maps", (2, *shape))
     if boundary_probability is not None:
         boundary_probability = _shaped(boundary_probability, "boundary_probability", shape)
-        _require_finite(boundary_probability, "boundary_probability")
+        require_finite(boundary_probability, "boundary_probability")
     if type_probabilities is not None:
         channels = len(type_probabilities) if np.ndim(type_probabilities) == 3 else 2
         # Whether they are finite is looked at when they are summed, so that they are read from memory once.
         type_probabilities = _shaped(type_probabilities, "type_probabilities", (max(channels, 2), *shape))
-    _require_finite(nuclei, "nuclei_probability")
-    _require_finite(hv_maps, "hv_maps")
+    require_finite(nuclei, "nuclei_probability")
+    require_finite(hv_maps, "hv_maps")
 
     energy, evidence = boundary_evidence(nuclei, hv_maps, boundary_probability, parameters)
-    starts, ends, labels = instance_runs(energy, evidence, parameters)
-    starts, ends, ids, count = _drop_small(starts, ends, labels, parameters.minimum_area)
-    return _measure(starts, ends, ids, count, nuclei, type_probabilities)
+    runs = drop_small(*instance_runs(energy, find_foreground(evidence), parameters), parameters.minimum_area)
+    instance_map = np.zeros(shape, dtype=np.int32)
+    return measure_instances(*runs, instance_map, nuclei, type_probabilities)
 
 
 def _shaped(values: np.ndarray, name: str, shape: tuple | None) -> np.ndarray:
@@ -164,14 +164,14 @@ def _shaped(values: np.ndarray, name: str, shape: tuple | None) -> np.ndarray:
     return values
 
 
-def _require_finite(values: np.ndarray, name: str) -> None:
+def require_finite(values: np.ndarray, name: str) -> None:
     flat = values.reshape(-1)
     # A sum of squares costs less than a look at each value, and is finite only if they all are.
     if not np.isfinite(flat @ flat) and not np.isfinite(flat).all():
         raise ValueError(f"{name} holds {np.count_nonzero(~np.isfinite(flat))} values that are not finite")
 
 
-def _drop_small(starts, ends, labels, minimum_area):
+def drop_small(starts, ends, labels, minimum_area):
     """Runs of the instances that are large enough, labelled 1..N in the order of their first pixels, and N."""
     lengths = ends - starts
     areas = np.bincount(labels, lengths) if len(labels) else np.zeros(1)
@@ -185,16 +185,29 @@ def _drop_small(starts, ends, labels, minimum_area):
     return starts, ends, ids[labels], len(present)
 
 
-def _measure(starts, ends, ids, count, nuclei, type_probabilities) -> DecodedNuclei:
-    """Paints the instance map and sums everything over runs, then over instances."""
-    height, width = nuclei.shape
+def measure_instances(
+    starts, ends, ids, count, instance_map, nuclei, type_probabilities, *, top=0, first_id=1
+) -> DecodedNuclei:
+    """Paints instances and sums everything over runs, then over instances.
+
+    Args:
+        starts, ends: (R,) the instances' runs, flat in the padded map (H + 2, W + 2).
+        ids: (R,) the instance, 1..N, of each run.
+        count: their number N.
+        instance_map: (H, W) int32, painted in place with the ids, counted from `first_id`.
+        nuclei: (H, W) float32.
+        type_probabilities: (T + 1, H, W), or a list of T + 1 maps, float32; or None.
+        top: the image's row in which the maps begin; positions are told in the image.
+        first_id: what the first instance is called.
+    """
+    width = nuclei.shape[1]
     rows, columns = np.divmod(starts, width + 2)
     rows -= 1
     columns -= 1
     lengths = ends - starts
     pixels = expand_runs(rows * width + columns, lengths)
-    instance_map = np.zeros(height * width, dtype=np.int32)
-    instance_map[pixels] = np.repeat(ids.astype(np.int32), lengths)
+    instance_map.reshape(-1)[pixels] = np.repeat((ids + (first_id - 1)).astype(np.int32), lengths)
+    rows += top
 
     index = ids - 1
     areas = np.bincount(index, lengths, minlength=count)
@@ -218,10 +231,10 @@ def _measure(starts, ends, ids, count, nuclei, type_probabilities) -> DecodedNuc
     type_ids = np.zeros(count, dtype=np.int64)
     type_shares = np.full(count, np.nan)
     if type_probabilities is not None:
-        _require_finite(type_probabilities[0], "type_probabilities")
+        require_finite(type_probabilities[0], "type_probabilities")
         votes = np.empty((len(type_probabilities) - 1, count))
         for vote, values in zip(votes, type_probabilities[1:], strict=True):
-            _require_finite(values, "type_probabilities")
+            require_finite(values, "type_probabilities")
             vote[:] = sums(values)
         best = np.argmax(votes, axis=0)
         type_ids = best + 1
@@ -230,7 +243,7 @@ def _measure(starts, ends, ids, count, nuclei, type_probabilities) -> DecodedNuc
         votes, total = np.where(total > 0, votes, 1), np.where(total > 0, total, len(votes))
         type_shares = votes[best, np.arange(count)] / total
     return DecodedNuclei(
-        instance_map=instance_map.reshape(height, width),
+        instance_map=instance_map,
         type_ids=type_ids,
         type_probabilities=type_shares,
         scores=scores,

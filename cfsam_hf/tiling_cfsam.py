@@ -1,5 +1,6 @@
 """Windows over an image of any size, and the blending of the maps that a network makes of them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,9 @@ def axis_starts(length: int, tile_size: int, overlap: int) -> list[int]:
     """
     First pixels of the tiles along one axis: as few as cover `length` with at least `overlap` pixels in common between
     neighbours, evenly spread, the first at 0 and the last ending at `length` (or at `tile_size`, if that is longer).
+
+    They need not begin at multiples of the patch size: where tiles overlap, the blend then is a mean over several
+    positions of the network's patches, which finds nuclei better than tiles that all see the same patches.
 
     >>> axis_starts(600, 256, 64)
     [0, 172, 344]
@@ -90,25 +94,33 @@ def blend_weights(tile_size: int, overlap: int) -> np.ndarray:
 
 class MapBlender:
     """
-    Weighted mean of the maps of overlapping tiles.
+    Weighted mean of the maps of overlapping tiles, handed on in bands of rows.
 
-    Tiles come in the order of `tile_windows`. Sums are kept in float32 for the rows of one tile only: rows above the
-    next row of tiles are finished, divided by their weights, and stored in float16. So C maps of H x W pixels cost 2 C
-    bytes per pixel, and 4 (C + 1) bytes for each of `tile_size` x W pixels on top. Float16 keeps steps of at most
-    .0005, below what the network itself is sure of; it is used for small images too, so that a crop decodes as the
-    whole.
+    Tiles come in the order of `tile_windows`. Sums are kept in float32 for the rows of one tile only, 4 (C + 1) bytes
+    for each of `tile_size` x W pixels: rows above the next row of tiles are finished, divided by their weights, and
+    handed on in float16. Float16 keeps steps of at most .0005, below what the network itself is sure of; it is used
+    for small images too, so that a crop decodes as the whole.
 
     Args:
         channels (`int`): number of maps C.
         height, width (`int`): size of the image in pixels; what tiles predict beyond it is cut off.
         tile_size, overlap (`int`): as given to `tile_windows`.
+        sink (`Callable`): called with each band of finished rows (C, rows, W) float16, from the top.
     """
 
-    def __init__(self, channels: int, height: int, width: int, tile_size: int, overlap: int):
+    def __init__(
+        self,
+        channels: int,
+        height: int,
+        width: int,
+        tile_size: int,
+        overlap: int,
+        *,
+        sink: Callable[[np.ndarray], object],
+    ):
         self.weights = blend_weights(tile_size, overlap)
         self.height, self.width = height, width
-        self.starts = axis_starts(height, tile_size, overlap)
-        self._maps = np.empty((channels, height, width), dtype=np.float16)
+        self._sink = sink
         rows = min(tile_size, height)
         self._sums = np.zeros((channels, rows, width), dtype=np.float32)
         self._total = np.zeros((rows, width), dtype=np.float32)
@@ -119,20 +131,19 @@ class MapBlender:
         if window.y < self._top:
             raise ValueError(f"tiles must come row by row: row {window.y} after row {self._top}")
         if window.y > self._top:
-            self._finish(window.y)
+            self._hand_on(window.y)
         rows = min(window.size, self.height - window.y)
         columns = slice(window.x, min(window.x + window.size, self.width))
         weights = self.weights[:rows, : columns.stop - columns.start]
         self._sums[:, :rows, columns] += maps[:, :rows, : weights.shape[1]] * weights
         self._total[:rows, columns] += weights
 
-    def result(self) -> np.ndarray:
-        """The blended maps (C, H, W), float16, after the last tile."""
-        self._finish(self.height)
-        return self._maps
+    def finish(self) -> None:
+        """Hand on the last rows, after the last tile."""
+        self._hand_on(self.height)
 
-    def _finish(self, row: int) -> None:
-        """Store the rows above `row` and move the float32 window down to it."""
+    def _hand_on(self, row: int) -> None:
+        """Hand on the rows above `row` and move the float32 window down to it."""
         rows = len(self._total)
         done = row - self._top
         if done == 0:
@@ -141,8 +152,9 @@ class MapBlender:
             raise ValueError(f"rows {self._top} to {row} are not covered by tiles")
         means = torch.from_numpy(self._sums[:, :done] / self._total[:done])
         # Torch converts to float16 many times faster than numpy.
-        self._maps[:, self._top : row] = means.to(torch.float16).numpy()
+        band = means.to(torch.float16).numpy()
         for array in (self._sums, self._total[None]):
             array[:, : rows - done] = array[:, done:]
             array[:, rows - done :] = 0
         self._top = row
+        self._sink(band)

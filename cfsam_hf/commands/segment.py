@@ -1,13 +1,14 @@
 """`cfsam segment`: images in, label maps, polygons, tables, pictures and a summary out."""
 
 import argparse
+import contextlib
 import os
-import tempfile
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 
 from ..cli import EXIT_FAILED, EXIT_OK, describe, one_line, say
 from ..export import (
+    SUMMARY_COLUMNS,
     staged_folder,
     summary_rows,
     type_styles,
@@ -28,8 +30,11 @@ from ..export import (
 )
 from ..image_io_cfsam import DEFAULT_MAX_PIXELS, read_rgb
 from ..nuclei_cfsam import NucleiResult
-from .inputs import ImageJob, collect_images
+from ..version import __version__
+from .done import DoneRecord, checkpoint_identity, fingerprint
+from .inputs import ImageJob, as_options, collect_images
 from .loading import load_pipeline
+from .outputs import check_writable
 
 # The pixel size of the demo picture is not recorded. Its colonic nuclei, about 12 to 16 px across, are 6 to 8 µm at
 # this value, as they should be.
@@ -38,40 +43,50 @@ DEMO_NAME = "immunohistochemistry"
 # What is written for each image, where it carries a provenance record.
 ENDINGS = ("_instances.tif", ".geojson", ".parquet", "_overlay.png", "_coco.json")
 SEARCHED_BYTES = 2**16
+# Images that wait to be written, each with its picture in memory.
+WRITES_AHEAD = 1
 
 
 def run_segment(args: argparse.Namespace) -> int:
     """Does what the parsed arguments of `cfsam segment` say; returns the exit status."""
     output = Path(args.output)
-    _check_writable(output)
+    check_writable(output)
     if args.demo:
         jobs, problems = [ImageJob(Path(f"{DEMO_NAME}.png"), f"{DEMO_NAME}.png", PurePath(DEMO_NAME))], []
         read, mpp = _read_demo, args.mpp or DEMO_MPP
         _explain_demo(mpp, assumed=args.mpp is None)
     else:
         jobs, problems = collect_images(args.inputs, output)
-        read, mpp = (lambda job: read_rgb(job.path, args.max_pixels or DEFAULT_MAX_PIXELS)), args.mpp
+        limit = args.max_pixels or DEFAULT_MAX_PIXELS
+        read, mpp = (lambda job: read_rgb(job.path, limit, page=args.page)), args.mpp
     for problem in problems:
         say(f"error: {problem}")
     if not jobs:
         return EXIT_FAILED
     with _warnings_as_lines():
         pipe = load_pipeline(args.checkpoint, args.device)
+        options = {"mpp": mpp, "batch_size": args.batch_size, "max_pixels": args.max_pixels}
+        if args.threshold is not None:
+            options["threshold"] = args.threshold
         failed = segment_images(
             pipe,
             jobs,
             output,
             read,
-            {"mpp": mpp, "batch_size": args.batch_size, "max_pixels": args.max_pixels},
+            options,
             overlay=args.overlay,
             also=args.also,
+            page=args.page,
+            resume=args.resume,
+            missing=len(problems),
+            verbose=args.verbose,
             debug=args.debug,
         )
     return EXIT_FAILED if failed or problems else EXIT_OK
 
 
 def segment_images(
-    pipe: Callable[..., NucleiResult],
+    pipe: Any,
     jobs: Sequence[ImageJob],
     output: Path,
     read: Callable[[ImageJob], np.ndarray],
@@ -79,58 +94,187 @@ def segment_images(
     *,
     overlay: bool = True,
     also: Sequence[str] = (),
+    page: int | None = None,
+    resume: bool = False,
+    missing: int = 0,
+    verbose: bool = False,
     debug: bool = False,
 ) -> int:
     """Does the jobs one after another; one that fails has a line on stderr and leaves no file.
 
+    While the network works on an image, the next is read and the last is written, each in a thread.
+
     Args:
-        pipe: the pipeline; called with an image and `options`.
+        pipe: the pipeline.
         jobs: the images.
         output: the folder of the results.
         read: gives a job's image as (H, W, 3) uint8 RGB.
         options: arguments of the pipeline.
         overlay: whether to write the picture.
         also: further forms, of "csv" and "coco".
+        page: the page that `read` takes, of which the results depend.
+        resume: whether to leave out images whose results are complete and current.
+        missing: how many inputs could not even be found.
+        verbose: whether to say how long the network waited.
         debug: whether to print tracebacks.
 
     Returns:
-        How many jobs failed. `summary.csv` holds all that succeeded, also after an interruption.
+        How many jobs failed. `summary.csv` holds every image whose results are in the folder, those of earlier runs
+        too, also after an interruption.
+
+    Raises:
+        FileExistsError: there is a `summary.csv` of someone else.
     """
-    rows: list[dict[str, Any]] = []
-    failed = 0
+    summary = output / "summary.csv"
+    check_own_summary(summary)
+    done = DoneRecord(output)
+    made_by = {
+        "version": __version__,
+        "checkpoint": checkpoint_identity(pipe),
+        "mpp": options.get("mpp"),
+        "threshold": options.get("threshold"),
+        "page": page,
+        "files": sorted({*also, *(["overlay"] if overlay else [])}),
+    }
+    todo = [job for job in jobs if not (resume and done.is_current(job.target, job.path, made_by))]
+    if len(todo) < len(jobs):
+        print(f"{len(jobs) - len(todo)} of {len(jobs)} images are done already", flush=True)
+    report = _Report(todo, debug=debug)
+
+    def write(job: ImageJob, image: np.ndarray, source: dict[str, Any], result: NucleiResult) -> None:
+        result.image_name = job.name
+        files = write_outputs(result, image, output, job.target, overlay=overlay, also=also)
+        done.add(job.target, source, made_by, files, summary_rows(result))
+        report.success(job, result, files[-1] if overlay else files[1])
+
+    begun: deque = deque()
     try:
-        for position, job in enumerate(jobs, start=1):
-            start = time.perf_counter()
+        # One thread writes and reports, so that everything is told in the order of the jobs.
+        with ThreadPoolExecutor(1, "cfsam-write") as writer:
+            waiting: deque = deque()
+
+            def submit(task: Callable, *arguments) -> None:
+                waiting.append(writer.submit(task, *arguments))
+                while len(waiting) > WRITES_AHEAD:
+                    waiting.popleft().result()
+
+            def images() -> Iterator[np.ndarray]:
+                for job in todo:
+                    try:
+                        check_replaceable(output, job.target)
+                        source = fingerprint(job.path)
+                        image = read(job)
+                    except Exception as error:
+                        begun.append((job, None, None, error))
+                    else:
+                        begun.append((job, image, source, None))
+                        yield image
+
+            def submit_unreadable() -> None:
+                while begun and begun[0][3] is not None:
+                    job, *_, error = begun.popleft()
+                    submit(report.failure, job, error)
+
             try:
-                check_replaceable(output, job.target)
-                image = read(job)
-                result = pipe(image, **options)
-                result.image_name = job.name
-                shown = write_outputs(result, image, output, job.target, overlay=overlay, also=also)
-                rows += summary_rows(result)
-            except Exception as error:
-                # One bad image in a folder of thousands must not cost the rest; what it was is told in a line.
-                failed += 1
-                if debug:
-                    traceback.print_exc()
-                text = describe(error)
-                named = str(job.path) in text or repr(str(job.path)) in text
-                say(f"error: {text if named else f'{job.path}: {text}'}")
-                continue
-            counter = f"[{position}/{len(jobs)}] " if len(jobs) > 1 else ""
-            seconds = time.perf_counter() - start
-            print(
-                f"{counter}{one_line(job.name)}: {_counts(result)}, {seconds:.1f} s -> {one_line(str(shown))}",
-                flush=True,
-            )
+                for result in _stream(pipe, images(), options):
+                    submit_unreadable()
+                    job, image, source, _ = begun.popleft()
+                    if isinstance(result, Exception):
+                        submit(report.failure, job, result)
+                    else:
+                        submit(report.attempt, job, write, job, image, source, result)
+                    del image, result
+                submit_unreadable()
+                while waiting:
+                    waiting.popleft().result()
+            except BaseException:
+                for future in waiting:
+                    future.cancel()
+                raise
     finally:
+        rows = done.rows(job.target for job in jobs)
         if rows:
-            write_summary(rows, output / "summary.csv")
+            write_summary(rows, summary)
     if rows:
-        print(f"summary of {len(jobs) - failed} image{'s' * (len(jobs) - failed > 1)} -> {output / 'summary.csv'}")
-    if failed:
-        say(f"{failed} of {len(jobs)} images could not be done")
-    return failed
+        count = len({row["image"] for row in rows})
+        earlier = count - (len(jobs) - report.failed)
+        note = f" ({earlier} of earlier runs)" if earlier > 0 else ""
+        print(f"summary of {count} image{'s' * (count > 1)}{note} -> {summary}")
+    clock = getattr(pipe, "network_clock", None)
+    if verbose and todo and clock is not None:
+        print(
+            f"network: busy for {clock.busy:.1f} s, waited for {100 * clock.waiting_share:.1f} % of the time between "
+            "its first tile and its last"
+        )
+    if report.failed or missing:
+        say(f"{report.failed + missing} of {len(jobs) + missing} images could not be done")
+    return report.failed
+
+
+class _Report:
+    """Lines about the images as they are done."""
+
+    def __init__(self, jobs: Sequence[ImageJob], *, debug: bool):
+        self._position = {job.target: position for position, job in enumerate(jobs, start=1)}
+        self._debug = debug
+        self._last = time.perf_counter()
+        self.failed = 0
+
+    def attempt(self, job: ImageJob, task: Callable, *arguments) -> None:
+        """Runs the task, or tells why it failed."""
+        try:
+            task(*arguments)
+        except BrokenPipeError:
+            raise
+        except Exception as error:
+            # One bad image in a folder of thousands must not cost the rest; what it was is told in a line.
+            self.failure(job, error)
+
+    def success(self, job: ImageJob, result: NucleiResult, shown: Path) -> None:
+        """Says how many nuclei there are, and how long it took since the image before."""
+        now = time.perf_counter()
+        seconds, self._last = now - self._last, now
+        total = len(self._position)
+        counter = f"[{self._position[job.target]}/{total}] " if total > 1 else ""
+        print(
+            f"{counter}{one_line(job.name)}: {_counts(result)}, {seconds:.1f} s -> {one_line(str(shown))}", flush=True
+        )
+
+    def failure(self, job: ImageJob, error: Exception) -> None:
+        """Says what went wrong, in a line."""
+        self.failed += 1
+        if self._debug:
+            traceback.print_exception(error)
+        text = as_options(describe(error))
+        named = str(job.path) in text or repr(str(job.path)) in text
+        say(f"error: {text if named else f'{job.path}: {text}'}")
+
+
+def _stream(pipe: Any, images: Iterator[np.ndarray], options: dict[str, Any]) -> Iterator[NucleiResult | Exception]:
+    """Results or errors in the order of the images."""
+    if hasattr(pipe, "stream"):
+        with contextlib.closing(pipe.stream(images, **options)) as results:
+            yield from results
+        return
+    # Any function of one image will do.
+    for image in images:
+        try:
+            result = pipe(image, **options)
+        except Exception as error:
+            result = error
+        yield result
+
+
+def check_own_summary(path: Path) -> None:
+    """Makes sure that a summary that is there may be replaced.
+
+    Raises:
+        FileExistsError: it has other columns than ours.
+    """
+    if path.exists():
+        with open(path, encoding="utf-8", errors="replace") as file:
+            if file.readline().strip() != ",".join(SUMMARY_COLUMNS):
+                raise FileExistsError(f"{path} is there and was not written by cfsam; choose another folder with -o")
 
 
 def check_replaceable(output: Path, target: PurePath) -> None:
@@ -155,7 +299,8 @@ def _is_own(path: Path) -> bool:
     with open(path, "rb") as file:
         head = file.read(SEARCHED_BYTES)
         file.seek(max(0, os.fstat(file.fileno()).st_size - SEARCHED_BYTES))
-        return b"cfsam_hf" in head or b"cfsam_hf" in file.read()
+        # There is nobody's work in an empty file.
+        return not head or b"cfsam_hf" in head or b"cfsam_hf" in file.read()
 
 
 def write_outputs(
@@ -166,7 +311,7 @@ def write_outputs(
     *,
     overlay: bool = True,
     also: Sequence[str] = (),
-) -> Path:
+) -> list[Path]:
     """Writes all files of one image, all of them or none.
 
     Args:
@@ -177,7 +322,7 @@ def write_outputs(
         overlay, also: as in [`segment_images`].
 
     Returns:
-        The file that a person would open first.
+        The files, the label map first, the polygons second, and the overlay last.
 
     Raises:
         OSError: a file cannot be written.
@@ -185,16 +330,19 @@ def write_outputs(
     folder = output / target.parent
     with staged_folder(folder) as stage:
         name = target.name
-        write_instance_map(result, stage / f"{name}_instances.tif")
-        write_geojson(result, stage / f"{name}.geojson")
-        write_table(result, stage / f"{name}.parquet")
+        writers = {f"{name}_instances.tif": write_instance_map, f"{name}.geojson": write_geojson}
+        writers[f"{name}.parquet"] = write_table
         if "csv" in also:
-            write_csv(result, stage / f"{name}_nuclei.csv")
+            writers[f"{name}_nuclei.csv"] = write_csv
         if "coco" in also:
-            write_coco(result, stage / f"{name}_coco.json")
+            writers[f"{name}_coco.json"] = write_coco
+        for file, write in writers.items():
+            write(result, stage / file)
+        files = [folder / file for file in writers]
         if overlay:
             write_overlay(result, image, stage / f"{name}_overlay.png")
-    return folder / (f"{name}_overlay.png" if overlay else f"{name}.geojson")
+            files.append(folder / f"{name}_overlay.png")
+    return files
 
 
 def _counts(result: NucleiResult) -> str:
@@ -204,24 +352,6 @@ def _counts(result: NucleiResult) -> str:
         return total
     count = result.table["type"].value_counts()
     return f"{total} ({', '.join(f'{s.name} {int(count.get(s.type_id, 0)):,}' for s in type_styles(result))})"
-
-
-def _check_writable(output: Path) -> None:
-    """Fails before the work rather than after it.
-
-    Raises:
-        OSError: the folder cannot be made or written to.
-    """
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=output, prefix=".cfsam-"):
-            pass
-    except FileExistsError as error:
-        raise OSError(f"{output}: is a file; -o needs a folder") from error
-    except OSError as error:
-        raise OSError(
-            f"{output}: cannot write here ({error.strerror or error}); choose another folder with -o"
-        ) from error
 
 
 def _read_demo(job: ImageJob) -> np.ndarray:
@@ -244,7 +374,7 @@ def _explain_demo(mpp: float, *, assumed: bool) -> None:
     )
 
 
-@contextmanager
+@contextlib.contextmanager
 def _warnings_as_lines():
     """Shows each distinct warning meant for users once, as a line; others not at all."""
     seen = set()

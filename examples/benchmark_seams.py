@@ -1,0 +1,300 @@
+"""What tiles do to the nuclei: the same image under shifted tile grids, and contours along the tiles' borders.
+
+    python examples/benchmark.py seams --images CoNSeP/Train/Images/train_8.jpg ... --tilings 256:64 512:128
+    python examples/benchmark.py seams --size 1000      # without images: the tissue picture of scikit-image
+
+The images are put together to one mosaic whose joins do not fall on tile borders. For each tiling (tile size and
+overlap; `aligned`: tiles begin at multiples of the patch size) and each way to stitch (`alone`: each tile decoded by
+itself, its middle pasted; `crop`: the maps of a pixel from the tile whose centre is nearest; `mean`: plain mean of the
+tiles' maps; `blend`: mean weighted by `blend_weights`, what the pipeline does) the table gives
+
+- F1 between the nuclei under the tile grid and under shifted ones (pairs at IoU > .5): the mean over shifts by whole
+  patches, and over others, which move the patches of the network too; and of the nuclei with a score of at least .5
+  the share that has a partner under the grids shifted by whole patches;
+- straight: how many pixels of contour lie in straight pieces along a line of tile borders, over the same for the other
+  lines; and s.e., how many standard errors the first lie above the second;
+- seconds of the network for the mosaic.
+"""
+
+import argparse
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from transformers import pipeline
+
+import cfsam_hf
+from cfsam_hf.image_io_cfsam import read_rgb
+from cfsam_hf.maps_cfsam import MapLayout, stack_maps
+from cfsam_hf.metrics import panoptic_quality
+from cfsam_hf.metrics.overlap import overlap_table
+from cfsam_hf.pipeline_cfsam import NucleiSegmentationPipeline
+from cfsam_hf.post_processing_cfsam import DecodedNuclei
+from cfsam_hf.tiling_cfsam import Window, blend_weights, cut_window, tile_windows
+
+STITCHES = ("alone", "crop", "mean", "blend")
+PATCH_SHIFTS = ((48, 80), (112, 32))
+OTHER_SHIFTS = ((37, 61),)
+# Nuclei of at least this score are called sure.
+SURE = 0.5
+# A contour that follows a line over so many pixels is called straight: nuclei are 20 to 60 px across.
+STRAIGHT_LENGTH = 8
+# Where the mosaic begins in the images put side by side: joins lie at no multiple of anything.
+MOSAIC_ORIGIN = (613, 571)
+
+
+@dataclass
+class Run:
+    """Maps of the tiles over one image, as the network gives them."""
+
+    windows: list[Window]
+    maps: list[np.ndarray]
+    layout: MapLayout
+    size: tuple[int, int]
+    shift: tuple[int, int]
+    seconds: float
+
+    @property
+    def padded_size(self) -> tuple[int, int]:
+        """Height and width that the tiles cover."""
+        return tuple(max(getattr(w, axis) for w in self.windows) + self.windows[0].size for axis in "yx")
+
+    def crop(self, values: np.ndarray) -> np.ndarray:
+        """What lies in the image, of values (..., H, W) of all that the tiles cover."""
+        (y, x), (height, width) = self.shift, self.size
+        return np.ascontiguousarray(values[..., y : y + height, x : x + width])
+
+
+def mosaic(images: list[np.ndarray], size: int) -> np.ndarray:
+    """Square of `size` px cut from the images put side by side and repeated."""
+    rows = []
+    top, count = 0, 0
+    while top < size + MOSAIC_ORIGIN[0]:
+        row, left = [], 0
+        height = min(len(image) for image in images)
+        while left < size + MOSAIC_ORIGIN[1]:
+            row.append(images[count % len(images)][:height])
+            left += row[-1].shape[1]
+            count += 1
+        rows.append(np.concatenate(row, axis=1)[:, : size + MOSAIC_ORIGIN[1]])
+        top += height
+    y, x = MOSAIC_ORIGIN
+    return np.ascontiguousarray(np.concatenate(rows)[y : y + size, x : x + size])
+
+
+@torch.inference_mode()
+def predict_tiles(
+    pipe: NucleiSegmentationPipeline,
+    image: np.ndarray,
+    tile_size: int,
+    overlap: int,
+    shift: tuple[int, int],
+    aligned: bool = False,
+) -> Run:
+    """Maps of all tiles of a grid that begins `shift` pixels above and left of the image; `aligned`: tiles begin at
+    multiples of the patch size."""
+    padded = np.pad(image, ((shift[0], 0), (shift[1], 0), (0, 0)), mode="reflect")
+    unit = pipe.image_processor.pad_multiple if aligned else 1
+    height, width = (-(-length // unit) for length in padded.shape[:2])
+    windows = [
+        Window(unit * window.y, unit * window.x, tile_size)
+        for window in tile_windows(height, width, tile_size // unit, -(-overlap // unit))
+    ]
+    maps, seconds = [], 0.0
+    for window in windows:
+        values = torch.from_numpy(pipe.image_processor.pixel_values(cut_window(padded, window)[None]))
+        began = time.perf_counter()
+        outputs = pipe.model(pixel_values=values.to(pipe.device, pipe.dtype))
+        maps.append(stack_maps(outputs)[0].cpu().numpy().astype(np.float16))
+        seconds += time.perf_counter() - began
+    return Run(windows, maps, MapLayout.of(outputs), image.shape[:2], shift, seconds)
+
+
+def nearest_tiles(run: Run) -> np.ndarray:
+    """(H, W) of the padded grid: the index of the tile whose border is farthest away."""
+    tile_size = run.windows[0].size
+    depth = np.minimum(np.arange(tile_size), np.arange(tile_size)[::-1]) + 1
+    depth = np.minimum(depth[:, None], depth)
+    deepest = np.zeros(run.padded_size, dtype=int)
+    nearest = np.zeros(run.padded_size, dtype=int)
+    for index, window in enumerate(run.windows):
+        place = slice(window.y, window.y + tile_size), slice(window.x, window.x + tile_size)
+        better = depth > deepest[place]
+        nearest[place][better] = index
+        deepest[place][better] = depth[better]
+    return nearest
+
+
+def stitch(run: Run, overlap: int, how: str) -> np.ndarray:
+    """The maps (C, H, W) of the image, float16 as the pipeline keeps them; `how` is crop, mean or blend."""
+    tile_size = run.windows[0].size
+    maps = np.zeros((run.layout.channels, *run.padded_size), dtype=np.float32)
+    total = np.zeros(run.padded_size, dtype=np.float32)
+    nearest = nearest_tiles(run) if how == "crop" else None
+    weights = blend_weights(tile_size, overlap) if how == "blend" else np.ones((tile_size, tile_size), np.float32)
+    for index, (window, tile) in enumerate(zip(run.windows, run.maps, strict=True)):
+        place = slice(window.y, window.y + tile_size), slice(window.x, window.x + tile_size)
+        share = weights if nearest is None else (nearest[place] == index).astype(np.float32)
+        maps[:, *place] += tile.astype(np.float32) * share
+        total[place] += share
+    return run.crop(maps / total).astype(np.float16)
+
+
+def paste(run: Run, decode: Callable[[np.ndarray], DecodedNuclei]) -> tuple[np.ndarray, np.ndarray]:
+    """Label map and scores of tiles that are decoded one by one: what is usual, and cuts nuclei at the borders."""
+    nearest = nearest_tiles(run)
+    labels = np.zeros(run.padded_size, dtype=np.int64)
+    scores = [np.zeros(1)]
+    count = 0
+    for index, (window, tile) in enumerate(zip(run.windows, run.maps, strict=True)):
+        place = slice(window.y, window.y + window.size), slice(window.x, window.x + window.size)
+        found = decode(tile)
+        chosen = (nearest[place] == index) & (found.instance_map > 0)
+        labels[place][chosen] = found.instance_map[chosen] + count
+        count += len(found)
+        scores.append(found.scores)
+    ids, labels = np.unique(np.append(0, run.crop(labels)), return_inverse=True)
+    return labels[1:].reshape(run.size).astype(np.int32), np.concatenate(scores)[ids[1:]]
+
+
+def seam_lines(starts: list[int], tile_size: int, length: int, how: str) -> np.ndarray:
+    """Lines between pixels (line i lies before pixel i) along one axis at which the tiles' say changes."""
+    ends = [start + tile_size for start in starts]
+    if how in ("alone", "crop"):
+        lines = [(start + end) // 2 for start, end in zip(starts[1:], ends[:-1], strict=True)]
+    else:
+        lines = starts[1:] + ends[:-1]
+    return np.unique([line for line in lines if 0 < line < length])
+
+
+def straight_edges(instance_map: np.ndarray) -> np.ndarray:
+    """For each line between rows (H - 1,), the pixels of contour that lie in straight pieces of at least
+    `STRAIGHT_LENGTH` px on it."""
+    edges = instance_map[1:] != instance_map[:-1]
+    padded = np.pad(edges.astype(np.int8), ((0, 0), (1, 1)))
+    changes = np.diff(padded, axis=1)
+    counts = np.zeros(len(edges), dtype=np.int64)
+    rows, starts = np.nonzero(changes == 1)
+    _, ends = np.nonzero(changes == -1)
+    lengths = ends - starts
+    long = lengths >= STRAIGHT_LENGTH
+    np.add.at(counts, rows[long], lengths[long])
+    return counts
+
+
+def seam_statistic(
+    instance_map: np.ndarray, seams: tuple[np.ndarray, np.ndarray], unit: int = 1
+) -> tuple[float, float]:
+    """Straight contour on seams over that on other lines, and by how many standard errors the mean over the seams lies
+    above that over the others.
+
+    Args:
+        instance_map: (H, W).
+        seams: lines between rows and lines between columns, as `seam_lines` gives them.
+        unit: the other lines are those at multiples of it: of the patch size, if the seams are such lines themselves,
+            since the network's own grid leaves traces.
+    """
+    on_seams, elsewhere = [], []
+    for lines, ids in zip(seams, (instance_map, instance_map.T), strict=True):
+        counts = straight_edges(ids)
+        grid = np.arange(unit, len(ids), unit)
+        on_seams.append(counts[lines - 1])
+        elsewhere.append(counts[np.setdiff1d(grid, lines) - 1])
+    first, second = np.concatenate(on_seams), np.concatenate(elsewhere)
+    if len(first) == 0 or len(second) < 2 or second.mean() == 0:
+        return float("nan"), float("nan")
+    error = np.sqrt(second.var(ddof=1) * (1 / len(first) + 1 / len(second)))
+    return float(first.mean() / second.mean()), float((first.mean() - second.mean()) / error)
+
+
+def measure(
+    pipe: NucleiSegmentationPipeline,
+    image: np.ndarray,
+    tile_size: int,
+    overlap: int,
+    aligned: bool = False,
+    shifts: Sequence[tuple[int, int]] = PATCH_SHIFTS + OTHER_SHIFTS,
+) -> Iterator[dict[str, float | str | int]]:
+    """A row of the table for each way to stitch."""
+
+    def find(run: Run, how: str) -> tuple[np.ndarray, np.ndarray]:
+        def decode(maps: np.ndarray) -> DecodedNuclei:
+            return pipe.image_processor.decode_maps(run.layout.split(maps))
+
+        if how == "alone":
+            return paste(run, decode)
+        found = decode(stitch(run, overlap, how))
+        return found.instance_map, found.scores
+
+    patch = pipe.image_processor.pad_multiple
+    base, *others = (predict_tiles(pipe, image, tile_size, overlap, shift, aligned) for shift in ((0, 0), *shifts))
+    starts = [sorted({getattr(window, axis) for window in base.windows}) for axis in "yx"]
+    for how in STITCHES:
+        found, scores = find(base, how)
+        f1: dict[bool, list[float]] = {True: [], False: []}
+        kept = []
+        for run, shift in zip(others, shifts, strict=True):
+            again, _ = find(run, how)
+            whole_patches = all(step % patch == 0 for step in shift)
+            f1[whole_patches].append(panoptic_quality(found, again).dq)
+            if whole_patches:
+                table = overlap_table(found, again)
+                partners = np.zeros(len(scores) + 1, dtype=bool)
+                partners[table.true_ids[table.pair_true[table.matches()]]] = True
+                kept.append(partners[1:][scores >= SURE].mean())
+        seams = [seam_lines(s, tile_size, n, how) for s, n in zip(starts, image.shape[:2], strict=True)]
+        ratio, errors = seam_statistic(found, tuple(seams), patch if aligned else 1)
+        yield {
+            "tiles": f"{tile_size}:{overlap}" + ":aligned" * aligned,
+            "stitch": how,
+            "nuclei": int(found.max()),
+            "F1 patches": mean(f1[True]),
+            "F1 other": mean(f1[False]),
+            "sure kept": mean(kept),
+            "straight": ratio,
+            "s.e.": errors,
+            "seconds": base.seconds,
+        }
+
+
+def mean(values: list[float]) -> float:
+    """The mean; NaN of nothing."""
+    return float(np.mean(values)) if values else float("nan")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--images", nargs="+", default=[], help="files; default: scikit-image's tissue picture")
+    parser.add_argument("--size", type=int, default=2000, help="side of the mosaic in pixels")
+    parser.add_argument("--tilings", nargs="+", default=["256:64", "512:128"], metavar="SIZE:OVERLAP[:aligned]")
+    parser.add_argument("--checkpoint", default=None, help="folder or Hub id; default: the bundled one")
+    parser.add_argument("--device", default=None)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+
+
+def run(args: argparse.Namespace) -> None:
+    torch.set_num_threads(args.threads)
+    if args.images:
+        images = [read_rgb(path) for path in args.images]
+    else:
+        from skimage import data
+
+        images = [data.immunohistochemistry()]
+    checkpoint = args.checkpoint or str(cfsam_hf.bundled_checkpoint())
+    pipe = pipeline("nuclei-segmentation", model=checkpoint, device=args.device)
+    image = mosaic(images, args.size)
+    print(f"{args.size} px mosaic of {len(images)} images, {pipe.device}, {args.threads} threads")
+    titles = ("tiles", "stitch", "nuclei", "F1 patches", "F1 other", "sure kept", "straight", "s.e.", "seconds")
+    print("".join(f"{title:>11}" for title in titles))
+    for tiling in args.tilings:
+        size, overlap, *aligned = tiling.split(":")
+        for row in measure(pipe, image, int(size), int(overlap), aligned == ["aligned"]):
+            values = (value if isinstance(value, str | int) else f"{value:.3f}" for value in row.values())
+            print("".join(f"{value:>11}" for value in values), flush=True)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_arguments(parser)
+    run(parser.parse_args())

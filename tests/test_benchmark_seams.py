@@ -1,0 +1,78 @@
+"""The seam statistic must see the seams of naive stitching, and the default tiling must show none."""
+
+import numpy as np
+import pytest
+from skimage import data
+from transformers import pipeline
+
+import cfsam_hf
+
+
+@pytest.fixture
+def seams(load_example):
+    return load_example("benchmark_seams")
+
+
+def disks(cut_at=()):
+    """(320, 320) label map of disks everywhere, those on the rows `cut_at` cut in two there."""
+    rng = np.random.default_rng(0)
+    rows, columns = np.mgrid[:320, :320]
+    labels = np.zeros((320, 320), np.int32)
+    for index in range(250):
+        y, x, radius = rng.uniform(0, 320), rng.uniform(0, 320), rng.uniform(7, 14)
+        labels[np.hypot(rows - y, columns - x) < radius] = index + 1
+    for row in cut_at:
+        labels[row:][labels[row:] > 0] += 1000
+    return labels
+
+
+def test_straight_edges_by_hand(seams):
+    labels = np.zeros((5, 30), np.int32)
+    labels[2:, 3:12] = 1  # nine pixels above row 2
+    labels[2:, 20:27] = 2  # seven: too short
+    labels[4, 3:12] = 3
+    assert seams.straight_edges(labels).tolist() == [0, 9, 0, 9]
+
+
+def test_lines_at_which_the_tiles_say_changes(seams):
+    assert seams.seam_lines([0, 176, 352], 256, 600, "blend").tolist() == [176, 256, 352, 432]
+    assert seams.seam_lines([0, 176, 352], 256, 600, "crop").tolist() == [216, 392]
+
+
+def test_the_statistic_sees_cut_nuclei_and_nothing_else(seams):
+    lines = np.arange(64, 320, 64), np.array([], dtype=int)
+    for labels in (disks(), disks().T):
+        _, errors = seams.seam_statistic(labels, lines, 16)
+        assert errors < 3
+    ratio, errors = seams.seam_statistic(disks(cut_at=lines[0]), lines, 16)
+    assert ratio > 2
+    assert errors > 5
+
+
+def test_the_mosaic_joins_images_of_any_size(seams):
+    images = [np.full((height, 300, 3), value, np.uint8) for value, height in ((10, 250), (200, 400))]
+    image = seams.mosaic(images, 700)
+    assert image.shape == (700, 700, 3)
+    assert set(np.unique(image)) == {10, 200}
+
+
+def test_stitching_the_tiles_of_a_shifted_grid_gives_the_maps(seams):
+    maps = np.random.default_rng(0).uniform(0, 1, (3, 90, 100)).astype(np.float32)
+    shift = (5, 7)
+    padded = np.pad(maps, ((0, 0), (5, 40), (7, 40)), mode="reflect")
+    windows = seams.tile_windows(95, 107, 32, 12)
+    tiles = [padded[:, w.y : w.y + 32, w.x : w.x + 32].astype(np.float16) for w in windows]
+    layout = seams.MapLayout(num_types=0, has_boundary=False)
+    for how in ("crop", "mean", "blend"):
+        stitched = seams.stitch(seams.Run(windows, tiles, layout, (90, 100), shift, 0.0), 12, how)
+        assert np.abs(stitched - maps).max() < 1e-3
+
+
+def test_the_default_way_leaves_no_seams_and_tiles_decoded_alone_do(seams):
+    image = data.immunohistochemistry()
+    pipe = pipeline("nuclei-segmentation", model=str(cfsam_hf.bundled_checkpoint()), device="cpu")
+    alone, *_, blended = seams.measure(pipe, image, 128, 48, shifts=())
+    assert alone["stitch"] == "alone"
+    assert alone["s.e."] > 5
+    assert blended["stitch"] == "blend"
+    assert blended["s.e."] < 2
