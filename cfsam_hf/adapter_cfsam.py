@@ -2,7 +2,12 @@
 
 A bottleneck whose middle is a depthwise convolution with kernels of several sizes, made for each image from its own
 content. It runs beside the frozen MLP of a SAM encoder layer and starts as exactly zero.
+
+The computation is functions of leaf layers and parameters ([`mala`], [`scales_and_gates`], [`fuse_kernels`]):
+[`MultiScaleAdapter`] keeps its leaves as a module tree, the PEFT method of `peft_tuner.py` in PEFT's flat layout.
 """
+
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -73,25 +78,50 @@ class MultiScaleKernel(nn.Module):
 
     def scales_and_gates(self, context: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
         """Kernels per size, each (B, r, k, k), and gates (B, number of sizes, r) that sum to 1 over the sizes."""
-        batch = context.shape[0]
-        if not self.dynamic:
-            kernels = [kernel.expand(batch, -1, -1, -1) for kernel in self.base_kernels()]
-            return kernels, self.gate_logits.softmax(dim=0).expand(batch, -1, -1)
-        kernels = [
-            kernel + generate(context).view(batch, self.channels, size, size)
-            for kernel, generate, size in zip(self.base_kernels(), self.generators, self.kernel_sizes, strict=True)
-        ]
-        return kernels, self.gate(context).view(batch, len(self.kernel_sizes), self.channels).softmax(dim=1)
+        if self.dynamic:
+            return scales_and_gates(context, self.base_kernels(), self.gate, self.generators)
+        return scales_and_gates(context, self.base_kernels(), self.gate_logits)
 
     def forward(self, context: torch.Tensor) -> torch.Tensor:
         """Context (B, q) to the fused kernel (B, r, K, K), K the largest size."""
-        kernels, gates = self.scales_and_gates(context)
-        largest = max(self.kernel_sizes)
-        fused = 0
-        for i, kernel in enumerate(kernels):
-            margin = (largest - kernel.shape[-1]) // 2
-            fused = fused + F.pad(gates[:, i, :, None, None] * kernel, (margin,) * 4)
-        return fused
+        return fuse_kernels(*self.scales_and_gates(context))
+
+
+def scales_and_gates(
+    context: torch.Tensor,
+    base_kernels: Sequence[torch.Tensor],
+    gate: Callable[[torch.Tensor], torch.Tensor] | torch.Tensor,
+    generators: Sequence[Callable[[torch.Tensor], torch.Tensor]] = (),
+) -> tuple[list[torch.Tensor], torch.Tensor]:
+    """The kernels of all sizes for every image, and how much each counts.
+
+    Args:
+        context (`torch.Tensor` of shape `(B, q)`).
+        base_kernels: K0, one (r, k, k) per size.
+        gate: A, (B, q) to (B, sizes * r); or fixed logits (sizes, r).
+        generators: G, one per size, (B, q) to (B, r * k * k); none for kernels that do not depend on the image.
+
+    Returns:
+        Kernels per size, each (B, r, k, k), and gates (B, sizes, r) that sum to 1 over the sizes.
+    """
+    batch, sizes = context.shape[0], len(base_kernels)
+    if not generators:
+        return [kernel.expand(batch, -1, -1, -1) for kernel in base_kernels], gate.softmax(dim=0).expand(batch, -1, -1)
+    kernels = [
+        kernel + generate(context).view(batch, *kernel.shape)
+        for kernel, generate in zip(base_kernels, generators, strict=True)
+    ]
+    return kernels, gate(context).view(batch, sizes, -1).softmax(dim=1)
+
+
+def fuse_kernels(kernels: Sequence[torch.Tensor], gates: torch.Tensor) -> torch.Tensor:
+    """Kernels per size (B, r, k, k) and gates (B, sizes, r) to one kernel (B, r, K, K), K the largest size."""
+    largest = max(kernel.shape[-1] for kernel in kernels)
+    fused = 0
+    for i, kernel in enumerate(kernels):
+        margin = (largest - kernel.shape[-1]) // 2
+        fused = fused + F.pad(gates[:, i, :, None, None] * kernel, (margin,) * 4)
+    return fused
 
 
 def per_image_depthwise_conv(features: torch.Tensor, kernels: torch.Tensor) -> torch.Tensor:
@@ -112,8 +142,36 @@ def per_image_depthwise_conv(features: torch.Tensor, kernels: torch.Tensor) -> t
     return output.view(batch, channels, height, width)
 
 
+def mala(
+    hidden_states: torch.Tensor,
+    scale: torch.Tensor,
+    down: Callable[[torch.Tensor], torch.Tensor],
+    context: Callable[[torch.Tensor], torch.Tensor] | None,
+    kernel: Callable[[torch.Tensor], torch.Tensor],
+    up: Callable[[torch.Tensor], torch.Tensor],
+) -> torch.Tensor:
+    """The adapter: `s * W_up GELU(Z + L)` with `Z = GELU(W_down X)` and L the per-image convolution of Z.
+
+    Args:
+        hidden_states (`torch.Tensor` of shape `(B, h, w, C)`): X.
+        scale (`torch.Tensor` of shape `(1,)`): s.
+        down, up: W_down, C to r channels, and W_up, r to C.
+        context: W_c, r to q channels; `None` leaves the mean token (B, r) as it is, for kernels that ignore it.
+        kernel: context (B, q) to one kernel per image and channel (B, r, K, K).
+
+    Returns:
+        The correction of X, same shape.
+    """
+    features = F.gelu(down(hidden_states))  # (B, h, w, r)
+    pooled = features.mean(dim=(1, 2))  # (B, r)
+    kernels = kernel(pooled if context is None else F.gelu(context(pooled)))
+    features = features.permute(0, 3, 1, 2)  # (B, r, h, w)
+    local = per_image_depthwise_conv(features, kernels.to(features.dtype))
+    return scale * up(F.gelu(features + local).permute(0, 2, 3, 1))
+
+
 class MultiScaleAdapter(nn.Module):
-    """MALA: `s * W_up GELU(Z + L)` with `Z = GELU(W_down X)` and L the multi-scale, per-image convolution of Z.
+    """MALA as a module; see [`mala`] for what it computes.
 
     `W_up` starts at zero, so the adapted layer starts as the layer it adapts.
 
@@ -140,10 +198,4 @@ class MultiScaleAdapter(nn.Module):
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """Token map (B, h, w, C) to its correction, same shape."""
-        features = F.gelu(self.down(hidden_states))  # (B, h, w, r)
-        pooled = features.mean(dim=(1, 2))  # (B, r)
-        context = F.gelu(self.context(pooled)) if self.context is not None else pooled
-        features = features.permute(0, 3, 1, 2)  # (B, r, h, w)
-        local = per_image_depthwise_conv(features, self.kernel(context).to(features.dtype))
-        mixed = F.gelu(features + local).permute(0, 2, 3, 1)
-        return self.scale * self.up(mixed)
+        return mala(hidden_states, self.scale, self.down, self.context, self.kernel, self.up)

@@ -39,8 +39,10 @@ class CfSamPatchEmbeddings(SamPatchEmbeddings):
 class CfSamVisionLayer(SamVisionLayer):
     """A SAM encoder layer: `x + MLP(LN x) + MALA(LN x)` after SAM's own attention.
 
-    `adapter` is `None` in layers without MALA.
+    `adapter` is `None` in layers without MALA. With `adapter_enabled` false the layer is SAM's own.
     """
+
+    adapter_enabled = True
 
     def __init__(self, config: SamVisionConfig, window_size: int, adapter: MultiScaleAdapter | None):
         super().__init__(config, window_size)
@@ -57,10 +59,21 @@ class CfSamVisionLayer(SamVisionLayer):
             attended = self.window_unpartition(attended, self.window_size, padded_shape, (height, width))
         hidden_states = hidden_states + attended
         normed = self.layer_norm2(hidden_states)
-        hidden_states = hidden_states + self.mlp(normed)
-        if self.adapter is not None:
-            hidden_states = hidden_states + self.adapter(normed)
-        return hidden_states
+        correction = self.mlp(normed)
+        if self.adapter is not None and self.adapter_enabled:
+            # In this order PEFT's form of MALA, a layer around the MLP, gives the same bits.
+            correction = correction + self.adapter(normed)
+        return hidden_states + correction
+
+
+def _is_trained(*parts: torch.nn.Module | torch.nn.Parameter | None) -> bool:
+    """Whether any parameter of modules, or any of the parameters themselves, is trained."""
+    return any(
+        parameter.requires_grad
+        for part in parts
+        if part is not None
+        for parameter in (part.parameters() if isinstance(part, torch.nn.Module) else [part])
+    )
 
 
 class CfSamVisionEncoder(SamVisionEncoder):
@@ -109,13 +122,19 @@ class CfSamVisionEncoder(SamVisionEncoder):
         Returns:
             The neck's embedding (B, D, h, w) and the token maps (B, h, w, C) after the layers asked for.
         """
-        hidden_states = self.patch_embed(pixel_values)
-        position_embedding = self.position_embedding(*hidden_states.shape[1:3])
-        if position_embedding is not None:
-            hidden_states = hidden_states + position_embedding
+        wants_gradient = torch.is_grad_enabled()
+        # Below the first part that is trained nothing is kept, not even the inputs of checkpointed layers.
+        below = not pixel_values.requires_grad and not _is_trained(self.patch_embed, self.pos_embed)
+        with torch.set_grad_enabled(wants_gradient and not below):
+            hidden_states = self.patch_embed(pixel_values)
+            position_embedding = self.position_embedding(*hidden_states.shape[1:3])
+            if position_embedding is not None:
+                hidden_states = hidden_states + position_embedding
         kept = []
         for i, layer in enumerate(self.layers):
-            hidden_states = layer(hidden_states)
+            below = below and not _is_trained(layer)
+            with torch.set_grad_enabled(wants_gradient and not below):
+                hidden_states = layer(hidden_states)
             if i in levels:
                 kept.append(hidden_states)
         return self.neck(hidden_states), kept

@@ -10,6 +10,8 @@ from transformers import PreTrainedModel, SamModel
 from transformers import initialization as init
 from transformers.utils import ModelOutput
 
+from .adapter_switching_cfsam import AdapterSwitchingMixin, names_without_peft
+from .checkpoint_cfsam import check_source, check_weights, naming_checkpoint
 from .configuration_cfsam import CfSamConfig
 from .decoder_cfsam import MaskFeatures, TaskMaskDecoder
 from .encoder_cfsam import CfSamVisionEncoder
@@ -83,31 +85,52 @@ class CfSamPreTrainedModel(PreTrainedModel):
             super()._init_weights(module)
 
     @classmethod
-    def from_pretrained(cls, *args, **kwargs):
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
         """As `PreTrainedModel.from_pretrained`, with what is not to be trained already frozen.
 
         A folder or Hub id of a plain `SamModel` may be given: its weights are kept under their names, and only the
         adapters and heads are new. Options of [`CfSamConfig`] (`num_types=4`, ...) can be passed by name.
-        """
-        loaded = super().from_pretrained(*args, **kwargs)
-        model = loaded[0] if isinstance(loaded, tuple) else loaded
-        model.freeze()
-        return loaded
+        Only safetensors weights are read.
 
-    def is_trainable(self, name: str) -> bool:
-        """Whether the configuration lets the parameter of this name be trained."""
+        Raises:
+            OSError: the checkpoint or a part of it is not there, or damaged.
+            ValueError: it is another kind of model, has a newer format, or its weights do not fit.
+        """
+        source, wants_info = pretrained_model_name_or_path, kwargs.pop("output_loading_info", False)
+        if source is None or kwargs.get("state_dict") is not None:
+            loaded = super().from_pretrained(source, *args, output_loading_info=True, **kwargs)
+        else:
+            with naming_checkpoint(source):
+                values = check_source(source, kwargs)
+                allow_mismatched = kwargs.pop("ignore_mismatched_sizes", False)
+                options = {**kwargs, "use_safetensors": True, "ignore_mismatched_sizes": True}
+                loaded = super().from_pretrained(source, *args, output_loading_info=True, **options)
+                check_weights(loaded[1], values, loaded[0].config, allow_mismatched)
+        model = loaded[0]
+        model.freeze()
+        for parameter in model.parameters():
+            # Weights of a mapped file can lie at any address, and CPU kernels round differently off their boundaries:
+            # the outputs would depend, in their last bits, on how the file is laid out.
+            if parameter.device.type == "cpu" and parameter.data_ptr() % 64:
+                parameter.data = parameter.data.clone()
+        return loaded if wants_info else model
+
+    def is_trainable(self, name: str, config: CfSamConfig | None = None) -> bool:
+        """Whether a configuration, by default the model's, lets the parameter of this name be trained."""
+        config = self.config if config is None else config
         if ".adapter." in name:
             return True
         if name.startswith("sam.vision_encoder."):
-            return self.config.train_encoder
+            return config.train_encoder
         if name.startswith(("sam.mask_decoder.transformer.", "sam.mask_decoder.upscale_")):
-            return self.config.train_mask_decoder
+            return config.train_mask_decoder
         return not name.startswith("sam.")
 
     def freeze(self) -> None:
-        """Sets `requires_grad` of every parameter as the configuration says."""
-        for name, parameter in self.named_parameters():
-            parameter.requires_grad_(self.is_trainable(name))
+        """Sets `requires_grad` of every parameter as the configuration says; what PEFT added is left as it is."""
+        parameters = dict(self.named_parameters())
+        for name, own_name in names_without_peft(self, parameters).items():
+            parameters[name].requires_grad_(self.is_trainable(own_name))
 
     def get_nb_trainable_parameters(self) -> tuple[int, int]:
         """Number of trainable parameters and of all parameters, as PEFT's method of this name."""
@@ -120,7 +143,7 @@ class CfSamPreTrainedModel(PreTrainedModel):
         print(f"trainable params: {trainable:,} || all params: {total:,} || trainable%: {100 * trainable / total:.4f}")
 
 
-class CfSamForNucleiSegmentation(CfSamPreTrainedModel):
+class CfSamForNucleiSegmentation(AdapterSwitchingMixin, CfSamPreTrainedModel):
     """SAM refined for nuclei: instance segmentation and classification of H&E tiles, without prompts.
 
     The frozen SAM encoder carries MALA adapters; HMFM fuses its levels; SAM's mask decoder, with one task token per
@@ -133,6 +156,8 @@ class CfSamForNucleiSegmentation(CfSamPreTrainedModel):
     """
 
     _can_compile_fullgraph = True
+    # `forward` takes any keyword; transformers' Trainer would conclude that it averages over gradient accumulation.
+    accepts_loss_kwargs = False
 
     def __init__(self, config: CfSamConfig):
         super().__init__(config)
@@ -148,8 +173,9 @@ class CfSamForNucleiSegmentation(CfSamPreTrainedModel):
                 "dynamic": config.adapter_dynamic,
             },
         )
-        self.num_maps = 3 + (config.num_types + 1 if config.num_types else 0)
+        self.read_settings()
         fine_steps = 0 if config.mask_stride == vision.patch_size // 4 else 1
+        self.fusion, self.neck_projection = None, None
         if config.use_hmfm:
             self.fusion = HierarchicalModulatedFusion(
                 vision.hidden_size, len(config.fusion_layers), vision.output_channels, config.fusion_dim
@@ -167,9 +193,13 @@ class CfSamForNucleiSegmentation(CfSamPreTrainedModel):
         self.refinement = None
         if config.use_bgmr:
             self.refinement = BoundaryGuidedRefinement(config.mask_dim, self.num_maps, config.refinement_dilations)
-        self.loss_weights = LossWeights.from_config(config.loss_weights)
         self.post_init()
         self.freeze()
+
+    def read_settings(self) -> None:
+        """Reads what is derived from the configuration; to be called again when its settings have changed."""
+        self.num_maps = 3 + (self.config.num_types + 1 if self.config.num_types else 0)
+        self.loss_weights = LossWeights.from_config(self.config.loss_weights)
 
     def get_input_embeddings(self) -> nn.Module:
         return self.sam.vision_encoder.patch_embed

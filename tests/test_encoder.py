@@ -2,27 +2,19 @@
 
 import pytest
 import torch
-from transformers import SamConfig, SamModel
+from transformers import SamModel
 
 from cfsam_hf import CfSamForNucleiSegmentation
 
-from .tiny import SIZE, tiny_test_config, tiny_test_model
+from .sam_cases import tiny_sam
+from .tiny import SIZE, tiny_test_model
 
 
 @pytest.fixture(scope="module")
 def sam_folder(tmp_path_factory):
     """A saved plain SamModel whose position embeddings are not zero."""
-    torch.manual_seed(1)
-    parts = tiny_test_config().to_dict()
-    names = ("vision_config", "prompt_encoder_config", "mask_decoder_config")
-    sam = SamModel(SamConfig(**{name: parts[name] for name in names}))
-    with torch.no_grad():
-        sam.vision_encoder.pos_embed.normal_()
-        for layer in sam.vision_encoder.layers:
-            layer.attn.rel_pos_h.normal_()
-            layer.attn.rel_pos_w.normal_()
     folder = tmp_path_factory.mktemp("sam")
-    sam.save_pretrained(folder)
+    tiny_sam().save_pretrained(folder)
     return folder
 
 
