@@ -1,0 +1,145 @@
+"""A checkpoint as a folder that describes itself: whoever has transformers loads it, without this package."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import torch
+from huggingface_hub import ModelCard
+from transformers import Pipeline, pipeline
+
+from ..export.atomic import atomic_folder
+from ..image_processing_cfsam import CfSamImageProcessor
+from ..modeling_cfsam import CfSamForNucleiSegmentation
+from ..pipeline_cfsam import NucleiSegmentationPipeline
+from ..processing_cfsam import CfSamProcessor
+from . import handler
+from .card import checkpoint_card
+from .folder import (
+    CARD,
+    CONFIG,
+    CUSTOM_PIPELINES,
+    HANDLER,
+    MODEL_AUTO_MAP,
+    PROCESSOR,
+    PROCESSOR_AUTO_MAP,
+    REQUIREMENTS,
+    check_folder,
+    code_files,
+    code_requirements,
+)
+
+
+def export_for_hub(
+    source: str | os.PathLike | NucleiSegmentationPipeline | CfSamForNucleiSegmentation,
+    folder: str | os.PathLike,
+    *,
+    image_processor: CfSamImageProcessor | None = None,
+    card: str | os.PathLike | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Writes a self-describing folder: configuration, weights, processor, the code of all of them, a handler for
+    Inference Endpoints, requirements, and a card.
+
+    It loads through transformers' Auto classes and `pipeline("nuclei-segmentation")`: with this package installed as
+    it is, without it with `trust_remote_code=True`, to the very same outputs. The folder appears when it is complete.
+
+    Args:
+        source: a folder or Hub id, a pipeline, or a model.
+        folder: to write.
+        image_processor (*optional*): of a model; default: the one saved with it, or one made for its configuration.
+        card (*optional*): a Markdown file with metadata; default: the card in the source's folder, or one made from
+            what the configuration says (`checkpoint_info`).
+        overwrite (`bool`, defaults to `False`): whether an exported folder that is there is replaced.
+
+    Returns:
+        The folder.
+
+    Raises:
+        OSError: the source cannot be loaded, or the folder not written.
+        ValueError: the folder is there and may not be replaced; the model carries layers of PEFT.
+    """
+    folder = Path(folder)
+    _check_target(folder, overwrite)
+    if isinstance(source, (str, os.PathLike)):
+        source = pipeline("nuclei-segmentation", model=os.fspath(source), image_processor=image_processor)
+    elif not isinstance(source, Pipeline):
+        source = NucleiSegmentationPipeline(source, image_processor)
+    model, image_processor = source.model, image_processor or source.image_processor
+    if getattr(model, "_hf_peft_config_loaded", False):
+        raise ValueError("the model carries PEFT's own layers (LoRA, ...); merge or unload them before the export")
+    card = ModelCard(_card_text(model, card))
+    with atomic_folder(folder) as stage:
+        model.save_pretrained(stage, state_dict=_stored_weights(model))
+        # Made anew: one that was loaded as remote code is of another class of this name.
+        image_processor = CfSamImageProcessor.from_dict(image_processor.to_dict())
+        CfSamProcessor(image_processor).save_pretrained(stage)
+        _name_code(stage)
+        files = code_files()
+        for file in files:
+            shutil.copyfile(file, stage / file.name)
+        shutil.copyfile(handler.__file__, stage / HANDLER)
+        (stage / REQUIREMENTS).write_text("\n".join(code_requirements([*files, stage / HANDLER])) + "\n")
+        card.save(stage / CARD)
+        for weights in stage.glob("*.safetensors"):
+            # Written for the owner's eyes alone.
+            shutil.copymode(stage / CONFIG, weights)
+        # What the card still lacks, such as a licence that nobody stated, is asked for before a push.
+        check_folder(stage, card_fields=())
+    return folder
+
+
+def _check_target(folder: Path, overwrite: bool) -> None:
+    """Makes sure that nothing but an older export is replaced."""
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is a file; choose another name for the folder")
+    if not (folder / HANDLER).is_file() or not (folder / CONFIG).is_file():
+        raise ValueError(f"{folder} is there and is no exported checkpoint; choose another folder")
+    if inside := sorted(path.name for path in folder.iterdir() if path.is_dir() and path.name != "__pycache__"):
+        raise ValueError(f"{folder} holds folders that an export does not write ({inside[0]}); choose another folder")
+    if not overwrite:
+        raise ValueError(f"{folder} is there; pass overwrite=True (--overwrite) to replace it")
+
+
+def _stored_weights(model: CfSamForNucleiSegmentation) -> dict[str, torch.Tensor]:
+    """The weights as they are stored: in float16 where that loses nothing, which halves the file.
+
+    A checkpoint that was stored in float16, as the bundled one, so keeps its size.
+    """
+    weights = model.state_dict()
+    halves, seen = {}, {}
+    for name, value in weights.items():
+        if value.dtype != torch.float32:
+            return weights
+        # Tied weights stay tied, and so are written once.
+        halves[name] = seen.setdefault(value.data_ptr(), value.half())
+        if not torch.equal(halves[name].float(), value):
+            return weights
+    return halves
+
+
+def _card_text(model: CfSamForNucleiSegmentation, card: str | os.PathLike | None) -> str:
+    if card is not None:
+        return Path(card).read_text(encoding="utf-8")
+    origin = getattr(model, "name_or_path", "")
+    if origin and (beside := Path(origin) / CARD).is_file():
+        return beside.read_text(encoding="utf-8")
+    return checkpoint_card(model.config).content
+
+
+def _name_code(folder: Path) -> None:
+    """Writes into the folder's JSON files which class is found where.
+
+    transformers does this for classes after `register_for_auto_class`, which changes how they are saved for the rest
+    of the process.
+    """
+    config, processor = (json.loads((folder / name).read_text(encoding="utf-8")) for name in (CONFIG, PROCESSOR))
+    config |= {"auto_map": MODEL_AUTO_MAP, "custom_pipelines": CUSTOM_PIPELINES}
+    # AutoProcessor looks at the top, AutoImageProcessor at the image processor's own entry.
+    processor["auto_map"] = processor["image_processor"]["auto_map"] = PROCESSOR_AUTO_MAP
+    for name, record in ((CONFIG, config), (PROCESSOR, processor)):
+        text = json.dumps(record, indent=2, sort_keys=True)
+        (folder / name).write_text(f"{text}\n", encoding="utf-8")

@@ -1,0 +1,165 @@
+"""What a self-describing folder holds, and the check that a folder is one."""
+
+import importlib.metadata
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from huggingface_hub import ModelCard
+from transformers.dynamic_module_utils import get_imports, get_relative_import_files
+
+from ..configuration_cfsam import CfSamConfig
+from ..image_processing_cfsam import CfSamImageProcessor
+from ..modeling_cfsam import CfSamForNucleiSegmentation
+from ..pipeline_cfsam import NucleiSegmentationPipeline
+from ..processing_cfsam import CfSamProcessor
+
+CONFIG, PROCESSOR, WEIGHTS = "config.json", "processor_config.json", "model.safetensors"
+CARD, HANDLER, REQUIREMENTS = "README.md", "handler.py", "requirements.txt"
+CARD_FIELDS = ("license", "library_name", "pipeline_tag")
+# Files that run code when they are read.
+PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".npy")
+
+
+def _reference(kind: type) -> str:
+    """A class as a folder names it: `module.Class`."""
+    return f"{kind.__module__.rpartition('.')[2]}.{kind.__name__}"
+
+
+MODEL_AUTO_MAP = {
+    "AutoConfig": _reference(CfSamConfig),
+    "AutoModel": _reference(CfSamForNucleiSegmentation),
+    "AutoModelForImageSegmentation": _reference(CfSamForNucleiSegmentation),
+}
+PROCESSOR_AUTO_MAP = {
+    "AutoImageProcessor": _reference(CfSamImageProcessor),
+    "AutoProcessor": _reference(CfSamProcessor),
+}
+CUSTOM_PIPELINES = {
+    "nuclei-segmentation": {
+        "impl": _reference(NucleiSegmentationPipeline),
+        "pt": ["AutoModelForImageSegmentation"],
+        "type": "image",
+    }
+}
+
+
+def code_files() -> list[Path]:
+    """The files of this package that a checkpoint needs to run, each a flat sibling of the others."""
+    package = Path(__file__).parents[1]
+    impl = CUSTOM_PIPELINES["nuclei-segmentation"]["impl"]
+    modules = {name.split(".")[0] for name in (*MODEL_AUTO_MAP.values(), *PROCESSOR_AUTO_MAP.values(), impl)}
+    entries = [package / f"{module}.py" for module in modules]
+    return sorted({*entries, *(Path(file) for entry in entries for file in get_relative_import_files(entry))})
+
+
+def code_requirements(files: list[Path]) -> list[str]:
+    """The requirements of this package (`"numpy>=1.26"`) that the given files import.
+
+    Raises:
+        OSError: this package is not installed.
+    """
+    try:
+        declared = importlib.metadata.requires("cfsam_hf") or []
+    except importlib.metadata.PackageNotFoundError as error:
+        raise OSError("cfsam_hf is not installed, so its requirements are unknown: pip install it first") from error
+    providers = importlib.metadata.packages_distributions()
+    needed = {
+        _normalised(name) for file in files for module in get_imports(file) for name in providers.get(module, [])
+    }
+    lines = [line for line in declared if ";" not in line]
+    return sorted(line for line in lines if _normalised(re.match(r"[\w.-]+", line)[0]) in needed)
+
+
+def _normalised(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def check_folder(folder: Path, card_fields: Sequence[str] = CARD_FIELDS) -> None:
+    """Makes sure that a folder describes itself: all that loading it elsewhere needs is there, and a card.
+
+    Args:
+        folder: to look at.
+        card_fields: what the card's metadata must state.
+
+    Raises:
+        OSError: there is no such folder.
+        ValueError: something is missing or wrong; the message names everything that is.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise OSError(f"{folder}: no such folder")
+    problems = [*_config_problems(folder), *_code_problems(folder), *_card_problems(folder, card_fields)]
+    pickles = sorted(path.name for path in folder.rglob("*") if path.suffix in PICKLES)
+    if pickles:
+        problems.append(f"{', '.join(pickles)}: files that can run code; only safetensors weights are published")
+    if problems:
+        raise ValueError(
+            f"{folder} is not ready to be published: {'; '.join(problems)}. `cfsam export CHECKPOINT FOLDER` writes a "
+            "folder that is."
+        )
+
+
+def _config_problems(folder: Path) -> list[str]:
+    problems = []
+    config = _read_json(folder / CONFIG, problems)
+    if config is not None and config.get("model_type") != CfSamConfig.model_type:
+        problems.append(f"{CONFIG} is of a model of type {config.get('model_type')!r}, not {CfSamConfig.model_type!r}")
+    elif config is not None and (missing := set(MODEL_AUTO_MAP) - set(config.get("auto_map") or {})):
+        problems.append(f"{CONFIG} does not name the code of {', '.join(sorted(missing))}")
+    elif config is not None and not config.get("custom_pipelines"):
+        problems.append(f"{CONFIG} does not name the code of the pipeline")
+    processor = _read_json(folder / PROCESSOR, problems)
+    if processor is not None:
+        inner = processor.get("image_processor")
+        named = {"AutoProcessor": processor, "AutoImageProcessor": inner if isinstance(inner, dict) else {}}
+        missing = [name for name, record in named.items() if name not in (record.get("auto_map") or {})]
+        problems += [f"{PROCESSOR} does not name the code of {name}" for name in missing]
+    index = folder / f"{WEIGHTS}.index.json"
+    if index.is_file():
+        record = _read_json(index, problems) or {}
+        wanted = sorted(set(record.get("weight_map", {}).values()))
+    else:
+        wanted = [WEIGHTS]
+    return problems + [f"{name} is missing" for name in wanted if not (folder / name).is_file()]
+
+
+def _code_problems(folder: Path) -> list[str]:
+    """Files of code that are missing: the entry points, what they import, the handler."""
+    modules = {name.split(".")[0] for name in (*MODEL_AUTO_MAP.values(), *PROCESSOR_AUTO_MAP.values())}
+    modules |= {info["impl"].split(".")[0] for info in CUSTOM_PIPELINES.values()}
+    waiting, seen = [f"{module}.py" for module in sorted(modules)], set()
+    while waiting:
+        name = waiting.pop()
+        if name not in seen and (folder / name).is_file():
+            text = (folder / name).read_text(encoding="utf-8")
+            waiting += [f"{module}.py" for module in re.findall(r"^\s*from\s+\.(\w+)\s+import", text, re.MULTILINE)]
+        seen.add(name)
+    wanted = [*sorted(seen), HANDLER, REQUIREMENTS]
+    return [f"{name} is missing" for name in wanted if not (folder / name).is_file()]
+
+
+def _card_problems(folder: Path, fields: Sequence[str]) -> list[str]:
+    path = folder / CARD
+    if not path.is_file():
+        return [f"{CARD}, the card, is missing"]
+    try:
+        card = ModelCard.load(path)
+    # Damaged YAML, or results without what a result needs.
+    except Exception as error:
+        return [f"{CARD}: its metadata cannot be read ({' '.join(str(error).split())})"]
+    missing = [name for name in fields if not getattr(card.data, name, None)]
+    return [f"{CARD} does not state {', '.join(missing)} in its metadata (at its top)"] if missing else []
+
+
+def _read_json(path: Path, problems: list[str]) -> dict | None:
+    if not path.is_file():
+        problems.append(f"{path.name} is missing")
+        return None
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        problems.append(f"{path.name} is no JSON ({error})")
+        return None
+    return record if isinstance(record, dict) else {}
