@@ -1,4 +1,4 @@
-"""Training: averages, schedule, checkpoints, and the script itself from pairs of files to a folder that loads."""
+"""The script itself, from tiles to a folder that loads, and the pieces of a run that it puts together."""
 
 import json
 import os
@@ -8,255 +8,294 @@ import sys
 from pathlib import Path
 
 import cv2
-import numpy as np
 import pytest
 import torch
+from accelerate.tracking import GeneralTracker, on_main_process
 from safetensors.torch import load_file
 
-from cfsam_hf import CfSamForNucleiSegmentation, CfSamImageProcessor, CfSamProcessor, NucleiSegmentationPipeline
-from cfsam_hf.data import UNKNOWN_TYPE, Tile
-from cfsam_hf.training import (
-    ExponentialMovingAverage,
-    cosine_with_warmup,
-    latest_checkpoint,
-    load_training_state,
-    parameter_groups,
-    save_training_state,
-)
-from cfsam_hf.training.data_items import DataItem, records_by_dataset
-from cfsam_hf.training.validation import evaluate_tiles
+from cfsam_hf import CfSamForNucleiSegmentation, NucleiSegmentationPipeline
+from cfsam_hf.training import make_accelerator
+from cfsam_hf.training.run_log import read_log
 
-from .data_cases import nuclei, painted
-from .export_cases import make_result
-from .tiny import SIZE, random_labels, tiny_test_model
+from .tiny import tiny_test_model
+from .training_cases import TYPES, smoke_recipe, smoke_values, start_run, weights, write_qupath_tiles
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+pytestmark = pytest.mark.usefixtures("fresh_accelerate")
 
 
-def test_ema_follows_its_formula_and_gives_the_own_weights_back():
-    model = torch.nn.Linear(1, 1, bias=False)
-    model.weight.data.fill_(1.0)
-    ema = ExponentialMovingAverage(model, decay=0.9)
-    model.weight.data.fill_(2.0)
-    ema.update(model)
-    # The first update has d = min(.9, 2 / 11).
-    assert ema.average["weight"].item() == pytest.approx(2 / 11 * 1 + 9 / 11 * 2)
-    with ema.applied_to(model):
-        assert model.weight.item() == pytest.approx(ema.average["weight"].item())
-    assert model.weight.item() == 2.0
+def flags(values: dict) -> list[str]:
+    """Values as a command line."""
+    found = []
+    for name, value in values.items():
+        found += [f"--{name}", *value] if isinstance(value, list) else [f"--{name}={value}"]
+    return found
 
 
-def test_ema_of_frozen_parameters_is_not_kept():
-    model = tiny_test_model()
-    names = set(ExponentialMovingAverage(model, 0.9).average)
-    assert names == {name for name, p in model.named_parameters() if p.requires_grad}
-
-
-def test_schedule():
-    assert cosine_with_warmup(0, 10, 110) == pytest.approx(0.1)
-    assert cosine_with_warmup(10, 10, 110) == pytest.approx(1.0)
-    assert cosine_with_warmup(60, 10, 110) == pytest.approx(0.505)
-    assert cosine_with_warmup(500, 10, 110) == pytest.approx(0.01)
-
-
-def test_parameter_groups_hold_every_trainable_parameter_once():
-    model = tiny_test_model()
-    groups = parameter_groups(model, 1e-3, 0.1, mask_decoder_factor=0.5)
-    grouped = [id(p) for group in groups for p in group["params"]]
-    assert sorted(grouped) == sorted(id(p) for p in model.parameters() if p.requires_grad)
-    by_id = {id(p): group for group in groups for p in group["params"]}
-    assert by_id[id(model.task_decoder.task_tokens.weight)]["weight_decay"] == 0
-    assert by_id[id(model.refinement.boundary.bias)]["weight_decay"] == 0
-    assert by_id[id(model.refinement.boundary.weight)]["weight_decay"] == 0.1
-    assert by_id[id(model.sam.mask_decoder.upscale_conv1.weight)]["lr"] == 5e-4
-
-
-def test_a_checkpoint_restores_weights_averages_and_optimiser_and_holds_only_what_trains(tmp_path):
-    def step(model, optimizer, ema, seed):
-        torch.manual_seed(seed)
-        model(torch.randn(1, 3, SIZE, SIZE), **random_labels(1)).loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        ema.update(model)
-
-    def make():
-        model = tiny_test_model()
-        return model, torch.optim.AdamW(parameter_groups(model, 1e-2, 0.1, 1.0)), ExponentialMovingAverage(model, 0.9)
-
-    first = make()
-    step(*first, seed=1)
-    saved = save_training_state(tmp_path, 1, *first, {"note": "x"})
-    assert set(load_file(saved / "trainable.safetensors")) == set(first[2].average)
-    step(*first, seed=2)
-
-    second = make()
-    facts = load_training_state(latest_checkpoint(tmp_path), *second)
-    assert facts["step"] == 1
-    assert facts["note"] == "x"
-    step(*second, seed=2)
-    for (name, a), b in zip(first[0].named_parameters(), second[0].parameters(), strict=True):
-        assert torch.equal(a, b), name
-    assert all(torch.equal(first[2].average[n], second[2].average[n]) for n in first[2].average)
-
-
-def test_only_the_last_checkpoints_are_kept_and_unfinished_ones_do_not_count(tmp_path):
-    model = tiny_test_model()
-    optimizer, ema = torch.optim.AdamW(model.parameters()), ExponentialMovingAverage(model, 0.9)
-    for step in (1, 2, 10):
-        save_training_state(tmp_path, step, model, optimizer, ema, {}, keep=2)
-    (tmp_path / ".checkpoint-11.tmp").mkdir()
-    assert latest_checkpoint(tmp_path).name == "checkpoint-10"
-    assert sorted(path.name for path in tmp_path.glob("checkpoint-*")) == ["checkpoint-10", "checkpoint-2"]
-
-
-def test_a_checkpoint_of_another_model_is_refused(tmp_path):
-    model = tiny_test_model()
-    optimizer, ema = torch.optim.AdamW(model.parameters()), ExponentialMovingAverage(model, 0.9)
-    saved = save_training_state(tmp_path, 1, model, optimizer, ema, {})
-    other = tiny_test_model(use_bgmr=False)
-    with pytest.raises(ValueError, match=r"refinement\..*another output folder"):
-        load_training_state(saved, other, torch.optim.AdamW(other.parameters()), ExponentialMovingAverage(other, 0.9))
-
-
-@pytest.mark.parametrize("text", ["consep", "reader=consep", "reader=a,path=b,colour=c", "reader=a,path=b,weight=-1"])
-def test_data_items_that_cannot_be_read_are_refused(text):
-    with pytest.raises(ValueError, match=text):
-        DataItem.parse(text)
-
-
-@pytest.fixture
-def pairs_folder(tmp_path):
-    """Three painted tiles with their label maps, and a split of them."""
-    folder = tmp_path / "pairs"
-    folder.mkdir()
-    rng = np.random.default_rng(0)
-    for tile in range(3):
-        labels = np.zeros((96, 96), np.uint16)
-        for i, (x, y) in enumerate(rng.integers(10, 86, (8, 2)), start=1):
-            cv2.circle(labels, (int(x), int(y)), 7, i, -1)
-        image = np.where(labels[..., None] > 0, (90, 60, 140), (230, 190, 220)).astype(np.uint8)
-        cv2.imwrite(str(folder / f"tile{tile}.png"), image[..., ::-1])
-        cv2.imwrite(str(folder / f"tile{tile}_instances.png"), labels)
-    split = {"dataset": "painted", "train": ["tile0", "tile1"], "validation": ["tile2"]}
-    (tmp_path / "split.json").write_text(json.dumps(split))
-    return folder
-
-
-def test_a_split_of_which_some_tiles_are_missing_is_refused(tmp_path, pairs_folder):
-    item = DataItem("instance_pairs", str(pairs_folder), str(tmp_path / "split.json"))
-    assert [record.id for record in records_by_dataset([item], "train")["painted"]] == ["tile0", "tile1"]
-    (pairs_folder / "tile1.png").unlink()
-    (pairs_folder / "tile1_instances.png").unlink()
-    assert len(records_by_dataset([item], "validation")["painted"]) == 1
-    with pytest.raises(ValueError, match="tile1 of the split"):
-        records_by_dataset([item], "train")
-
-
-@pytest.fixture
-def run_example(load_example, monkeypatch):
-    """Runs a script of `examples/` in this process, with arguments, and with some of its globals replaced."""
-
-    def run(name: str, *arguments: str, **replaced) -> None:
-        module = load_example(name)
-        for variable, value in replaced.items():
-            monkeypatch.setattr(module, variable, value)
-        monkeypatch.setattr(sys, "argv", [f"{name}.py", *arguments])
-        module.main()
-
-    return run
-
-
-def test_the_script_trains_resumes_exactly_and_writes_a_folder_that_loads(tmp_path, pairs_folder, run_example):
-    base = tmp_path / "base"
-    tiny_test_model(num_types=0).save_pretrained(base)
-
-    def train(output: Path) -> dict[str, torch.Tensor]:
-        run_example(
-            "train",
-            *("--base", str(base), "--output_dir", str(output), "--steps", "4", "--batch_size", "2"),
-            *("--data", f"reader=instance_pairs,path={pairs_folder},split={tmp_path / 'split.json'}"),
-            *("--crop_size", str(SIZE), "--tile_overlap", "16", "--num_workers", "0", "--warmup_steps", "1"),
-            *("--save_every", "2", "--log_every", "1", "--evaluate_every", "0"),
-        )
-        return load_file(output / "model" / "model.safetensors")
-
-    whole = train(tmp_path / "run")
-    shutil.copytree(tmp_path / "run" / "checkpoint-2", tmp_path / "resumed" / "checkpoint-2")
-    resumed = train(tmp_path / "resumed")
-    assert whole.keys() == resumed.keys()
-    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
-
-    before = load_file(base / "model.safetensors")
-    changed = {name for name in whole if not torch.equal(whole[name], before[name])}
+def test_the_script_trains_and_writes_a_folder_that_loads(training_root, run_example):
+    run_example("train", *flags(smoke_values(training_root, picture_every=2)))
+    folder = training_root / "run"
+    trained = load_file(folder / "model" / "model.safetensors")
+    before = load_file(training_root / "base" / "model.safetensors")
+    changed = {name for name in trained if not torch.equal(trained[name], before[name])}
     assert any(name.startswith("refinement.") for name in changed)
     assert not any(name.startswith("sam.vision_encoder.") and ".adapter." not in name for name in changed)
 
-    log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    log = read_log(folder)
     assert [record["step"] for record in log] == [1, 2, 3, 4, 4]
-    assert log[-1]["validation"] == "painted"
-    assert log[-1]["images"] == 1
+    assert log[-1]["validation"]["painted"]["images"] == 1
+    assert {"tiles_per_second", "data_wait_share", "learning_rate", "hv_mse"} <= set(log[0])
+    assert sorted(path.name for path in (folder / "pictures").iterdir()) == ["step-00000002.png", "step-00000004.png"]
+    results = json.loads((folder / "results.json").read_text())
+    assert results["results"]["painted"]["tiles"] == ["tile2"]
+    assert "pq_mean_over_images" in results["results"]["painted"]["scores"]
 
-    model = CfSamForNucleiSegmentation.from_pretrained(tmp_path / "run" / "model")
+    model = CfSamForNucleiSegmentation.from_pretrained(folder / "model")
     assert model.config.checkpoint_info["training"]["steps"] == 4
     assert model.config.checkpoint_info["data"] == ["painted: 2 tiles"]
-    image = cv2.imread(str(pairs_folder / "tile0.png"))[..., ::-1]
+    image = cv2.imread(str(training_root / "pairs" / "tile0.png"))[..., ::-1]
     assert NucleiSegmentationPipeline(model=model)(image, mpp=0.25).instance_map.shape == (96, 96)
 
 
-def test_the_decoding_search_writes_what_loading_reads(tmp_path, pairs_folder, run_example):
-    checkpoint = tmp_path / "model"
-    tiny_test_model(num_types=0).save_pretrained(checkpoint)
-    CfSamProcessor(CfSamImageProcessor(tile_size=SIZE, tile_overlap=16)).save_pretrained(checkpoint)
-    run_example(
-        "tune_decoding",
-        *("--checkpoint", str(checkpoint), "--tiles", "1", "--rounds", "1"),
-        *("--data", f"reader=instance_pairs,path={pairs_folder},split={tmp_path / 'split.json'}"),
-        GRID={"minimum_area": (1007, 1013)},
-        # The larger the better, whatever the nuclei.
-        quality=lambda cases, parameters: parameters.minimum_area,
+def test_the_same_command_after_the_end_writes_the_same_model_again(training_root, run_example):
+    run_example("train", *flags(smoke_values(training_root)))
+    before = load_file(training_root / "run" / "model" / "model.safetensors")
+    run_example("train", *flags(smoke_values(training_root)))
+    after = load_file(training_root / "run" / "model" / "model.safetensors")
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert len(read_log(training_root / "run")) == 5
+
+
+def test_the_smoke_recipe_runs_and_its_loss_falls(training_root, run_example):
+    recipe = EXAMPLES / "recipes" / "cpu_smoke.yaml"
+    changes = {name: smoke_values(training_root)[name] for name in ("data", "output_dir")}
+    run_example("train", str(recipe), *flags(changes))
+    losses = [record["loss"] for record in read_log(training_root / "run") if "loss" in record]
+    assert len(losses) == 5
+    assert losses[-1] < losses[0]
+    assert (training_root / "run" / "report.html").stat().st_size > 10_000
+    # The bundled base has a licence, which what comes of it inherits.
+    info = CfSamForNucleiSegmentation.from_pretrained(training_root / "run" / "model").config.checkpoint_info
+    assert "research" in info["license"]
+
+
+def test_the_script_ends_with_a_sentence_where_it_cannot_go_on(training_root, run_example, monkeypatch):
+    monkeypatch.setattr(
+        "cfsam_hf.training.run.write_checkpoint", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left"))
     )
-    assert CfSamImageProcessor.from_pretrained(checkpoint).decoding_parameters().minimum_area == 1013
-    assert CfSamProcessor.from_pretrained(checkpoint).image_processor.tile_size == SIZE
+    with pytest.raises(SystemExit, match=r"No space left.*Make room"):
+        run_example("train", *flags(smoke_values(training_root)))
 
 
-def test_validation_finds_the_types_of_tiles_by_name():
-    instance_map = nuclei()
-    result = make_result(instance_map)  # Epithelial, inflammatory, spindle-shaped.
-    numbers = np.array([0, 3, 1, 2], np.int16)[instance_map]
-    names = {1: "inflammatory", 2: "spindle-shaped", 3: "epithelial"}
+def test_passes_of_a_step_give_the_weights_of_one_large_batch(training_root):
+    values = {"steps": 2, "mixed_precision": "no"}
+    whole = start_run(smoke_recipe(training_root, batch_size=4, **values))
+    whole.train()
+    parts = start_run(
+        smoke_recipe(
+            training_root,
+            output_dir=str(training_root / "parts"),
+            batch_size=1,
+            gradient_accumulation_steps=4,
+            **values,
+        )
+    )
+    parts.train()
+    one, two = weights(whole), weights(parts)
+    assert all(torch.allclose(one[name], two[name], atol=1e-5) for name in one)
+    logs = [[record["loss"] for record in read_log(run.folder) if "loss" in record] for run in (whole, parts)]
+    assert logs[0] == pytest.approx(logs[1], abs=1e-4)
 
-    def scores(type_map: np.ndarray, names: dict[int, str]) -> dict[str, float]:
-        tile = Tile(painted(instance_map), instance_map, type_map, "tile", mpp=0.25, type_names=names)
-        return evaluate_tiles(lambda _: result, [tile], result.type_names)
 
-    found = scores(numbers, names)
-    assert {found[f"type_f1_pooled/{name}"] for name in result.type_names.values()} == {1.0}
-    for untyped in (
-        scores(np.where(instance_map == 1, UNKNOWN_TYPE, numbers), names),
-        scores(numbers, names | {1: "neutrophil"}),
-    ):
-        assert untyped["detection_f1_pooled"] == 1
-        assert not any(key.startswith("type_") for key in untyped)
+def test_validation_runs_in_full_precision_and_training_does_not(training_root):
+    run = start_run(smoke_recipe(training_root, steps=2, mixed_precision="bf16", evaluate_every=1))
+    seen = {True: set(), False: set()}
+
+    def note(module, _, output):
+        seen[module.training].add(output.dtype)
+
+    run.plain.mask_features.register_forward_hook(note)
+    run.train()
+    assert seen == {True: {torch.bfloat16}, False: {torch.float32}}
+
+
+def test_validation_sees_the_averages_and_gives_the_own_weights_back(training_root):
+    run = start_run(smoke_recipe(training_root, steps=2, ema_decay=0.9))
+    run.train()
+    own = weights(run)
+    with run.averaged_model() as model:
+        held = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
+        assert not model.training
+    assert all(torch.equal(held[name], run.ema.average[name]) for name in held)
+    assert any(not torch.equal(held[name], own[name]) for name in held)
+    assert all(torch.equal(value, own[name]) for name, value in weights(run).items())
+
+
+def test_an_unknown_validation_score_is_refused(training_root):
+    run = start_run(smoke_recipe(training_root, steps=1, best_metric="beauty"))
+    with pytest.raises(ValueError, match=r"no 'beauty' \(best_metric\); it has .*pq_mean_over_images"):
+        run.train()
+
+
+def test_own_annotations_with_types_that_the_base_does_not_have(training_root, run_example):
+    tiny_test_model(num_types=3).save_pretrained(training_root / "base")
+    tiles = write_qupath_tiles(training_root)
+    data = [f"reader=qupath,path={tiles},split={training_root / 'split.json'}"]
+    run_example("train", *flags(smoke_values(training_root, data=data)))
+    folder = training_root / "run"
+    model = CfSamForNucleiSegmentation.from_pretrained(folder / "model")
+    assert sorted(model.config.type_names.values()) == sorted(TYPES)
+    assert read_log(folder)[0]["type_cross_entropy"] > 0
+    scores = read_log(folder)[-1]["validation"]["painted"]
+    assert {f"type_f1_pooled/{name}" for name in TYPES} <= set(scores)
+
+
+def test_types_of_the_base_stay_where_the_tiles_have_none(training_root):
+    tiny_test_model(num_types=2).save_pretrained(training_root / "base")
+    run = start_run(smoke_recipe(training_root, steps=2))
+    assert run.plain.config.num_types == 2
+    run.train()
+    assert read_log(run.folder)[0]["type_cross_entropy"] == 0
+
+
+class ListTracker(GeneralTracker):
+    """Keeps what it is told."""
+
+    name = "list"
+    requires_logging_directory = False
+
+    def __init__(self):
+        super().__init__()
+        self.config, self.values, self.images = {}, [], []
+
+    @property
+    def tracker(self):
+        return self.values
+
+    @on_main_process
+    def store_init_configuration(self, values: dict):
+        self.config = values
+
+    @on_main_process
+    def log(self, values: dict, step: int | None = None, **options):
+        self.values.append((step, values))
+
+    @on_main_process
+    def log_images(self, values: dict, step: int | None = None, **options):
+        self.images.append((step, values["examples"].shape))
+
+
+def test_trackers_get_numbers_pictures_and_the_recipe(training_root):
+    tracker = ListTracker()
+    run = start_run(smoke_recipe(training_root, steps=2, picture_every=2), tracker)
+    run.train()
+    assert tracker.config["learning_rate"] == "0.0006"
+    steps = [(step, sorted({name.partition("/")[0] for name in values})) for step, values in tracker.values]
+    assert steps == [(1, ["train"]), (2, ["train"]), (2, ["validation"])]
+    [(step, shape)] = tracker.images
+    assert (step, shape[0], shape[-1]) == (2, 1, 3)
+
+
+def test_tensorboard_reads_what_is_written(training_root):
+    event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    run = start_run(smoke_recipe(training_root, steps=2, log_with=["tensorboard"], picture_every=2))
+    run.train()
+    run.accelerator.end_training()
+    [events] = {path.parent for path in run.folder.rglob("events.out.tfevents*") if path.parent.name == "cfsam"}
+    found = event_accumulator.EventAccumulator(str(events)).Reload()
+    assert [event.step for event in found.Scalars("train/loss")] == [1, 2]
+    assert "validation/painted/pq_mean_over_images" in found.Tags()["scalars"]
+    [image] = found.Images("examples")
+    assert image.width > 4 * 64
+
+
+def test_trackers_that_are_not_installed_are_refused_by_name(training_root):
+    with pytest.raises(ValueError, match="swanlab"):
+        make_accelerator(smoke_recipe(training_root, log_with=["swanlab"]))
+
+
+def test_the_bar_shows_losses_rate_and_tiles_a_second(training_root, monkeypatch, capsys):
+    run = start_run(smoke_recipe(training_root, steps=2, progress=True))
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    run.train()
+    shown = capsys.readouterr().err
+    assert "2/2" in shown
+    assert all(f"{name}=" in shown for name in ("loss", "nuclei", "hv", "boundary", "rate", "tiles/s"))
+    # tqdm's own: time gone and time left.
+    assert "<00:00" in shown
+
+
+def test_old_optimiser_steps_do_not_reach_frozen_weights(training_root):
+    run = start_run(smoke_recipe(training_root, steps=2))
+    frozen = {name: p.clone() for name, p in run.plain.named_parameters() if not p.requires_grad}
+    run.train()
+    now = dict(run.plain.named_parameters())
+    assert frozen
+    assert all(torch.equal(value, now[name]) for name, value in frozen.items())
+    assert all(now[name].grad is None for name in frozen)
 
 
 @pytest.mark.slow
-def test_two_processes_train_what_one_does_with_twice_the_batch(tmp_path, pairs_folder):
-    tiny_test_model(num_types=0).save_pretrained(tmp_path / "base")
+def test_a_compiled_model_trains_as_it_does_uncompiled(training_root, monkeypatch):
+    # The graphs are traced as ever; making code of them, which is torch's own affair, would take minutes.
+    compile_in_place = torch.nn.Module.compile
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda model: compile_in_place(model, backend="aot_eager"))
+    losses = []
+    for compiled in (False, True):
+        changes = {"compile": compiled, "mixed_precision": "no", "steps": 2, "evaluate_every": 1}
+        run = start_run(smoke_recipe(training_root, output_dir=str(training_root / f"{compiled}"), **changes))
+        run.train()
+        losses.append([record["loss"] for record in read_log(run.folder) if "loss" in record])
+        names = set(load_file(run.folder / "checkpoint-2" / "trainable.safetensors"))
+        assert names == {name for name, p in run.plain.named_parameters() if p.requires_grad}
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
+def launch(root: Path, launcher: list[str], **changes) -> dict[str, torch.Tensor]:
+    """The exported weights of the script in processes of its own."""
+    values = smoke_values(root, **{"mixed_precision": "no", "steps": 3, "evaluate_every": 2, **changes})
     environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    weights = []
-    for launcher, batch_size in ([], 4), (["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"], 2):
-        output = tmp_path / f"batch {batch_size}"
-        command = [
-            *(sys.executable, *launcher, str(EXAMPLES / "train.py")),
-            *("--base", str(tmp_path / "base"), "--output_dir", str(output), "--batch_size", str(batch_size)),
-            *("--data", f"reader=instance_pairs,path={pairs_folder},split={tmp_path / 'split.json'}"),
-            *("--steps", "3", "--warmup_steps", "1", "--evaluate_every", "2", "--mixed_precision", "no"),
-            *("--crop_size", str(SIZE), "--tile_overlap", "16", "--num_workers", "0"),
-        ]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-        assert done.returncode == 0, done.stderr
-        weights.append(load_file(output / "model" / "model.safetensors"))
-    one, two = weights
-    before = load_file(tmp_path / "base" / "model.safetensors")
+    command = [sys.executable, *launcher, str(EXAMPLES / "train.py"), *flags(values)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr
+    return load_file(Path(values["output_dir"]) / "model" / "model.safetensors")
+
+
+TWO = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+
+
+@pytest.mark.slow
+def test_two_processes_train_and_validate_as_one_does_with_twice_the_batch(training_root):
+    one = launch(training_root, [], output_dir=str(training_root / "one"), batch_size=4)
+    two = launch(training_root, TWO, output_dir=str(training_root / "two"), batch_size=2)
+    before = load_file(training_root / "base" / "model.safetensors")
     assert max((one[name] - before[name]).abs().max() for name in one) > 1e-3
     assert all(torch.allclose(one[name], two[name], atol=1e-5) for name in one)
+    validations = [
+        [record["validation"]["painted"] for record in read_log(training_root / name) if "validation" in record]
+        for name in ("one", "two")
+    ]
+    # Each tile is counted once, whichever process has it.
+    assert [scores["images"] for scores in validations[1]] == [1, 1]
+    for one_score, two_score in zip(*validations, strict=True):
+        assert one_score["dice_mean_over_images"] == pytest.approx(two_score["dice_mean_over_images"], abs=1e-3)
+
+
+@pytest.mark.slow
+def test_sharded_parameters_train_save_resume_and_export_as_whole_ones(training_root):
+    """The FSDP configuration, on two CPU processes."""
+    whole = launch(training_root, [], output_dir=str(training_root / "whole"), steps=4)
+    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, *TWO, "-m", "tests.fsdp_driver", str(training_root)]
+    exported = []
+    for _ in range(2):
+        done = subprocess.run(
+            command, cwd=EXAMPLES.parent, env=environment, capture_output=True, text=True, timeout=900
+        )
+        assert done.returncode == 0, done.stderr
+        exported.append(load_file(training_root / "sharded" / "model" / "model.safetensors"))
+        # The second time it goes on from the middle.
+        shutil.rmtree(training_root / "sharded" / "checkpoint-4", ignore_errors=True)
+    for sharded in exported:
+        assert sharded.keys() == whole.keys()
+        assert all(torch.allclose(whole[name], sharded[name], atol=1e-5) for name in whole)

@@ -1,19 +1,40 @@
-"""The library part of training: averaging, checkpoints, optimiser groups, the tiny architecture.
+"""The library part of training: recipe, model, crops, the run with its checkpoints, and its report.
 
-The loop itself is `examples/train.py`.
+`examples/train.py` puts it together:
+
+```python
+>>> recipe = parse_recipe(["examples/recipes/cpu_smoke.yaml"])  # doctest: +SKIP
+>>> data = load_training_data(recipe)  # doctest: +SKIP
+>>> model = build_model(recipe, list(data.type_names.values()))  # doctest: +SKIP
+```
 """
 
 from .architectures import tiny_config
-from .checkpoints import latest_checkpoint, load_training_state, save_training_state
 from .ema import ExponentialMovingAverage
-from .optimization import cosine_with_warmup, parameter_groups
+from .launching import TrainingStopped, crops_per_step, make_accelerator
+from .models import build_model, build_processor, retype
+from .optimization import cosine_with_warmup, make_optimizer, parameter_groups
+from .recipe import Recipe, make_recipe, parse_recipe
+from .run import TrainingRun
+from .training_data import TrainingData, build_crops, load_training_data
 
 __all__ = [
     "ExponentialMovingAverage",
+    "Recipe",
+    "TrainingData",
+    "TrainingRun",
+    "TrainingStopped",
+    "build_crops",
+    "build_model",
+    "build_processor",
     "cosine_with_warmup",
-    "latest_checkpoint",
-    "load_training_state",
+    "crops_per_step",
+    "load_training_data",
+    "make_accelerator",
+    "make_optimizer",
+    "make_recipe",
     "parameter_groups",
-    "save_training_state",
+    "parse_recipe",
+    "retype",
     "tiny_config",
 ]

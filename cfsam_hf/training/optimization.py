@@ -2,7 +2,13 @@
 
 import math
 
+import torch
 from torch import nn
+
+from .recipe import OptimizationOptions
+
+# Key of a group that holds its learning rate at the peak of the schedule.
+PEAK = "peak_lr"
 
 
 def parameter_groups(
@@ -31,6 +37,14 @@ def parameter_groups(
     ]
 
 
+def make_optimizer(model: nn.Module, options: OptimizationOptions) -> torch.optim.AdamW:
+    """AdamW over the groups; each group keeps its peak rate as `peak_lr`."""
+    groups = parameter_groups(model, options.learning_rate, options.weight_decay, options.mask_decoder_factor)
+    for group in groups:
+        group[PEAK] = group["lr"]
+    return torch.optim.AdamW(groups, betas=(options.beta1, options.beta2))
+
+
 def cosine_with_warmup(step: int, warmup_steps: int, total_steps: int, floor: float = 0.01) -> float:
     """Factor on the learning rate at `step`: linear from 0 to 1, then a half cosine from 1 down to `floor`.
 
@@ -41,3 +55,10 @@ def cosine_with_warmup(step: int, warmup_steps: int, total_steps: int, floor: fl
         return (step + 1) / warmup_steps
     progress = min(1.0, (step - warmup_steps) / max(1, total_steps - warmup_steps))
     return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def set_learning_rates(optimizer: torch.optim.Optimizer, step: int, options: OptimizationOptions) -> None:
+    """Gives every group its rate of this step, which depends on the step alone."""
+    factor = cosine_with_warmup(step, options.warmup_steps, options.steps, options.final_rate)
+    for group in optimizer.param_groups:
+        group["lr"] = group[PEAK] * factor

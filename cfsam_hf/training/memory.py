@@ -1,0 +1,62 @@
+"""The memory that training takes at most, on a GPU or of the process."""
+
+import gc
+import sys
+from pathlib import Path
+
+import torch
+
+STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+class PeakMemory:
+    """Counts from what is in use now: make it before the model, and `reset` it when the model is built.
+
+    On a GPU it is what PyTorch's tensors take there. On a CPU it is the process's resident memory over what it held at
+    the beginning (its libraries and the tiles); processes that make crops are not in it. Linux alone can forget an
+    older peak; elsewhere, and where that is forbidden, a peak from before counts too.
+
+    Args:
+        device: where the model trains.
+    """
+
+    def __init__(self, device: torch.device | str):
+        self.device = torch.device(device)
+        self.reset()
+        gc.collect()
+        self._before = 0 if self._on_gpu else _kilobytes("VmRSS")
+
+    @property
+    def _on_gpu(self) -> bool:
+        return self.device.type == "cuda"
+
+    def reset(self) -> None:
+        """Forgets the peak so far, such as that of loading; what was in use at the beginning stays the same."""
+        gc.collect()
+        if self._on_gpu:
+            torch.cuda.reset_peak_memory_stats(self.device)
+            return
+        try:
+            CLEAR.write_text("5")
+        except OSError:
+            return
+
+    def megabytes(self) -> float:
+        """The peak since the last `reset`, in 10^6 bytes."""
+        if self._on_gpu:
+            return torch.cuda.max_memory_allocated(self.device) / 1e6
+        return max(0, _kilobytes("VmHWM") - self._before) * 1024 / 1e6
+
+
+def _kilobytes(field: str) -> int:
+    """A field of the process's status in kB (1024 bytes); where the system has none, the peak of its whole life."""
+    if STATUS.exists():
+        for line in STATUS.read_text(encoding="ascii", errors="replace").splitlines():
+            if line.startswith(f"{field}:"):
+                return int(line.split()[1])
+    try:
+        import resource
+    except ImportError as error:
+        raise RuntimeError(f"{sys.platform} does not tell how much memory a process takes.") from error
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak // 1024 if sys.platform == "darwin" else peak

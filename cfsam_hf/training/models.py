@@ -1,0 +1,170 @@
+"""The model that a recipe trains: a random one, a pretrained SAM, or a CF-SAM checkpoint, for the data's types."""
+
+import contextlib
+import logging
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from ..baselines.unet import UNetConfig, UNetForNucleiSegmentation
+from ..configuration_cfsam import CfSamConfig
+from ..hub import DEFAULT_CHECKPOINT, bundled_checkpoint
+from ..image_processing_cfsam import CfSamImageProcessor
+from ..modeling_cfsam import CfSamForNucleiSegmentation
+from ..processing_cfsam import CfSamProcessor
+from .architectures import tiny_config
+from .recipe import Recipe
+
+logger = logging.getLogger(__name__)
+
+# The first maps of every model, before those of the background and of the types.
+UNTYPED_MAPS = 3
+
+
+def build_model(recipe: Recipe, data_types: Sequence[str]) -> PreTrainedModel:
+    """The model to train, with everything that is not trained frozen.
+
+    Of a CF-SAM base that knows all of the data's types the types stay, in its order: data without types, or with some
+    of them, train it on. If the data has others, the model gets the data's types: what reads the nuclei and offset
+    maps and types of the same name keeps its weights, what reads the other types begins anew (as the log says).
+
+    Args:
+        recipe: its base and options.
+        data_types: names of the data's types, in the order that they get in a new model; empty without types.
+
+    Raises:
+        ValueError: an option that the model's configuration does not have.
+        OSError: the base cannot be loaded.
+    """
+    type_names = dict(enumerate(data_types, start=1))
+    options = recipe.model.settings()
+    base = recipe.model.base
+    check_options(recipe)
+    if base == "unet":
+        model = UNetForNucleiSegmentation(UNetConfig(id2label=type_names, **options))
+    else:
+        options["train_encoder"] = recipe.model.train_encoder
+        model = _cfsam(base, type_names, options)
+    if recipe.optimization.gradient_checkpointing:
+        enable_gradient_checkpointing(model)
+    return model
+
+
+def enable_gradient_checkpointing(model: PreTrainedModel) -> None:
+    """Encoder layers are computed again in the backward pass from now on."""
+    # transformers before 5.23 has it under its older name.
+    getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)()
+
+
+def build_processor(recipe: Recipe, config: CfSamConfig | UNetConfig) -> CfSamProcessor:
+    """The processor that is saved with the model. Of a CF-SAM base it has the decoding, but not the calibration."""
+    base, decoding = checkpoint_of(recipe.model.base), None
+    if base is not None:
+        # A checkpoint need not have a processor beside it.
+        with contextlib.suppress(OSError):
+            decoding = CfSamImageProcessor.from_pretrained(base).decoding
+    return CfSamProcessor(
+        CfSamImageProcessor(
+            mpp=config.mpp,
+            tile_size=recipe.data.crop_size,
+            tile_overlap=min(recipe.run.tile_overlap, recipe.data.crop_size // 2),
+            pad_multiple=config.pad_multiple,
+            decoding=decoding,
+        )
+    )
+
+
+def checkpoint_of(base: str) -> str | None:
+    """Folder or Hub id of a CF-SAM base; `None` for random weights and for a plain SAM."""
+    if base in ("tiny", "unet"):
+        return None
+    if base == DEFAULT_CHECKPOINT:
+        return str(bundled_checkpoint())
+    return base if CfSamConfig.get_config_dict(base)[0].get("model_type") == CfSamConfig.model_type else None
+
+
+def check_options(recipe: Recipe) -> None:
+    """Refuses model options that the configuration does not have.
+
+    A configuration takes any name for an attribute, so that a mistyped option would do nothing.
+
+    Raises:
+        ValueError: naming them.
+    """
+    options, config_class = recipe.model.settings(), UNetConfig if recipe.model.base == "unet" else CfSamConfig
+    known = {field.name for field in fields(config_class)} - {"id2label", "label2id", "num_types", "train_encoder"}
+    if unknown := sorted(set(options) - known):
+        raise ValueError(
+            f"model_options has {', '.join(unknown)}, which is not among the options of {config_class.__name__}; the "
+            "types are the data's, and train_encoder is an option of its own."
+        )
+
+
+def _cfsam(base: str, type_names: dict[int, str], options: dict[str, Any]) -> CfSamForNucleiSegmentation:
+    if base == "tiny":
+        return CfSamForNucleiSegmentation(tiny_config(id2label=type_names, **options))
+    path = checkpoint_of(base)
+    if path is None:
+        return CfSamForNucleiSegmentation.from_pretrained(base, dtype=torch.float32, id2label=type_names, **options)
+    known = CfSamConfig.from_pretrained(path).type_names
+    if set(type_names.values()) <= set(known.values()):
+        if len(type_names) < len(known):
+            logger.info("the base's types are kept: %s", ", ".join(known.values()))
+        return CfSamForNucleiSegmentation.from_pretrained(path, dtype=torch.float32, **options)
+    # Class weights belong to the base's types; those of the new ones are an option.
+    model = CfSamForNucleiSegmentation.from_pretrained(
+        path, dtype=torch.float32, **{name: value for name, value in options.items() if name != "type_loss_weights"}
+    )
+    config = CfSamConfig.from_pretrained(path, id2label=type_names, **options)
+    return retype(model, config)
+
+
+def retype(model: CfSamForNucleiSegmentation, config: CfSamConfig) -> CfSamForNucleiSegmentation:
+    """A model with other types and all else of a trained one.
+
+    The task tokens, hyper-networks and refinement of the nuclei and offset maps, of the background, and of types that
+    both have by name, keep their weights; those of the other types begin anew.
+
+    Args:
+        model: the trained one; left as it is.
+        config: its configuration but for the types.
+    """
+    new = CfSamForNucleiSegmentation(config)
+    old_maps, new_maps = _map_names(model.config), _map_names(config)
+    kept = [(i, old_maps.index(name)) for i, name in enumerate(new_maps) if name in old_maps]
+    into, source = (torch.tensor(rows) for rows in zip(*kept, strict=True))
+    before = model.state_dict()
+    with torch.no_grad():
+        for name, value in new.state_dict().items():
+            if name.startswith("task_decoder.filters."):
+                head, _, tail = name.removeprefix("task_decoder.filters.").partition(".")
+                if new_maps[int(head)] in old_maps:
+                    value.copy_(before[f"task_decoder.filters.{old_maps.index(new_maps[int(head)])}.{tail}"])
+            elif name in ("task_decoder.task_tokens.weight", "refinement.head.1.weight", "refinement.head.1.bias"):
+                value[into] = before[name][source]
+            elif name == "refinement.head.0.0.weight":
+                # It reads features and cues first, then the maps.
+                first = value.shape[1] - len(new_maps)
+                value[:, :first] = before[name][:, :first]
+                value[:, first + into] = before[name][:, first + source]
+            else:
+                value.copy_(before[name])
+    lost = [name for name in model.config.type_names.values() if name not in new_maps]
+    fresh = [name for name in config.type_names.values() if name not in old_maps]
+    logger.warning(
+        "the data's types replace the base's: begun anew %s; left out %s; kept %s",
+        ", ".join(fresh) or "none",
+        ", ".join(lost) or "none",
+        ", ".join(name for name in config.type_names.values() if name in old_maps) or "none",
+    )
+    return new
+
+
+def _map_names(config: CfSamConfig) -> list[str]:
+    """A name for each of the model's maps; those of the types are the types'."""
+    # No type has a name of one character more than its own.
+    fixed = [f"\0map {i}" for i in range(UNTYPED_MAPS)]
+    return [*fixed, "\0background", *config.type_names.values()] if config.num_types else fixed

@@ -1,0 +1,266 @@
+"""A laboratory's own annotated images: found, looked at, parted into what trains and what is held out, and kept.
+
+What a run learns from is written beside it, so that it goes on from the same pixels whatever becomes of the originals.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..data import Tile, TileRecord, list_tiles
+from ..data.files import some_of
+from ..data.parquet_writer import write_shards
+from ..data.records import UNKNOWN_TYPE
+from ..data.vocabulary import rename_types
+from ..nuclei_cfsam import UNTYPED_NAME
+
+TRAIN, HELD_OUT = "train", "held_out"
+"""Folds of the tiles that are kept."""
+
+LEAST_SIDE = 32
+"""Pixels of a part of a tile: below, there is hardly a whole nucleus in it."""
+
+
+@dataclass(frozen=True)
+class TileSummary:
+    """What is known of a tile without keeping its pixels.
+
+    Attributes:
+        id: name of the tile.
+        size: (width, height) in pixels.
+        mpp: micrometres per pixel, None if unknown.
+        nuclei: nuclei by the name of their type; None is the key of those without one.
+        annotated_share: of its pixels.
+        digest: of pixels and labels.
+    """
+
+    id: str
+    size: tuple[int, int]
+    mpp: float | None
+    nuclei: Mapping[str | None, int]
+    annotated_share: float
+    digest: str
+
+    @property
+    def count(self) -> int:
+        """Its nuclei."""
+        return sum(self.nuclei.values())
+
+    @property
+    def types(self) -> set[str]:
+        """Names of the types that it holds."""
+        return {name for name in self.nuclei if name is not None}
+
+
+def list_own_tiles(
+    images: str | Path,
+    annotations: str | Path,
+    *,
+    mpp: float | None = None,
+    type_names: Sequence[str] | None = None,
+    annotated_only: bool = False,
+) -> list[TileRecord]:
+    """The images of a folder with their annotations: QuPath's GeoJSON where there is any, else label maps.
+
+    A single class `nucleus`, which this package writes where there are no types, counts as no types.
+
+    Args:
+        images: the folder.
+        annotations: folder with `<stem>.geojson` or label maps (see `list_instance_pairs`), which may be the same; or
+            one GeoJSON file.
+        mpp: micrometres per pixel of the images.
+        type_names: the types, in order; by default GeoJSON's classes in alphabetical order. Needed for type maps.
+        annotated_only: leave images without an annotation out, which is an error otherwise.
+
+    Raises:
+        OSError: there is nothing, or an image or annotation lacks the other.
+        ValueError: an unknown class, or anything else that the reader refuses.
+    """
+    images, annotations = Path(images), Path(annotations)
+    if not images.is_dir():
+        raise OSError(f"{images}: {'is a file; give its folder' if images.exists() else 'no such folder'}")
+    if not annotations.exists():
+        raise FileNotFoundError(f"{annotations}: no such folder or file")
+    is_geojson = annotations.is_file() or any(annotations.glob("*.geojson"))
+    if annotations.is_file() and annotations.suffix.lower() not in (".geojson", ".json"):
+        raise ValueError(f"{annotations}: not a GeoJSON file; give one, or the folder of the annotations")
+    options: dict[str, Any] = {"allow_empty": True, "annotated_only": annotated_only, "annotations": annotations}
+    if type_names is not None:
+        options["type_names"] = dict(enumerate(type_names, start=1))
+    records = list_tiles("qupath" if is_geojson else "instance_pairs", images, mpp=mpp, **options)
+    other = {record.mpp for record in records} - {mpp}
+    if mpp is not None and other:
+        raise ValueError(
+            f"{images / 'index.csv'} has tiles of mpp {', '.join(map(str, sorted(other)))}, but {mpp:g} was given; "
+            "leave --mpp out, or correct the file"
+        )
+    if records and list(records[0].type_names.values()) == [UNTYPED_NAME]:
+        # What `cfsam segment` calls all that a model without types finds.
+        records = [rename_types(record, None) for record in records]
+    # The folds of an index are somebody else's.
+    return [replace(record, fold=None) for record in records]
+
+
+def summarize_own_tiles(
+    records: Sequence[TileRecord], progress: Callable[[int, int], None] | None = None
+) -> list[TileSummary]:
+    """Reads every tile once, so that whatever is wrong is told before anything is begun.
+
+    Raises:
+        OSError, ValueError: a tile cannot be read, or none has a nucleus.
+    """
+    found = []
+    for number, record in enumerate(records, start=1):
+        found.append(_summary(record.load()))
+        if progress is not None:
+            progress(number, len(records))
+    if not any(tile.count for tile in found):
+        raise ValueError(f"there is no nucleus in the annotations of {some_of([tile.id for tile in found])}")
+    return found
+
+
+def _summary(tile: Tile) -> TileSummary:
+    ids, first = np.unique(tile.instance_map, return_index=True)
+    first = first[ids > 0]
+    if tile.type_map is None:
+        nuclei = Counter({None: len(first)} if len(first) else {})
+    else:
+        types = tile.type_map.ravel()[first].tolist()
+        nuclei = Counter(None if i == UNKNOWN_TYPE else tile.type_names[i] for i in types)
+    digest = hashlib.sha256(repr((tile.id, tile.mpp, dict(tile.type_names))).encode())
+    for array in (tile.image, tile.instance_map, tile.type_map, tile.annotated):
+        digest.update(b"none" if array is None else repr(array.shape).encode() + np.ascontiguousarray(array).tobytes())
+    return TileSummary(
+        id=tile.id,
+        size=tile.image.shape[1::-1],
+        mpp=tile.mpp,
+        nuclei=dict(nuclei),
+        annotated_share=1.0 if tile.annotated is None else float(tile.annotated.mean()),
+        digest=digest.hexdigest(),
+    )
+
+
+def joint_digest(tiles: Sequence[TileSummary]) -> str:
+    """Of all tiles, in order."""
+    return hashlib.sha256("\n".join(tile.digest for tile in tiles).encode()).hexdigest()[:32]
+
+
+def choose_held_out(tiles: Sequence[TileSummary], share: float, seed: int) -> list[str]:
+    """Draws tiles to hold out.
+
+    A tile is drawn only if it has nuclei, and if each of its types is left in another one that trains; of these, tiles
+    in which every nucleus has a type go first, since types are scored on such tiles alone.
+
+    Args:
+        tiles: at least two.
+        share: of the tiles; at least one is held out and at least one is left.
+        seed: of the draw.
+
+    Returns:
+        Their ids, in the order of the tiles. Where no tile may go by the rules, the first one drawn that has nuclei.
+
+    Raises:
+        ValueError: no tile can be held out.
+    """
+    wanted = min(max(1, round(share * len(tiles))), len(tiles) - 1)
+    order = [tiles[i] for i in np.random.default_rng(seed).permutation(len(tiles))]
+    order = [tile for tile in order if tile.count]
+    if wanted < 1 or len(order) < 2:
+        raise ValueError(
+            "nothing can be held out: fewer than two of the tiles have nuclei; annotate another, or train without "
+            "scores (--no-held-out)"
+        )
+    typed = any(tile.types for tile in tiles)
+    order.sort(key=lambda tile: typed and None in tile.nuclei)
+    left = Counter(name for tile in tiles for name in tile.types)
+    chosen = []
+    for tile in order:
+        remaining = len(order) - len(chosen) - 1
+        if len(chosen) < wanted and remaining and all(left[name] > 1 for name in tile.types):
+            chosen.append(tile.id)
+            left.subtract(tile.types)
+    chosen = chosen or [order[0].id]
+    return [tile.id for tile in tiles if tile.id in chosen]
+
+
+def part_records(records: Sequence[TileRecord], held_out: Sequence[str]) -> list[TileRecord]:
+    """The records with their fold.
+
+    Raises:
+        ValueError: a tile to hold out is not there, or nothing is left to train on.
+    """
+    ids = {record.id for record in records}
+    if missing := [name for name in held_out if name not in ids]:
+        raise ValueError(
+            f"there is no annotated image {some_of(missing)} to hold out; there are {some_of(sorted(ids))}"
+        )
+    if not ids - set(held_out):
+        raise ValueError("all tiles are held out; leave some to train on")
+    chosen = set(held_out)
+    return [replace(record, fold=HELD_OUT if record.id in chosen else TRAIN) for record in records]
+
+
+def cut_record(record: TileRecord, share: float, seed: int) -> list[TileRecord]:
+    """A single tile as two: one end of its longer side, with about a share of its nuclei, is held out.
+
+    A nucleus that the cut goes through is in both parts with the pixels that lie there.
+
+    Raises:
+        ValueError: one of the parts would be too small or without nuclei.
+    """
+    tile = record.load()
+    height, width = tile.instance_map.shape
+    axis = 1 if width >= height else 0
+    length = max(width, height)
+    ids, first = np.unique(tile.instance_map, return_index=True)
+    # The first pixel of each nucleus stands for it.
+    places = np.unravel_index(first[ids > 0], tile.instance_map.shape)[axis]
+    at_end = bool(np.random.default_rng(seed).integers(2))
+    cut = round(float(np.quantile(places, 1 - share if at_end else share))) if len(places) else 0
+    cut = min(max(cut, LEAST_SIDE), length - LEAST_SIDE)
+    ranges = {TRAIN: (0, cut), HELD_OUT: (cut, length)} if at_end else {HELD_OUT: (0, cut), TRAIN: (cut, length)}
+    parts = []
+    for fold, (start, stop) in ranges.items():
+        if stop - start < LEAST_SIDE or not ((places >= start) & (places < stop)).any():
+            raise ValueError(
+                f"there is only one tile, {record.id}, too small or with too few nuclei to hold a part of it out; "
+                "annotate another image, or train without scores (--no-held-out)"
+            )
+        parts.append(replace(record, id=f"{record.id}_{fold}", fold=fold, decode=_Cut(record, axis, start, stop)))
+    return sorted(parts, key=lambda part: part.fold != TRAIN)
+
+
+class _Cut:
+    """A record's `decode` with a part of its tile; a class, so that records can be sent to worker processes."""
+
+    def __init__(self, record: TileRecord, axis: int, start: int, stop: int):
+        self.record = record
+        self.part = (slice(None),) * axis + (slice(start, stop),)
+
+    def __call__(self, record: TileRecord) -> Tile:
+        tile = self.record.load()
+        maps = {name: getattr(tile, name) for name in ("image", "instance_map", "type_map", "annotated")}
+        cut = {name: None if array is None else np.ascontiguousarray(array[self.part]) for name, array in maps.items()}
+        return replace(tile, **cut, id=record.id, fold=record.fold)
+
+
+def keep_tiles(
+    records: Sequence[TileRecord], folder: Path, progress: Callable[[int, int], None] | None = None
+) -> dict[str, str]:
+    """Writes tiles as shards (see `write_shards`), unless they are there.
+
+    Returns:
+        The data item of a recipe that reads them, without its path.
+
+    Raises:
+        OSError: they cannot be written; then none is.
+    """
+    if not any(folder.glob("*.parquet")):
+        write_shards(records, folder, progress=progress)
+    folds = {record.fold for record in records}
+    return {"reader": "parquet", "train": TRAIN} | ({"validation": HELD_OUT} if HELD_OUT in folds else {})

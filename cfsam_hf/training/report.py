@@ -1,0 +1,234 @@
+"""The report of a run: one HTML file with curves, scores and pictures, that needs nothing beside it."""
+
+import base64
+import html
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..colors_cfsam import default_type_color
+from ..export.atomic import atomic_path
+from .recipe import Recipe
+from .run_log import read_log, validations
+
+REPORT_NAME = "report.html"
+WIDTH, HEIGHT = 460, 230
+LEFT, RIGHT, TOP, BOTTOM = 52, 12, 12, 28
+MOST_POINTS = 400
+# Shown of the validation scores, as far as they are there; all are in log.jsonl.
+HEADLINES = (
+    *("dice_mean_over_images", "aji_mean_over_images", "pq_mean_over_images", "dq_mean_over_images"),
+    *("sq_mean_over_images", "detection_f1_pooled", "type_f1_pooled_mean_over_types"),
+)
+
+STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; color: #202124; max-width: 1000px; margin: 2em auto; padding: 0 1em; }
+h1 { font-size: 1.6em; } h2 { font-size: 1.2em; margin-top: 2em; }
+table { border-collapse: collapse; } td, th { padding: .2em .8em .2em 0; text-align: left; vertical-align: top; }
+th { border-bottom: 1px solid #9aa0a6; } td.number { text-align: right; font-variant-numeric: tabular-nums; }
+.charts { display: flex; flex-wrap: wrap; gap: 1em; } figure { margin: 0; } figcaption { font-weight: 600; }
+.key { font-size: .85em; } .swatch { display: inline-block; width: 1em; height: .25em; margin: 0 .3em .2em .8em; }
+img { max-width: 100%; } svg text { font: 11px system-ui, sans-serif; fill: #5f6368; }
+"""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A named series of (step, value)."""
+
+    name: str
+    points: list[tuple[float, float]]
+
+
+def write_report(folder: Path, recipe: Recipe, data: Sequence[str]) -> Path:
+    """Writes `report.html` into the folder of a run, from its log and its pictures.
+
+    Args:
+        folder: of the run.
+        recipe: its values.
+        data: a line per data item.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    records = [record for record in read_log(folder) if "loss" in record]
+    scores = validations(folder)
+    parts = [
+        f"<h1>{html.escape(folder.resolve().name)}</h1>",
+        f"<p>{_summary(records, recipe)}</p>",
+        "<h2>Data</h2>",
+        f"<ul>{''.join(f'<li>{html.escape(line)}</li>' for line in data)}</ul>",
+        "<h2>Validation</h2>",
+        _score_table(scores) if scores else "<p>There were no validation tiles.</p>",
+        f'<div class="charts">{"".join(chart(*item) for item in _validation_curves(scores))}</div>',
+        "<h2>Training</h2>",
+        f'<div class="charts">{"".join(chart(*item) for item in _training_curves(records))}</div>',
+        "<h2>Examples</h2>",
+        _pictures(folder),
+        "<h2>Recipe</h2>",
+        _recipe_table(recipe),
+    ]
+    title = html.escape(folder.resolve().name)
+    page = (
+        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
+        f"<style>{STYLE}</style></head>\n<body>\n" + "\n".join(parts) + "\n</body></html>\n"
+    )
+    with atomic_path(folder / REPORT_NAME) as working:
+        working.write_text(page, encoding="utf-8")
+    return folder / REPORT_NAME
+
+
+def chart(title: str, curves: Sequence[Curve], logarithmic: bool = False) -> str:
+    """Curves over the steps as an inline SVG picture with its key; empty where no curve has a point.
+
+    Args:
+        title: above the picture.
+        curves: in the order of their colours. Values that are not finite, or not positive where the axis is
+            logarithmic, leave a gap.
+        logarithmic: of the vertical axis.
+    """
+    shown = [
+        Curve(curve.name, _thinned([p for p in curve.points if _is_drawable(p[1], logarithmic)])) for curve in curves
+    ]
+    shown = [curve for curve in shown if curve.points]
+    if not shown:
+        return ""
+    scale = math.log10 if logarithmic else float
+    steps = [step for curve in shown for step, _ in curve.points]
+    values = [scale(value) for curve in shown for _, value in curve.points]
+    first, last = min(steps), max(steps)
+    low, high = min(values), max(values)
+    margin = 0.05 * (high - low) or 0.05 * abs(high) or 0.5
+    low, high = low - margin, high + margin
+
+    def x(step: float) -> float:
+        return LEFT + (WIDTH - LEFT - RIGHT) * ((step - first) / (last - first) if last > first else 0.5)
+
+    def y(value: float) -> float:
+        return TOP + (HEIGHT - TOP - BOTTOM) * (high - value) / (high - low)
+
+    drawn = []
+    for i in range(5):
+        level = low + (high - low) * i / 4
+        label = _number(10**level if logarithmic else level)
+        drawn.append(
+            f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(level):.1f}" y2="{y(level):.1f}" stroke="#e8eaed"/>'
+            f'<text x="{LEFT - 6}" y="{y(level) + 4:.1f}" text-anchor="end">{label}</text>'
+        )
+    for step, anchor in ((first, "start"), (last, "end")):
+        drawn.append(f'<text x="{x(step):.1f}" y="{HEIGHT - 8}" text-anchor="{anchor}">{step:g}</text>')
+    keys = []
+    for number, curve in enumerate(shown, start=1):
+        color = default_type_color(number)
+        points = " ".join(f"{x(step):.1f},{y(scale(value)):.1f}" for step, value in curve.points)
+        drawn.append(f'<polyline points="{points}" fill="none" stroke="{color}" stroke-width="1.5"/>')
+        if len(curve.points) < 30:
+            drawn += [
+                f'<circle cx="{x(step):.1f}" cy="{y(scale(value)):.1f}" r="2.5" fill="{color}"/>'
+                for step, value in curve.points
+            ]
+        keys.append(f'<span class="swatch" style="background:{color}"></span>{html.escape(curve.name)}')
+    return (
+        f"<figure><figcaption>{html.escape(title)}</figcaption>"
+        f'<svg width="{WIDTH}" height="{HEIGHT}" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
+        f'aria-label="{html.escape(title)}">{"".join(drawn)}</svg><div class="key">{"".join(keys)}</div></figure>'
+    )
+
+
+def _is_drawable(value: float | None, logarithmic: bool) -> bool:
+    return value is not None and math.isfinite(value) and (value > 0 or not logarithmic)
+
+
+def _thinned(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Means over neighbours, so that long runs stay small and readable."""
+    size = math.ceil(len(points) / MOST_POINTS) or 1
+    groups = [points[i : i + size] for i in range(0, len(points), size)]
+    return [(sum(s for s, _ in group) / len(group), sum(v for _, v in group) / len(group)) for group in groups]
+
+
+def _number(value: float) -> str:
+    return f"{value:.3g}"
+
+
+def _summary(records: list[dict[str, Any]], recipe: Recipe) -> str:
+    if not records:
+        return "No step was logged."
+    last = records[-1]
+    text = (
+        f"Step {last['step']:,} of {recipe.optimization.steps:,}, from {recipe.model.base}. At the end: loss "
+        f"{last['loss']:.4f}, {last['tiles_per_second']:g} tiles a second, "
+        f"{100 * last['data_wait_share']:.1f} % of the time waiting for data"
+    )
+    left_out = last.get("batches_left_out", 0)
+    return html.escape(text + (f"; {left_out} batches were left out as not finite." if left_out else "."))
+
+
+def _score_table(scores: dict[int, dict[str, dict[str, Any]]]) -> str:
+    """The last validation."""
+    step = max(scores)
+    names = list(scores[step])
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in names)
+    keys = dict.fromkeys([*HEADLINES, *(key for name in names for key in scores[step][name] if "type_f1" in key)])
+    rows = []
+    for key in keys:
+        values = [scores[step][name].get(key) for name in names]
+        if any(value is not None for value in values):
+            cells = "".join(f'<td class="number">{"" if v is None else f"{v:.4f}"}</td>' for v in values)
+            rows.append(f"<tr><td>{html.escape(key)}</td>{cells}</tr>")
+    return f"<table><tr><th>step {step:,}</th>{head}</tr>{''.join(rows)}</table>"
+
+
+def _validation_curves(scores: dict[int, dict[str, dict[str, Any]]]) -> list[tuple[str, list[Curve]]]:
+    names = dict.fromkeys(name for of_step in scores.values() for name in of_step)
+    return [
+        (
+            name,
+            [
+                Curve(key, [(step, scores[step].get(name, {}).get(key)) for step in sorted(scores)])
+                for key in HEADLINES
+            ],
+        )
+        for name in names
+    ]
+
+
+def _training_curves(records: list[dict[str, Any]]) -> list[tuple[str, list[Curve], bool]]:
+    def curve(key: str, name: str | None = None) -> Curve:
+        return Curve(name or key, [(record["step"], record.get(key)) for record in records])
+
+    keys = list(dict.fromkeys(key for record in records for key in record))
+    terms = [key for key in keys if re.match(r"(nuclei|hv|type|boundary)_", key)]
+    return [
+        ("Loss", [curve("loss")], True),
+        ("Terms of the loss (unweighted)", [curve(key) for key in terms], True),
+        ("The same of the initial maps", [curve(key, key[8:]) for key in keys if key.startswith("initial_")], True),
+        ("Norm of the gradient, before clipping", [curve("gradient_norm")], True),
+        ("Learning rate", [curve("learning_rate")], False),
+        ("Tiles a second", [curve("tiles_per_second")], False),
+    ]
+
+
+def _pictures(folder: Path) -> str:
+    """First, middle and last picture."""
+    paths = sorted((folder / "pictures").glob("step-*.png"))
+    chosen = list(dict.fromkeys([paths[0], paths[len(paths) // 2], paths[-1]])) if paths else []
+    figures = []
+    for path in chosen:
+        step = int(path.stem.removeprefix("step-"))
+        code = base64.b64encode(path.read_bytes()).decode()
+        figures.append(
+            f'<figure><figcaption>Step {step:,}</figcaption><img alt="input, truth, prediction and boundary at step '
+            f'{step}" src="data:image/png;base64,{code}"></figure>'
+        )
+    return "".join(figures) or "<p>No picture was drawn.</p>"
+
+
+def _recipe_table(recipe: Recipe) -> str:
+    rows = "".join(
+        f"<tr><td>{html.escape(name)}</td><td>{html.escape(str(value))}</td></tr>"
+        for name, value in recipe.to_dict().items()
+    )
+    return f"<table><tr><th>value</th><th></th></tr>{rows}</table>"

@@ -1,0 +1,481 @@
+"""One run of training: steps, checkpoints, validation, pictures, and what is left at the end.
+
+Everything that decides what is learned is a function of the recipe and of the step alone: crops, learning rates, and
+the random numbers of dropout. So a run that goes on from a checkpoint becomes, bit for bit on a CPU, the one that was
+never interrupted.
+"""
+
+import contextlib
+import logging
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from accelerate import Accelerator
+from accelerate.utils import DistributedType, gather_object
+from torch import nn
+from torch.distributed.tensor import DTensor
+from torch.utils.data import DataLoader
+from transformers import PreTrainedModel
+
+from ..data import CropDataset
+from ..evaluation.processes import Processes
+from ..evaluation.run import evaluate_records
+from ..evaluation.scoring import summarize_tiles
+from ..evaluation.systems import checkpoint_system
+from ..export.atomic import atomic_folder, atomic_path
+from ..export.json_files import write_json
+from ..pipeline_cfsam import NucleiSegmentationPipeline
+from ..processing_cfsam import CfSamProcessor
+from .checkpoints import (
+    latest_checkpoint,
+    prune_checkpoints,
+    read_facts,
+    remove_unfinished,
+    restore,
+    restore_averages,
+    training_tensors,
+    whole_tensor,
+    write_checkpoint,
+)
+from .ema import ExponentialMovingAverage
+from .launching import TrainingStopped, crops_per_step, full_disk_explained
+from .monitor import RunMonitor
+from .optimization import make_optimizer, set_learning_rates
+from .pictures import comparison_picture
+from .recipe import Recipe, differences
+from .report import write_report
+from .run_log import validation_history, validations
+from .training_data import TrainingData, picture_examples
+
+logger = logging.getLogger(__name__)
+
+PICTURES_NAME = "pictures"
+
+
+class TrainingRun:
+    """A run, begun or gone on with.
+
+    Args:
+        recipe: every value.
+        accelerator: see [`make_accelerator`].
+        data: for validation, pictures and what the model's folder says.
+        model, processor: to train and to save beside it.
+        crops: at least `recipe.optimization.steps` times [`crops_per_step`] of them.
+
+    Attributes:
+        step: optimiser steps done (batches that were left out count).
+        folder: of the run. It gets `recipe.yaml`, `log.jsonl`, `checkpoint-<step>/`, `pictures/` and, at the end,
+            `model/` (for `from_pretrained`), `results.json` and `report.html`.
+
+    Raises:
+        ValueError: the folder holds a run of another recipe.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        accelerator: Accelerator,
+        data: TrainingData,
+        model: PreTrainedModel,
+        processor: CfSamProcessor,
+        crops: CropDataset,
+    ):
+        self.recipe, self.accelerator, self.data, self.processor, self.crops = (
+            recipe,
+            accelerator,
+            data,
+            processor,
+            crops,
+        )
+        self.folder = Path(recipe.run.output_dir)
+        self.crops_per_step = crops_per_step(recipe, accelerator)
+        self.step = 0
+        self.skipped: list[int] = []
+        self._model_class = type(model)
+        self._memory_format = torch.contiguous_format
+        if accelerator.distributed_type != DistributedType.FSDP:
+            # The layer norms of the heads are over channels: a tenth faster on a CPU. Parameters that are cut into
+            # shards cannot lie so.
+            self._memory_format = torch.channels_last
+            model.to(memory_format=self._memory_format)
+        optimizer = make_optimizer(model, recipe.optimization)
+        if recipe.optimization.compile:
+            model.compile()
+        trainable, total = model.get_nb_trainable_parameters()
+        self.model, self.optimizer = accelerator.prepare(model, optimizer)
+        self.plain = accelerator.unwrap_model(self.model)
+        self.is_sharded = any(isinstance(p, DTensor) for p in self.plain.parameters())
+        self.ema = ExponentialMovingAverage(self.plain, recipe.optimization.ema_decay)
+        self._resume()
+        self.monitor = RunMonitor(recipe, accelerator, self.folder, self.step, self.crops_per_step)
+        self._say(
+            "%s trainable of %s parameters; %d crops a step", f"{trainable:,}", f"{total:,}", self.crops_per_step
+        )
+        accelerator.init_trackers("cfsam", config={name: str(value) for name, value in recipe.to_dict().items()})
+        self._batches = self._make_batches()
+        self._examples: list | None = None
+
+    def train(self) -> None:
+        """All steps that are left, with what is due between them.
+
+        Raises:
+            TrainingStopped: a loss that is not finite, or a disk that is full.
+        """
+        options, steps = self.recipe.run, self.recipe.optimization.steps
+        self.plain.train()
+        if self.step and self._evaluation_is_due() and self.step not in validations(self.folder):
+            # Killed between a checkpoint and its validation.
+            self.evaluate()
+        with self.monitor.showing(), full_disk_explained(self.folder):
+            while self.step < steps:
+                with self.monitor.timing():
+                    self._optimise()
+                if self._is_due(options.log_every):
+                    self.monitor.write(len(self.skipped))
+                if self._is_due(options.save_every):
+                    self.save()
+                if self._evaluation_is_due():
+                    self.evaluate()
+                if self._is_due(options.picture_every):
+                    self.draw()
+
+    def _is_due(self, every: int) -> bool:
+        return self.step == self.recipe.optimization.steps or (every > 0 and self.step % every == 0)
+
+    def _evaluation_is_due(self) -> bool:
+        return bool(self.data.validation) and self._is_due(self.recipe.run.evaluate_every)
+
+    def _say(self, message: str, *values: Any) -> None:
+        if self.accelerator.is_main_process:
+            logger.info(message, *values)
+
+    def _resume(self) -> None:
+        """Takes up the last checkpoint of the folder, if there is one."""
+        if self.accelerator.is_main_process:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            remove_unfinished(self.folder)
+        self.accelerator.wait_for_everyone()
+        checkpoint = latest_checkpoint(self.folder)
+        if len(set(gather_object([str(checkpoint and checkpoint.name)]))) > 1:
+            raise ValueError(
+                f"the processes see different checkpoints: {self.folder} must be one folder for all of them."
+            )
+        if checkpoint is not None:
+            facts = read_facts(checkpoint)
+            changed = differences(facts["recipe"], self.recipe.to_dict())
+            for name, now in self._identity().items():
+                if facts[name] != now:
+                    changed.append(f"{name} {facts[name]!r} -> {now!r}")
+            if changed:
+                raise ValueError(
+                    f"{self.folder} holds a run of another recipe, at step {facts['step']}: {'; '.join(changed)}. "
+                    "Give another output_dir, or the recipe that it was begun with."
+                )
+            restore(checkpoint, self.plain, self.optimizer.optimizer, self.ema)
+            self.step, self.skipped = facts["step"], facts["skipped"]
+            if self.accelerator.scaler is not None and facts["scaler"]:
+                self.accelerator.scaler.load_state_dict(facts["scaler"])
+            self._say("resumed from %s", checkpoint)
+        if self.accelerator.is_main_process:
+            with atomic_path(self.folder / "recipe.yaml") as working:
+                working.write_text(yaml.safe_dump(self.recipe.to_dict(), sort_keys=False), encoding="utf-8")
+
+    def _identity(self) -> dict[str, Any]:
+        """What a run is besides its recipe."""
+        return {"crops_per_step": self.crops_per_step, "training_tiles": self.data.fingerprint()}
+
+    def _crop_numbers(self, step: int, number: int) -> range:
+        """The crops of this process in a pass of a step. A step sees the same crops however it is shared out."""
+        options, processes = self.recipe.optimization, self.accelerator.num_processes
+        first = step * self.crops_per_step + number * options.batch_size * processes
+        return range(first + self.accelerator.process_index, first + options.batch_size * processes, processes)
+
+    def _make_batches(self) -> Iterator[dict[str, torch.Tensor]]:
+        options, workers = self.recipe.optimization, self.recipe.data.num_workers
+        passes = range(options.gradient_accumulation_steps)
+        loader = DataLoader(
+            self.crops,
+            batch_sampler=[self._crop_numbers(step, n) for step in range(self.step, options.steps) for n in passes],
+            num_workers=workers,
+            prefetch_factor=4 if workers else None,
+            pin_memory=self.accelerator.device.type == "cuda",
+        )
+        return iter(loader)
+
+    def _next_batch(self) -> dict[str, torch.Tensor]:
+        with self.monitor.waiting():
+            batch = next(self._batches)
+        batch = {name: value.to(self.accelerator.device, non_blocking=True) for name, value in batch.items()}
+        batch["pixel_values"] = batch["pixel_values"].contiguous(memory_format=self._memory_format)
+        return batch
+
+    def _optimise(self) -> None:
+        """One optimiser step, or one that is left out since its loss or gradient is not finite."""
+        accelerator, options = self.accelerator, self.recipe.optimization
+        torch.manual_seed(_step_seed(options.seed, self.step, accelerator.process_index))
+        set_learning_rates(self.optimizer, self.step, options)
+        passes = options.gradient_accumulation_steps
+        losses = []
+        for number in range(passes):
+            batch = self._next_batch()
+            # Gradients are exchanged once a step.
+            last = number == passes - 1
+            with contextlib.nullcontext() if last else accelerator.no_sync(self.model):
+                output = self.model(**batch)
+                accelerator.backward(output.loss / passes)
+            losses.append(
+                torch.stack([output.loss.detach().float(), *(v.float() for v in output.loss_parts.values())])
+            )
+        means = torch.stack(losses).mean(0)
+        if accelerator.num_processes > 1:
+            means = accelerator.reduce(means, reduction="mean")
+        values = means.tolist()
+        norm = math.nan
+        if math.isfinite(values[0]):
+            norm = float(whole_tensor(accelerator.clip_grad_norm_(self.model.parameters(), options.clip_norm)))
+        # The scaler of fp16 expects gradients that overflow and deals with them itself.
+        usable = math.isfinite(values[0]) and (accelerator.scaler is not None or math.isfinite(norm))
+        if usable:
+            self.optimizer.step()
+            if not accelerator.optimizer_step_was_skipped:
+                self.ema.update(self.plain)
+        else:
+            what = "gradient" if math.isfinite(values[0]) else "loss"
+            self._leave_out([loss[0].item() for loss in losses], what)
+        self.optimizer.zero_grad()
+        self.step += 1
+        if usable:
+            self.monitor.note(["loss", *output.loss_parts], values, norm, self.optimizer.param_groups[-1]["lr"])
+
+    def _leave_out(self, losses: list[float], what: str) -> None:
+        """Ends the run at a batch that is not finite, or notes that it was left out.
+
+        Raises:
+            TrainingStopped: the recipe says so, or too many were left out in a row.
+        """
+        bad = [number for number, loss in enumerate(losses) if not math.isfinite(loss)]
+        if what == "gradient":
+            # The losses are finite and their gradient is not: any of the batches may be at fault.
+            bad = list(range(len(losses)))
+        crops = sorted(gather_object([index for number in bad for index in self._crop_numbers(self.step, number)]))
+        tiles = sorted({self.crops.tile_of(index) for index in crops})
+        story = f"The {what} of step {self.step} is not finite: crops {crops} from the tiles {', '.join(tiles)}"
+        most = self.recipe.run.max_skipped
+        self.skipped.append(self.step)
+        too_many = self.skipped[-most:] == list(range(self.step - most + 1, self.step + 1))
+        if self.recipe.run.on_nonfinite == "stop" or too_many:
+            checkpoint = latest_checkpoint(self.folder)
+            advice = (
+                f"It is batch number {most} in a row, so it is not the data: lower the learning rate."
+                if too_many
+                else "Look at these tiles, lower the learning rate, or leave such batches out by on_nonfinite=skip."
+            )
+            raise TrainingStopped(
+                f"{story}. No weight has seen it; the last checkpoint is "
+                f"{checkpoint or 'none, as none was written yet'}. {advice}"
+            )
+        if self.accelerator.is_main_process:
+            logger.warning("%s. The batch is left out.", story)
+            self.monitor.log.write({"step": self.step + 1, "left_out": crops, "tiles": tiles})
+
+    def save(self) -> None:
+        """Writes a checkpoint, and removes those that are no longer wanted."""
+        tensors = training_tensors(self.plain, self.optimizer.optimizer, self.ema)
+        if self.accelerator.is_main_process:
+            scaler = self.accelerator.scaler
+            facts = {
+                "recipe": self.recipe.to_dict(),
+                **self._identity(),
+                "ema_updates": self.ema.num_updates,
+                "skipped": self.skipped,
+                "scaler": None if scaler is None else scaler.state_dict(),
+            }
+            write_checkpoint(self.folder, self.step, tensors, facts)
+            self._prune()
+        self.accelerator.wait_for_everyone()
+
+    def _prune(self) -> None:
+        best = self.best()
+        prune_checkpoints(self.folder, self.recipe.run.keep_checkpoints, () if best is None else (best["step"],))
+
+    def best(self) -> dict[str, Any] | None:
+        """Step and score of the best validation so far, of which there is a checkpoint; `None` without validation."""
+        metric = self.recipe.run.best_metric
+        history = validation_history(self.folder, metric)
+        kept = {step: score for step, score in history.items() if (self.folder / f"checkpoint-{step}").is_dir()}
+        if not kept:
+            return None
+        step = max(kept, key=kept.get)
+        return {"step": step, "metric": metric, "score": kept[step]}
+
+    @contextlib.contextmanager
+    def averaged_model(self) -> Iterator[PreTrainedModel]:
+        """Within the block a model with the averaged weights, ready to predict in full precision.
+
+        It is the one in training, which has its own weights again afterwards. Where parameters are sharded it is a
+        copy that each process holds whole, since processes predict different tiles.
+        """
+        if self.is_sharded:
+            model = self._model_class(self.plain.config)
+            weights = {name: whole_tensor(value) for name, value in self.plain.state_dict().items()}
+            weights |= {name: whole_tensor(average) for name, average in self.ema.average.items()}
+            model.load_state_dict(weights)
+            yield model.to(self.accelerator.device).eval()
+            return
+        self.plain.eval()
+        with self.ema.applied_to(self.plain), _without_autocast(self.plain), torch.compiler.set_stance("force_eager"):
+            yield self.plain
+        self.plain.train()
+
+    def evaluate(self) -> dict[str, dict[str, float]]:
+        """Scores the averaged weights on the validation tiles, shared out over the processes; keeps the best.
+
+        Returns:
+            Scores by data set, the same in every process.
+        """
+        with self.averaged_model() as model:
+            # Left to itself a pipeline takes the first GPU, which need not be the one that trains.
+            pipe = NucleiSegmentationPipeline(
+                model=model, image_processor=self.processor.image_processor, device=self.accelerator.device
+            )
+            system = checkpoint_system(pipe, str(self.folder))
+            scores = {
+                name: summarize_tiles(evaluate_records(records, system, Processes(str(self.accelerator.device))))
+                for name, records in self.data.validation.items()
+            }
+        metric = self.recipe.run.best_metric
+        before = self.best()
+        now = _mean_score(scores, metric)
+        is_best = math.isfinite(now) and (before is None or now > before["score"])
+        must_save = is_best and not (self.folder / f"checkpoint-{self.step}").is_dir()
+        # All processes have looked before any of them changes what they see.
+        self.accelerator.wait_for_everyone()
+        if must_save:
+            self.save()
+        if self.accelerator.is_main_process:
+            self.monitor.log.write({"step": self.step, "validation": scores})
+            self._prune()
+            flat = {f"validation/{name}/{key}": v for name, of_set in scores.items() for key, v in of_set.items()}
+            self.accelerator.log({key: value for key, value in flat.items() if math.isfinite(value)}, self.step)
+            self._say("step %d validation %s %.4f", self.step, metric, now)
+        self.accelerator.wait_for_everyone()
+        return scores
+
+    def draw(self) -> None:
+        """Writes `pictures/step-<step>.png`, and shows it to the trackers that take pictures."""
+        if not self.accelerator.is_main_process and not self.is_sharded:
+            return
+        with self.averaged_model() as model:
+            if not self.accelerator.is_main_process:
+                return
+            if self._examples is None:
+                self._examples = picture_examples(self.recipe, self.data, self.crops, model.config)
+            picture = comparison_picture(
+                model, self.processor.image_processor, self._examples, self.accelerator.device
+            )
+        folder = self.folder / PICTURES_NAME
+        folder.mkdir(exist_ok=True)
+        with atomic_path(folder / f"step-{self.step:08d}.png") as working:
+            picture.save(working)
+        for tracker in self.accelerator.trackers:
+            if hasattr(tracker, "log_images"):
+                # The others take rows first as they come.
+                options = {"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}
+                tracker.log_images({"examples": np.asarray(picture)[None]}, step=self.step, **options)
+
+    def finish(self, **facts: Any) -> Path:
+        """Writes `model/`, `results.json` and `report.html`, and ends what Accelerate has begun.
+
+        Args:
+            facts: added to the model's `checkpoint_info`, such as `name` and `license`.
+
+        Returns:
+            The model's folder.
+
+        Raises:
+            TrainingStopped: the disk is full.
+        """
+        best, step = self.best(), self.step
+        if self.recipe.run.export == "best" and best is not None:
+            step = best["step"]
+            restore_averages(self.folder / f"checkpoint-{step}", self.ema)
+        options = self.recipe.optimization
+        facts = {
+            "base_model": self.recipe.model.base,
+            "training": {
+                "crops": options.steps * self.crops_per_step,
+                "crops_per_step": self.crops_per_step,
+                "crop_size": self.recipe.data.crop_size,
+                "train_encoder": self.recipe.model.train_encoder,
+                **{name: getattr(options, name) for name in ("steps", "learning_rate", "seed")},
+                "weights": f"averages at step {step}",
+            },
+            "data": self.data.description(),
+            **facts,
+        }
+        with full_disk_explained(self.folder):
+            self._export(facts, step)
+        self.accelerator.wait_for_everyone()
+        self.accelerator.end_training()
+        return self.folder / "model"
+
+    def _export(self, facts: dict[str, Any], step: int) -> None:
+        with self.averaged_model() as model:
+            if not self.accelerator.is_main_process:
+                return
+            if hasattr(model.config, "train_encoder"):
+                model.config.train_encoder = False
+            # What the base's licence asks for is asked of its successors.
+            base = model.config.checkpoint_info or {}
+            model.config.checkpoint_info = {n: base[n] for n in ("license", "license_note") if n in base} | facts
+            with atomic_folder(self.folder / "model") as working:
+                model.to(memory_format=torch.contiguous_format).save_pretrained(working)
+                self.processor.save_pretrained(working)
+        scores = validations(self.folder).get(step, {})
+        if scores:
+            write_json(self.folder / "results.json", results_record(self, step, scores))
+        write_report(self.folder, self.recipe, self.data.description())
+        self._say("wrote %s and %s", self.folder / "model", self.folder / "report.html")
+
+
+def results_record(run: TrainingRun, step: int, scores: dict[str, dict[str, float]]) -> dict[str, Any]:
+    """What a card needs of a run: the scores of what was kept, and of which tiles they are."""
+    return {
+        "checkpoint": run.folder.name,
+        "step": step,
+        "part": "validation",
+        "splits": sorted({item.split for item in run.data.items if item.split}),
+        "decoding": run.processor.image_processor.decoding_parameters().to_dict(),
+        "results": {
+            name: {"tiles": [record.id for record in run.data.validation[name]], "scores": of_set}
+            for name, of_set in scores.items()
+        },
+    }
+
+
+def _mean_score(scores: dict[str, dict[str, float]], metric: str) -> float:
+    for name, of_set in scores.items():
+        if metric not in of_set:
+            raise ValueError(f"the validation of {name} has no {metric!r} (best_metric); it has {', '.join(of_set)}.")
+    return sum(of_set[metric] for of_set in scores.values()) / len(scores)
+
+
+def _step_seed(seed: int, step: int, process: int) -> int:
+    """Seed of all that torch draws in a step of a process."""
+    return int(np.random.SeedSequence((seed, step, process)).generate_state(1, np.uint64)[0])
+
+
+@contextlib.contextmanager
+def _without_autocast(model: nn.Module) -> Iterator[None]:
+    """Within the block the model runs as its class has it: Accelerate puts mixed precision into `model.forward`."""
+    wrapped = vars(model).pop("forward", None)
+    try:
+        yield
+    finally:
+        if wrapped is not None:
+            model.forward = wrapped

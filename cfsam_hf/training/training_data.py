@@ -1,0 +1,154 @@
+"""The tiles of a recipe, and the crops that are drawn from them."""
+
+import hashlib
+import logging
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from ..baselines.unet import UNetConfig
+from ..configuration_cfsam import CfSamConfig
+from ..data import CropDataset, CropSource, SamplingOptions, Tile, TileRecord, joint_type_names, match_types
+from ..data.data_items import DataItem, records_by_dataset
+from ..data.leaks import training_leaks
+from ..image_processing_cfsam import CfSamImageProcessor
+from .pictures import Example
+from .recipe import Recipe
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What a recipe trains and validates on.
+
+    Attributes:
+        items: the data items.
+        tiles: the decoded training tiles of each item.
+        validation: where the validation tiles of each data set lie; empty without any.
+        type_names: the union of the items' types, numbered from 1; empty where no item has types.
+    """
+
+    items: list[DataItem]
+    tiles: list[list[Tile]]
+    validation: dict[str, list[TileRecord]]
+    type_names: dict[int, str]
+
+    def fingerprint(self) -> str:
+        """A digest of which tiles are trained on, in order."""
+        names = [
+            f"{item.dataset}/{tile.id}" for item, tiles in zip(self.items, self.tiles, strict=True) for tile in tiles
+        ]
+        return hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
+
+    def description(self) -> list[str]:
+        """A line per data item, for people."""
+        pairs = zip(self.items, self.tiles, strict=True)
+        return [f"{item.dataset}: {len(tiles)} tile{'s' * (len(tiles) != 1)}" for item, tiles in pairs]
+
+
+def load_training_data(recipe: Recipe) -> TrainingData:
+    """Reads the training tiles of a recipe into memory, and lists the validation tiles.
+
+    Leaks are logged as warnings: a tile in two data items, a tile or patient that trains and validates.
+
+    Raises:
+        OSError: a file is missing or cannot be read.
+        ValueError: a data item cannot be read, or has no training tiles.
+    """
+    items = []
+    for text in recipe.data.data:
+        item = DataItem.parse(text)
+        items.append(replace(item, path=str(Path(recipe.data.data_root) / item.path)))
+    training = [item.records("train") for item in items]
+    tiles = [[record.load() for record in records] for records in training]
+    for item, of_item in zip(items, tiles, strict=True):
+        if not of_item:
+            raise ValueError(f"There is nothing to train on in {item.path}: no tile, or none that {item} names.")
+    names = joint_type_names([tile.type_names for of_item in tiles for tile in of_item])
+    validation = records_by_dataset(items, "validation")
+    by_item = {f"data item {number}": records for number, records in enumerate(training, start=1)}
+    for leak in training_leaks(by_item, validation):
+        logger.warning("leak: %s", leak)
+    return TrainingData(items, tiles, validation, names)
+
+
+def build_crops(
+    recipe: Recipe,
+    data: TrainingData,
+    type_names: dict[int, str],
+    mpp: float,
+    image_processor: CfSamImageProcessor,
+    length: int,
+) -> CropDataset:
+    """The crops of a run; crop i is the same in every run of this recipe, seed and data.
+
+    Args:
+        recipe, data: what to draw from, and how.
+        type_names: of the model, by which the tiles' types are found.
+        mpp: of the model.
+        image_processor: how pixels are normalised.
+        length: crops of the whole run.
+    """
+    sources = [
+        CropSource(
+            name=item.path,
+            tiles=tiles,
+            weight=item.weight,
+            # Tiles of one folder have one vocabulary.
+            type_mapping=match_types(tiles[0].type_names, type_names),
+            sampling=recipe.sampling,
+        )
+        for item, tiles in zip(data.items, data.tiles, strict=True)
+    ]
+    return CropDataset(
+        sources,
+        size=recipe.data.crop_size,
+        image_mean=image_processor.image_mean,
+        image_std=image_processor.image_std,
+        length=length,
+        seed=recipe.optimization.seed,
+        num_types=len(type_names),
+        mpp=mpp,
+        augmentation=recipe.data.augmentation_settings(),
+    )
+
+
+def picture_examples(
+    recipe: Recipe, data: TrainingData, crops: CropDataset, config: CfSamConfig | UNetConfig, number: int = 4
+) -> list[Example]:
+    """Upright crops for pictures, the same in every run: of validation tiles, of training tiles where there are none.
+
+    Args:
+        recipe, data: of the run.
+        crops: of the run, for the way in which tiles are prepared.
+        config: of the model.
+        number: of examples at most; one a tile.
+    """
+    records = [record for of_set in data.validation.values() for record in of_set]
+    # Of every data set some: they are listed one after the other.
+    records = records[:: max(1, len(records) // number)][:number]
+    tiles = [record.load() for record in records] or [tile for of_item in data.tiles for tile in of_item][:number]
+    ids = {name: type_id for type_id, name in config.type_names.items()}
+    examples = []
+    for tile in tiles:
+        source = CropSource(
+            name=tile.id,
+            tiles=[tile],
+            type_mapping={i: ids.get(name) for i, name in tile.type_names.items()} or None,
+            sampling=SamplingOptions(nucleus_probability=1.0),
+        )
+        of_tile = CropDataset(
+            [source],
+            size=crops.size,
+            image_mean=(0, 0, 0),
+            image_std=(1, 1, 1),
+            length=1,
+            num_types=config.num_types,
+            mpp=config.mpp,
+            augmentation=None,
+        )
+        image, instance_map, type_map, _ = of_tile.cut_crop(np.random.default_rng(recipe.optimization.seed))
+        examples.append(Example(image, instance_map, type_map))
+    return examples
