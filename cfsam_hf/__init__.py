@@ -22,6 +22,7 @@ from .nuclei_cfsam import NucleiResult
 from .pipeline_cfsam import NucleiSegmentationPipeline
 from .post_processing_cfsam import DecodingParameters, decode_nuclei
 from .processing_cfsam import CfSamProcessor
+from .publish import export_for_hub
 from .version import __version__
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "__version__",
     "bundled_checkpoint",
     "decode_nuclei",
+    "export_for_hub",
 ]
 
 

@@ -1,7 +1,6 @@
-"""The command `cfsam`: its options, its exit status, and what it says when something goes wrong.
+"""The command `cfsam`: its exit status, and what it says when something goes wrong.
 
-Only the standard library is imported here; a sub-command's own module is imported when it is run, so that `--help`
-and a mistyped option answer at once.
+A sub-command's own module is imported when it is run, so that `--help` and a mistyped option answer at once.
 """
 
 import argparse
@@ -11,7 +10,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from .version import __version__
+from .cli_options import build_parser
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED, EXIT_TERMINATED = 0, 1, 2, 130, 143
 
@@ -41,110 +40,45 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_FAILED
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The parser of `cfsam` and its sub-commands."""
-    parser = argparse.ArgumentParser(
-        prog="cfsam", description="Finds, outlines and types the nuclei in H&E tissue images (CF-SAM)."
-    )
-    parser.add_argument("--version", action="version", version=f"cfsam_hf {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    _add_segment(commands)
-    _add_info(commands)
-    return parser
-
-
-def _add_segment(commands: argparse._SubParsersAction) -> None:
-    parser = commands.add_parser(
-        "segment",
-        help="find the nuclei in images",
-        description=(
-            "Finds the nuclei in images and writes, for each image NAME.*, OUT/NAME_instances.tif (label map), "
-            "NAME.geojson (polygons, for QuPath), NAME.parquet (table), NAME_overlay.png (picture), and one "
-            "OUT/summary.csv with counts and densities per type."
-        ),
-        epilog=(
-            "A folder is searched with its sub-folders, which are mirrored below OUT; a pattern in quotes is mirrored "
-            "from its first wildcard on. Label maps (X_instances.*) and overlays (X_overlay.*) beside an image X are "
-            "left out. Images of one name but different endings keep them: a.png and a.tif give a.png.geojson "
-            "and a.tif.geojson. An image that cannot be done has a line on stderr, the others are done all the same, "
-            "and the exit status is 1."
-        ),
-    )
-    parser.add_argument("inputs", nargs="*", metavar="INPUT", help="image file, folder of images, or quoted pattern")
-    parser.add_argument("-o", "--output", required=True, metavar="OUT", help="folder for the results; made if needed")
-    parser.add_argument("--demo", action="store_true", help="take a tissue picture that comes with scikit-image")
-    parser.add_argument(
-        "--mpp", type=_positive(float), help="pixel size of the images in micrometres (default: as the checkpoint's)"
-    )
-    parser.add_argument(
-        "--checkpoint", help="folder or Hugging Face Hub id of a CF-SAM model (default: the bundled one)"
-    )
-    parser.add_argument("--device", help="where to compute: cpu, cuda, cuda:1, mps (default: a GPU if there is one)")
-    parser.add_argument(
-        "--batch-size", type=_positive(int), metavar="N", help="tiles per step (default: chosen by device)"
-    )
-    parser.add_argument(
-        "--overlay",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="write the overlay picture (default: yes)",
-    )
-    parser.add_argument(
-        "--also",
-        action="append",
-        choices=("csv", "coco"),
-        default=[],
-        help="write NAME_nuclei.csv or NAME_coco.json too",
-    )
-    parser.add_argument(
-        "--max-pixels",
-        type=_positive(int),
-        metavar="N",
-        help="refuse larger images (default: 268,435,456 = 16,384 squared)",
-    )
-    parser.add_argument("--debug", action="store_true", help="show the traceback of every error")
-
-
-def _add_info(commands: argparse._SubParsersAction) -> None:
-    parser = commands.add_parser(
-        "info",
-        help="what a checkpoint is",
-        description="Says what a checkpoint is: architecture, types, pixel size, training data, metrics, licences.",
-    )
-    parser.add_argument(
-        "checkpoint", nargs="?", metavar="CHECKPOINT", help="folder or Hugging Face Hub id (default: the bundled one)"
-    )
-    parser.add_argument("--json", action="store_true", help="print as JSON")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-
-
 def _run(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+    if args.command is None:
+        parser.print_help(sys.stderr)
+        parser.exit(EXIT_USAGE)
     if args.command == "segment":
         if args.demo == bool(args.inputs):
             parser.error("segment: give INPUT files or folders, or --demo" + (", not both" if args.demo else ""))
         from .commands.segment import run_segment
 
         return run_segment(args)
+    if args.command == "data":
+        from .commands.data import run_data
+
+        return run_data(args)
+    if args.command == "evaluate":
+        if not args.table and not (args.data and args.output):
+            parser.error("evaluate: give --data and -o, or --table")
+        if bool(args.fold_checkpoints) and not args.protocol:
+            parser.error("evaluate: --fold-checkpoints needs --protocol pannuke")
+        if args.types and not args.predictions:
+            parser.error("evaluate: --types names the types of --predictions")
+        from .commands.evaluate import run_evaluate
+
+        return run_evaluate(args)
+    if args.command == "finetune":
+        from .commands.finetune import run_finetune
+
+        return run_finetune(args)
+    if args.command == "export":
+        from .commands.export import run_export
+
+        return run_export(args)
+    if args.command == "push":
+        from .commands.push import run_push
+
+        return run_push(args)
     from .commands.info import run_info
 
     return run_info(args)
-
-
-def _positive(kind: type):
-    """An argparse type: a finite number of the given kind above 0."""
-
-    def parse(text: str):
-        try:
-            value = kind(text)
-        except ValueError:
-            value = None
-        if value is None or not 0 < value < float("inf"):
-            raise argparse.ArgumentTypeError(
-                f"must be a{' whole' if kind is int else ''} number above 0, got {text!r}"
-            )
-        return value
-
-    return parse
 
 
 def say(message: str) -> None:

@@ -62,6 +62,8 @@ class CfSamConfig(NucleusTypesMixin, SamConfig):
     """
 
     model_type = "cfsam"
+    # Scalars; transformers' Trainer gathers the other outputs as predictions.
+    keys_to_ignore_at_inference = ["loss_parts"]  # noqa: RUF012
 
     num_types: int | None = None
     type_colors: list[str] | tuple[str, ...] | None = None

@@ -28,6 +28,15 @@ def readme() -> str:
     return (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
 
 
+@pytest.fixture(scope="session")
+def exported_checkpoint(tmp_path_factory) -> Path:
+    """The bundled checkpoint as a self-describing folder. Not to be changed."""
+    from cfsam_hf import bundled_checkpoint
+    from cfsam_hf.publish import export_for_hub
+
+    return export_for_hub(bundled_checkpoint(), tmp_path_factory.mktemp("export") / "cfsam-tiny")
+
+
 @pytest.fixture
 def load_example(monkeypatch) -> Callable[[str], ModuleType]:
     """Gives a script of `examples/` as a module, by name.
@@ -45,3 +54,37 @@ def load_example(monkeypatch) -> Callable[[str], ModuleType]:
         return module
 
     return load
+
+
+@pytest.fixture
+def fresh_accelerate():
+    """Lets a test use Accelerate with settings of its own, which it otherwise keeps for the whole process."""
+    from accelerate.state import AcceleratorState, GradientState, PartialState
+
+    yield
+    for state in (AcceleratorState, GradientState, PartialState):
+        state._reset_state()
+
+
+@pytest.fixture
+def training_root(tmp_path) -> Path:
+    """Folder with the painted tiles, their split and the tiny base of `training_cases`."""
+    from .training_cases import write_base, write_tiles
+
+    write_tiles(tmp_path)
+    write_base(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def run_example(load_example, monkeypatch) -> Callable[..., None]:
+    """Runs a script of `examples/` in this process, with arguments, and with some of its globals replaced."""
+
+    def run(name: str, *arguments: str, **replaced) -> None:
+        module = load_example(name)
+        for variable, value in replaced.items():
+            monkeypatch.setattr(module, variable, value)
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", *arguments])
+        module.main()
+
+    return run

@@ -51,6 +51,12 @@ def test_wrong_use_is_told_and_is_status_2(arguments, capsys, tmp_path, monkeypa
     assert list(tmp_path.iterdir()) == []
 
 
+def test_without_a_command_the_help_is_shown(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        cli.main([])
+    assert "find the nuclei in images" in capsys.readouterr().err
+
+
 def test_errors_are_described_in_one_line():
     assert (
         cli.describe(FileNotFoundError(2, "No such file or directory", "a\nb")) == "a\\nb: No such file or directory"

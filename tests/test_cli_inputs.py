@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cfsam_hf.commands.inputs import collect_images, output_names
+from cfsam_hf.commands.inputs import as_options, collect_images, output_names
 
 
 def make_files(folder, *names):
@@ -103,6 +103,23 @@ def test_an_unreadable_folder_is_told(tmp_path):
     (tmp_path / "closed").chmod(0o700)
     assert list(found) == ["a.png"]
     assert "closed" in problems[0]
+
+
+def test_names_in_the_outputs_are_text(tmp_path):
+    name = os.fsdecode(b"caf\xe9.png")
+    try:
+        make_files(tmp_path, name)
+    except OSError:
+        pytest.skip("the file system does not take such a name")
+    [job], _ = collect_images([str(tmp_path)], Path("out"))
+    assert job.name == "caf\\xe9.png"
+    assert (job.path.name, str(job.target)) == (name, name.removesuffix(".png"))
+
+
+def test_messages_speak_of_the_options_of_the_command():
+    assert as_options("the limit max_pixels=9; raise it") == "the limit --max-pixels 9; raise it"
+    assert as_options("there is no page=3") == "there is no --page 3"
+    assert as_options("homepage=3, mpp of 3") == "homepage=3, mpp of 3"
 
 
 PARTS = st.sampled_from(["a", "b", "a.png", "a.png.jpg", "a.tif", "b.jpg", "summary.png", "é.png"])

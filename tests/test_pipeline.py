@@ -1,6 +1,7 @@
 """The pipeline must find the same nuclei whatever the image's size, tiles, batch, form and resolution."""
 
 import json
+import threading
 import time
 import warnings
 from types import SimpleNamespace
@@ -15,6 +16,7 @@ from transformers.pipelines import PIPELINE_REGISTRY
 from cfsam_hf import CfSamForNucleiSegmentation, CfSamImageProcessor, CfSamProcessor, pipeline_cfsam
 from cfsam_hf.nuclei_cfsam import TABLE_COLUMNS, NucleiResult
 from cfsam_hf.pipeline_cfsam import NucleiSegmentationPipeline
+from cfsam_hf.tile_stages_cfsam import ImageRun
 
 from .painted_model import PaintedModel, paint, painted_config
 
@@ -126,18 +128,126 @@ def test_inputs_of_every_kind_agree(pipe, tmp_path):
     assert [len(r) for r in pipe((x for x in inputs[:2]), mpp=0.25)] == [instance_map.max()] * 2
 
 
-def test_generators_are_read_as_results_are_taken(pipe):
+def test_generators_are_read_a_few_images_ahead(pipe):
     taken = []
 
     def images():
-        for seed in range(5):
+        for seed in range(40):
             taken.append(seed)
             yield paint(64, 64, 3, seed=seed)[0]
 
     results = pipe(images(), mpp=0.25, batch_size=1)
+    assert taken == []
     next(results)
-    assert taken == [0]
-    assert len(list(results)) == 4
+    # On each side of the network two batches wait, and one is in the making.
+    assert len(taken) <= 8
+    assert len(list(results)) == 39
+
+
+def test_a_reader_of_results_who_leaves_ends_the_work(pipe):
+    results = pipe((paint(64, 64, 3, seed=seed)[0] for seed in range(1000)), mpp=0.25)
+    next(results)
+    results.close()
+    assert not [thread for thread in threading.enumerate() if thread.name == "cfsam-read-ahead"]
+
+
+def test_a_bad_image_costs_the_others_nothing(pipe):
+    good, instance_map, _ = paint(150, 130)
+    images = [good, "missing.png", good, np.zeros((5, 5, 7)), good]
+    for given in (images, iter(images)):
+        results = list(pipe.stream(given, mpp=0.25, batch_size=4))
+        assert [type(result) for result in results] == [
+            NucleiResult,
+            FileNotFoundError,
+            NucleiResult,
+            ValueError,
+            NucleiResult,
+        ]
+        assert all(np.array_equal(results[index].instance_map, instance_map) for index in (0, 2, 4))
+    results = pipe(iter(images), mpp=0.25)
+    assert isinstance(next(results), NucleiResult)
+    with pytest.raises(FileNotFoundError):
+        next(results)
+
+
+def test_a_network_that_fails_has_its_error_with_the_images_of_the_batch(pipe, monkeypatch):
+    good = paint(64, 64, 3)[0]
+    bad = np.full((200, 64, 3), 255, np.uint8)
+    tile_maps = pipe._tile_maps
+
+    def fail_on_white(values, dtype):
+        if values.min() > 2:
+            raise RuntimeError("no memory left")
+        return tile_maps(values, dtype)
+
+    monkeypatch.setattr(pipe, "_tile_maps", fail_on_white)
+    results = list(pipe.stream([good, bad, good], mpp=0.25, batch_size=1))
+    assert [type(result) for result in results] == [NucleiResult, RuntimeError, NucleiResult]
+    with pytest.raises(RuntimeError, match="no memory left"):
+        pipe(bad, mpp=0.25)
+
+
+def timed(spans, function):
+    """The function, a tenth of a second slower; when it began and ended goes into `spans`."""
+
+    def wrapper(*arguments, **options):
+        began = time.perf_counter()
+        time.sleep(0.1)
+        result = function(*arguments, **options)
+        spans.append((began, time.perf_counter()))
+        return result
+
+    return wrapper
+
+
+def overlap(spans, others) -> int:
+    """How many of the spans of time have others that they share a moment with."""
+    return sum(any(a < d and c < b for c, d in others) for a, b in spans)
+
+
+def test_reading_and_decoding_go_on_while_the_network_works(pipe, monkeypatch):
+    network, reading, decoding = [], [], []
+    monkeypatch.setattr(pipe, "_tile_maps", timed(network, pipe._tile_maps))
+    monkeypatch.setattr(pipe, "preprocess", timed(reading, pipe.preprocess))
+    monkeypatch.setattr(pipe, "postprocess", timed(decoding, pipe.postprocess))
+    assert len(pipe([paint(64, 64, 3)[0]] * 10, mpp=0.25, batch_size=1)) == 10
+    assert overlap(reading, network) >= 5
+    assert overlap(decoding, network) >= 5
+    assert pipe.network_clock.busy >= 10 * 0.1
+    assert 0 <= pipe.network_clock.waiting_share < 1
+
+
+def test_the_maps_of_a_large_image_are_not_all_held(pipe, monkeypatch):
+    image, instance_map, _ = paint(1500, 70, count=60)
+    held = []
+    add_tile = ImageRun.add_tile
+
+    def record(run, *arguments):
+        add_tile(run, *arguments)
+        held.append(run.held_rows)
+
+    monkeypatch.setattr(ImageRun, "add_tile", record)
+    assert np.array_equal(pipe(image, mpp=0.25).instance_map, instance_map)
+    # A row of tiles, and what a nucleus of 20 px can reach into.
+    assert 0 < max(held) < 64 + 40
+
+
+def test_blended_maps_are_those_that_are_decoded(pipe):
+    image, instance_map, _ = paint(190, 220)
+    maps = pipe.blended_maps(image, mpp=0.25)
+    assert maps.nuclei.shape == (190, 220)
+    assert maps.types.shape == (3, 190, 220)
+    assert maps.boundary is None
+    assert np.array_equal(pipe.image_processor.decode_maps(maps).instance_map, instance_map)
+    with pytest.raises(FileNotFoundError):
+        pipe.blended_maps("missing.png")
+
+
+def test_one_pixel_size_for_each_image_of_an_iterator(pipe):
+    images = [paint(100, 100)[0]] * 3
+    assert len(list(pipe(iter(images), mpp=[0.25] * 3))) == 3
+    with pytest.raises(ValueError, match="2 values, and there are more images"):
+        list(pipe(iter(images), mpp=[0.25] * 2))
 
 
 @pytest.mark.parametrize("scale", [0.5, 0.8, 1.5, 2.0])
@@ -232,6 +342,30 @@ def test_threshold_leaves_weak_nuclei_out_and_renumbers():
     assert set(np.unique(strong.instance_map)) == set(range(len(strong) + 1))
     assert set(strong.table["type"]) == {1}
     assert len(strong) == (types == 1).sum()
+
+
+def test_types_of_grey_images_are_warned_about():
+    class GreyModel(PaintedModel):
+        def forward(self, pixel_values):
+            outputs = super().forward(pixel_values)
+            outputs.hv_maps = torch.zeros_like(outputs.hv_maps)
+            return outputs
+
+    grey = paint(100, 120)[0][:, :, :1].repeat(3, axis=2)
+    for num_types in (2, 0):
+        pipe = NucleiSegmentationPipeline(
+            GreyModel(painted_config(num_types)),
+            image_processor=CfSamImageProcessor(tile_size=64, tile_overlap=16),
+            device="cpu",
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            pipe(np.full_like(grey, 0), mpp=0.25)  # no nuclei, nothing to type
+            if not num_types:
+                assert len(pipe(grey, mpp=0.25)) > 0
+        if num_types:
+            with pytest.warns(UserWarning, match="types of its nuclei mean nothing"):
+                assert len(pipe(grey, mpp=0.25)) > 0
 
 
 def test_without_types():

@@ -45,31 +45,43 @@ def test_large_enough_images_are_not_padded():
     assert pad_right_bottom(image, 20, 16) is image
 
 
+def blend(channels, size, tiling, tiles):
+    """The bands that the blender hands on, put together again."""
+    bands = []
+    blender = MapBlender(channels, *size, *tiling, sink=bands.append)
+    for window, maps in tiles:
+        blender.add(window, maps)
+    blender.finish()
+    assert all(band.dtype == np.float16 and band.shape[0] == channels for band in bands)
+    return np.concatenate(bands, axis=1)
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 90), st.integers(1, 90), st.sampled_from([8, 16, 32]), st.data())
 def test_blending_the_tiles_of_a_map_gives_the_map(height, width, tile_size, data):
     overlap = data.draw(st.integers(0, tile_size - 1))
     maps = np.random.default_rng(height * 100 + width).uniform(-1, 1, (2, height, width)).astype(np.float32)
     image = maps.transpose(1, 2, 0)
-    blender = MapBlender(2, height, width, tile_size, overlap)
-    for window in tile_windows(height, width, tile_size, overlap):
-        tile = cut_window(image, window)
-        assert tile.shape == (tile_size, tile_size, 2)
-        blender.add(window, tile.transpose(2, 0, 1))
-    assert np.abs(blender.result() - maps).max() < 6e-4  # float16
+    tiling = (tile_size, overlap)
+    blended = blend(
+        2,
+        (height, width),
+        tiling,
+        [(window, cut_window(image, window).transpose(2, 0, 1)) for window in tile_windows(height, width, *tiling)],
+    )
+    assert np.abs(blended - maps).max() < 6e-4  # float16
 
 
 def test_blend_is_the_weighted_mean_of_the_tiles():
     rng = np.random.default_rng(1)
     windows = tile_windows(70, 45, 32, 10)
     tiles = rng.uniform(size=(len(windows), 1, 32, 32)).astype(np.float32)
-    blender = MapBlender(1, 70, 45, 32, 10)
     sums, total, weights = np.zeros((70, 45)), np.zeros((70, 45)), blend_weights(32, 10)
     for window, tile in zip(windows, tiles, strict=True):
-        blender.add(window, tile)
         sums[window.y : window.y + 32, window.x : window.x + 32] += tile[0] * weights
         total[window.y : window.y + 32, window.x : window.x + 32] += weights
-    assert np.abs(blender.result()[0] - sums / total).max() < 3e-4
+    blended = blend(1, (70, 45), (32, 10), zip(windows, tiles, strict=True))
+    assert np.abs(blended[0] - sums / total).max() < 3e-4
 
 
 def test_weights_are_smooth_positive_and_symmetric():
@@ -83,10 +95,9 @@ def test_weights_are_smooth_positive_and_symmetric():
 
 def test_tiles_that_disagree_leave_no_step():
     # Two tiles that say 0 and 1: the blend passes from one to the other over the whole overlap.
-    blender = MapBlender(1, 32, 48, 32, 16)
-    for value, window in enumerate(tile_windows(32, 48, 32, 16)):
-        blender.add(window, np.full((1, 32, 32), value, np.float32))
-    row = blender.result()[0, 16].astype(float)
+    tiles = enumerate(tile_windows(32, 48, 32, 16))
+    tiles = [(window, np.full((1, 32, 32), value, np.float32)) for value, window in tiles]
+    row = blend(1, (32, 48), (32, 16), tiles)[0, 16].astype(float)
     assert row[0] == 0
     assert row[-1] == 1
     assert np.diff(row).max() < 0.11
@@ -94,11 +105,11 @@ def test_tiles_that_disagree_leave_no_step():
 
 def test_missing_and_disordered_tiles_are_noticed():
     first, _, third, *_ = tile_windows(64, 64, 32, 0)
-    blender = MapBlender(1, 64, 64, 32, 0)
+    blender = MapBlender(1, 64, 64, 32, 0, sink=list)
     blender.add(first, np.zeros((1, 32, 32), np.float32))
     with pytest.raises(ValueError, match="not covered"):
-        blender.result()
-    blender = MapBlender(1, 64, 32, 32, 0)
+        blender.finish()
+    blender = MapBlender(1, 64, 32, 32, 0, sink=list)
     blender.add(first, np.zeros((1, 32, 32), np.float32))
     blender.add(third, np.zeros((1, 32, 32), np.float32))
     with pytest.raises(ValueError, match="row by row"):

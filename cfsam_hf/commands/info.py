@@ -42,14 +42,15 @@ def describe_checkpoint(source: str) -> dict[str, Any]:
     with naming_checkpoint(source):
         values, _ = CfSamConfig.get_config_dict(source)
     if not values:
-        raise OSError(f"{source} is no checkpoint: it has no config.json")
+        raise OSError(f"{source} is no checkpoint: it has no config.json, or nothing in it")
     kind = values.get("model_type")
     if kind != CfSamConfig.model_type:
         raise ValueError(
             f"{source} is a checkpoint of type {kind!r}, not a CF-SAM one"
             + ("; fine-tune it with examples/train.py to get one" if kind == "sam" else "")
         )
-    config = CfSamConfig.from_dict(values)
+    with naming_checkpoint(source):
+        config = CfSamConfig.from_dict(values)
     about = dict(config.checkpoint_info or {})
     vision = config.vision_config
     names = config.type_names

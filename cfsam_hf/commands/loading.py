@@ -3,51 +3,47 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from ..cli import describe
 
 
 def resolve_checkpoint(checkpoint: str | None) -> str:
-    """The folder or Hub id to load: the bundled checkpoint where none is given.
+    """The folder or Hub id to load: the bundled checkpoint where none, or its name, is given.
 
     Raises:
         OSError: it looks like a path and there is no such folder.
     """
-    if checkpoint is None:
-        from ..hub import bundled_checkpoint
-
-        return str(bundled_checkpoint())
-    if os.path.isdir(checkpoint):
+    if checkpoint is not None and os.path.isdir(checkpoint):
         return checkpoint
-    path = Path(checkpoint)
-    # A Hub id is NAME or OWNER/NAME; anything else, and every file, can only be meant as a path.
-    if path.exists():
+    from ..hub import bundled_checkpoint, default_checkpoint_folder
+
+    if checkpoint in (None, default_checkpoint_folder().name):
+        return str(bundled_checkpoint())
+    if os.path.exists(checkpoint):
         raise OSError(f"{checkpoint}: is a file; --checkpoint needs the checkpoint's folder")
-    if path.is_absolute() or checkpoint.count("/") > 1 or checkpoint.startswith((".", "~")):
-        raise OSError(f"{checkpoint}: no such checkpoint folder")
+    from ..checkpoint_cfsam import is_meant_as_path
+
+    if is_meant_as_path(checkpoint):
+        raise OSError(f"{checkpoint}: no such checkpoint folder; give one, or the Hub id of a CF-SAM model")
     return checkpoint
 
 
 @contextmanager
 def naming_checkpoint(source: str) -> Iterator[None]:
-    """Gives every error of the block the checkpoint's name.
-
-    Loading goes through several libraries, each with kinds of errors of its own, many of which do not name it.
+    """Gives every error of the block the checkpoint's name, those that are not foreseen too.
 
     Raises:
-        OSError: in place of any error.
+        OSError, ValueError: in place of any error.
     """
-    from safetensors import SafetensorError
+    from .. import checkpoint_cfsam
 
     try:
-        yield
-    except SafetensorError as error:
-        raise OSError(f"checkpoint {source}: its safetensors file is damaged or cut short; get it again") from error
+        with checkpoint_cfsam.naming_checkpoint(source):
+            yield
+    except (OSError, ValueError, MemoryError):
+        raise
     except Exception as error:
-        text = describe(error)
-        hint = "" if os.path.isdir(source) else " (nor is it a folder here)"
-        raise OSError(text if source in text else f"checkpoint {source}{hint}: {text}") from error
+        raise OSError(f"checkpoint {source}: {describe(error)}") from error
 
 
 def resolve_device(device: str | None) -> str:
@@ -73,16 +69,40 @@ def resolve_device(device: str | None) -> str:
 
 
 def load_pipeline(checkpoint: str | None, device: str | None):
-    """The `nuclei-segmentation` pipeline for a checkpoint on a device, both as on the command line.
+    """The `nuclei-segmentation` pipeline for a checkpoint or adapter folder on a device, as on the command line.
 
     Raises:
         OSError, ValueError: the checkpoint or device cannot be had; the message names it.
     """
-    from transformers import pipeline
+    from transformers import AutoConfig, AutoModelForImageSegmentation, pipeline
     from transformers.utils import logging
+
+    from ..adapter_files_cfsam import ADAPTER_FILE
+    from ..checkpoint_cfsam import check_kind, check_place
+    from ..modeling_cfsam import CfSamForNucleiSegmentation
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     place, source = resolve_device(device), resolve_checkpoint(checkpoint)
     with naming_checkpoint(source):
-        return pipeline("nuclei-segmentation", model=source, device=place)
+        if os.path.isfile(os.path.join(source, ADAPTER_FILE)):
+            model = CfSamForNucleiSegmentation.from_adapter(source)
+            processor = _image_processor(source) or _image_processor(model.name_or_path)
+            return pipeline("nuclei-segmentation", model=model, image_processor=processor, device=place)
+        check_place(source, needs_config=True)
+        check_kind(AutoConfig.from_pretrained(source))
+        # Loaded here, since `pipeline` makes a page of tracebacks of an error.
+        model = AutoModelForImageSegmentation.from_pretrained(source)
+        return pipeline("nuclei-segmentation", model=model, image_processor=_image_processor(source), device=place)
+
+
+def _image_processor(source: str):
+    """The image processor saved with a checkpoint; None where there is none, which the pipeline warns of."""
+    from ..image_processing_cfsam import CfSamImageProcessor
+
+    try:
+        return CfSamImageProcessor.from_pretrained(source)
+    except OSError as error:
+        if "Can't load image processor" in str(error):  # and not, for example, that it is damaged
+            return None
+        raise
