@@ -12,6 +12,7 @@ from transformers import (
 
 # Not from the top level, where transformers 5.17 asks for torchvision first.
 from transformers.models.auto.image_processing_auto import AutoImageProcessor
+from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_SEGMENTATION_MAPPING_NAMES
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from .configuration_cfsam import CfSamConfig
@@ -46,6 +47,8 @@ def _register() -> None:
     AutoConfig.register("cfsam", CfSamConfig, exist_ok=True)
     AutoModel.register(CfSamConfig, CfSamForNucleiSegmentation, exist_ok=True)
     AutoModelForImageSegmentation.register(CfSamConfig, CfSamForNucleiSegmentation, exist_ok=True)
+    # The stock image-segmentation pipeline looks into the names alone, and else logs that it does not know the model.
+    MODEL_FOR_IMAGE_SEGMENTATION_MAPPING_NAMES["cfsam"] = CfSamForNucleiSegmentation.__name__
     # The one class serves both backends: it needs no torchvision and does not change where there is one.
     AutoImageProcessor.register(
         CfSamConfig,

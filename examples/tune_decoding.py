@@ -15,6 +15,9 @@ import numpy as np
 from transformers import HfArgumentParser, pipeline
 
 from cfsam_hf import CfSamProcessor, DecodingParameters, decode_nuclei
+
+# Imported to make the checkpoints of the U-Net known.
+from cfsam_hf.baselines import unet  # noqa: F401
 from cfsam_hf.data import Tile
 from cfsam_hf.data.data_items import DataItem, records_by_dataset
 from cfsam_hf.maps_cfsam import NucleiMaps

@@ -38,6 +38,13 @@ def test_a_mask_a_label_and_a_score_for_each_nucleus(stock):
     assert len(found) == pytest.approx(len(own), rel=0.3)
 
 
+def test_transformers_does_not_log_that_the_model_is_not_supported(monkeypatch):
+    said = []
+    monkeypatch.setattr("transformers.pipelines.base.logger.error", said.append)
+    pipeline("image-segmentation", model=str(bundled_checkpoint()))
+    assert said == []
+
+
 def test_the_default_threshold_is_nine_tenths_of_the_one_score(stock):
     image = PIL.Image.fromarray(tissue_image())
     every = stock(image, threshold=0.0)
