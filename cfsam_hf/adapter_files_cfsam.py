@@ -144,14 +144,19 @@ def write_adapter(
 
 
 def find_adapter(source: str | os.PathLike, **hub_options) -> str | None:
-    """Path of the JSON file of an adapter in a folder or Hub repository; `None` where there is none."""
-    return cached_file(
-        source,
-        ADAPTER_FILE,
-        _raise_exceptions_for_missing_entries=False,
-        _raise_exceptions_for_connection_errors=False,
-        **hub_options,
-    )
+    """Path of the JSON file of an adapter in a folder or Hub repository; `None` where there is none.
+
+    Raises:
+        OSError: it is not known whether there is one: no such repository or revision, no right to see it, or the Hub
+            cannot be reached and the file was not fetched before.
+    """
+    try:
+        return cached_file(source, ADAPTER_FILE, **hub_options)
+    except OSError as error:
+        # What is known to be missing has no cause; whatever hindered the look at it is the cause.
+        if error.__cause__ is None and error.errno is None:
+            return None
+        raise
 
 
 def read_adapter(source: str | os.PathLike, **hub_options) -> AdapterFile:
@@ -162,7 +167,8 @@ def read_adapter(source: str | os.PathLike, **hub_options) -> AdapterFile:
         hub_options: see `HUB_OPTIONS`.
 
     Raises:
-        OSError: no adapter is there, or a file is damaged or not of the same adapter as the other.
+        OSError: no adapter is there, the Hub cannot be reached or refuses, or a file is damaged or not of the same
+            adapter as the other.
         ValueError: the adapter was written by a newer version.
     """
     path = find_adapter(source, **hub_options)

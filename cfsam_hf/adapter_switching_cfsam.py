@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers.utils import logging
+from transformers.utils import cached_file, logging
 
 from .adapter_files_cfsam import (
     ADAPTER_FILE,
@@ -35,6 +35,8 @@ _DECODER_PARTS = tuple(
     f"sam.mask_decoder.{name}" for name in ("transformer", "upscale_conv1", "upscale_conv2", "upscale_layer_norm")
 )
 _HEADS = ("fusion", "neck_projection", "mask_features", "task_decoder", "refinement")
+
+_PEFT_FILE = "adapter_config.json"
 
 # Checkpoints that are part of the installed package go by their name, which is the same on every machine.
 _BUNDLED = Path(__file__).resolve().parent / "checkpoints"
@@ -206,7 +208,7 @@ class AdapterSwitchingMixin:
         """
         peft_only = peft_config is not None or adapter_state_dict is not None or peft_model_id is None
         hub_options = {key: value for key, value in kwargs.items() if key in HUB_OPTIONS}
-        if peft_only or (find_adapter(peft_model_id, **hub_options) is None and not _lacks_any_adapter(peft_model_id)):
+        if peft_only or not _is_ours(peft_model_id, hub_options):
             return super().load_adapter(peft_model_id, adapter_name, peft_config, adapter_state_dict, **kwargs)
         if foreign := sorted(set(kwargs) - set(hub_options)):
             raise TypeError(f"{foreign} are options for PEFT's adapters; {peft_model_id} holds one of CF-SAM.")
@@ -299,6 +301,8 @@ class AdapterSwitchingMixin:
         folder: str | os.PathLike,
         base: str | os.PathLike | None = None,
         adapter_name: str | None = None,
+        adapter_revision: str | None = None,
+        adapter_subfolder: str | None = None,
         **kwargs,
     ):
         """A model with one adapter: its base is loaded, then the adapter, which is the only one of the model.
@@ -308,21 +312,31 @@ class AdapterSwitchingMixin:
             base (`str` or `os.PathLike`, *optional*):
                 Folder or Hub id of the base. Default: the one named in the file, at its revision.
             adapter_name (`str`, *optional*): default: the name in the file.
-            kwargs: of `from_pretrained` for the base (`dtype`, `device_map`, ...).
+            adapter_revision (`str`, *optional*): of the adapter on the Hub; `revision` is the base's.
+            adapter_subfolder (`str`, *optional*): of the adapter; default: `subfolder`, which is the base's too.
+            kwargs: of `from_pretrained` for the base (`dtype`, `device_map`, ...). Those for the Hub (`token`,
+                `cache_dir`, `local_files_only`, `force_download`, `proxies`) hold for the adapter, too.
 
         Raises:
-            OSError: the base or the adapter is not there, or damaged.
+            OSError: the base or the adapter is not there, not to be reached, or damaged.
             ValueError: the base is not the one that the adapter belongs to.
         """
-        file = read_adapter(folder)
+        hub_options = {key: kwargs[key] for key in HUB_OPTIONS if kwargs.get(key) is not None}
+        own = {"revision": adapter_revision, "subfolder": adapter_subfolder}
+        own["subfolder"] = hub_options.get("subfolder") if adapter_subfolder is None else adapter_subfolder
+        shared = {key: value for key, value in hub_options.items() if key not in own}
+        file = read_adapter(folder, **shared, **{key: value for key, value in own.items() if value is not None})
         if base is None:
             bundled = _BUNDLED / file.base.name
             base = bundled if bundled.parent == _BUNDLED and bundled.is_dir() else file.base.name
             kwargs.setdefault("revision", file.base.revision or "main")
         try:
-            known_base = CfSamConfig.get_config_dict(base, revision=kwargs.get("revision"))[0]
+            known_base = CfSamConfig.get_config_dict(base, **{**hub_options, "revision": kwargs.get("revision")})[0]
         except OSError as error:
-            raise OSError(f"{folder} is an adapter of {file.base}, which cannot be had here; pass base=...") from error
+            reason = " ".join(str(error).split()).rstrip(".")
+            raise OSError(
+                f"{folder} is an adapter of {file.base}, which cannot be had here ({reason}); pass base=..."
+            ) from error
         options = {}
         if known_base.get("model_type") != "cfsam":
             options = {field: value for field, value in file.config.items() if field in _SETTINGS[:-1]}
@@ -442,6 +456,15 @@ def _base_of(model: nn.Module) -> BaseIdentity:
     return BaseIdentity(source or "a model with random weights", getattr(model.config, "_commit_hash", None))
 
 
-def _lacks_any_adapter(source: str | os.PathLike) -> bool:
-    """Whether a source is a folder of this machine without an adapter of PEFT's."""
-    return os.path.isdir(source) and not os.path.isfile(os.path.join(source, "adapter_config.json"))
+def _is_ours(source: str | os.PathLike, hub_options: dict[str, Any]) -> bool:
+    """Whether a source is to be read as a CF-SAM adapter; a folder without any adapter is, for the error's sake."""
+    try:
+        if find_adapter(source, **hub_options) is not None:
+            return True
+    except OSError:
+        # Without a network, PEFT's adapters are still loaded from the cache.
+        offline = {**hub_options, "force_download": False, "local_files_only": True}
+        if cached_file(source, _PEFT_FILE, _raise_exceptions_for_missing_entries=False, **offline) is None:
+            raise
+        return False
+    return os.path.isdir(source) and not os.path.isfile(os.path.join(source, _PEFT_FILE))

@@ -356,7 +356,14 @@ def _add_push(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("folder", metavar="FOLDER", help="folder that `cfsam export` wrote")
     parser.add_argument("repository", metavar="NAMESPACE/NAME", help="where to: a user or organisation, and a name")
     parser.add_argument("--public", action="store_true", help="make a new repository public")
-    parser.add_argument("--update", action="store_true", help="add a commit to a repository that is there")
+    parser.add_argument(
+        "--update",
+        action="store_true",
+        help=(
+            "add a commit to a repository that is there; it also removes the repository's top-level .py, .json and "
+            ".safetensors files that FOLDER lacks"
+        ),
+    )
     parser.add_argument("--dry-run", action="store_true", help="list what would be sent, and send nothing")
     parser.add_argument("--message", help="message of the commit")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")

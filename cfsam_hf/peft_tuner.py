@@ -10,6 +10,7 @@ of their own list.
 
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -233,6 +234,16 @@ class MalaModel(BaseTuner):
     def _replace_module(self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module) -> None:
         # PEFT's own looks for `weight`, which a block of two layers has not. Devices were seen to by `update_layer`.
         setattr(parent, child_name, new_module)
+
+    @contextmanager
+    def _enable_peft_forward_hooks(self, *args, **kwargs) -> Iterator[None]:
+        # PEFT takes the argument out of the call before the model sees it, so without this it would be lost.
+        if kwargs.get("adapter_names") is not None:
+            raise ValueError(
+                f"adapter_names={kwargs['adapter_names']}: MALA runs the active adapter for a whole batch and cannot "
+                "choose one for each sample; call set_adapter(name) and run the samples of each adapter together."
+            )
+        yield
 
     def _check_merge_allowed(self) -> None:
         raise NotImplementedError(CANNOT_MERGE)

@@ -3,10 +3,12 @@
     python examples/write_card.py
 
 In `model_cards/cfsam-tiny/` it reads `results.json` (of the stored file) and the results of the stages, all written by
-`cfsam evaluate`; the text is `card.md.jinja`.
+`cfsam evaluate`; the text is `card.md.jinja`. The card is also written into the bundled checkpoint's own folder, from
+which `cfsam export` takes it along.
 """
 
 import json
+import re
 from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCard
@@ -120,9 +122,15 @@ def make_card() -> tuple[ModelCard, str]:
     return card, figures
 
 
+def without_local_pictures(text: str) -> str:
+    """A card without the lines that only show a picture of its own folder, which lies beside no other copy of it."""
+    return re.sub(r"^!\[[^\]]*\]\((?!https?://)[^)]*\)[ \t]*\n+", "", text, flags=re.MULTILINE)
+
+
 def main() -> None:
     card, figures = make_card()
     (FOLDER / "README.md").write_text(card.content)
+    (bundled_checkpoint() / "README.md").write_text(without_local_pictures(card.content))
     readme = ROOT / "README.md"
     before, _, rest = readme.read_text().partition(BEGIN)
     readme.write_text(f"{before}{BEGIN}\n\n{figures}\n\n{END}{rest.partition(END)[2]}")

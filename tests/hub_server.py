@@ -13,7 +13,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from urllib.parse import unquote, urlsplit
+
+import huggingface_hub
 
 USER, TOKEN = "tester", "hf_test_token"
 OTHER_USER = "somebody"
@@ -296,3 +299,26 @@ def running_hub() -> Iterator[Hub]:
     with serving(type("Handler", (HubHandler,), {"hub": hub})) as address:
         hub.address = address
         yield hub
+
+
+@contextmanager
+def readable_hub(monkeypatch, cache: Path) -> Iterator[Hub]:
+    """As [`running_hub`], and what is loaded by a Hub id comes from it, without a token and into an empty cache."""
+    constants = huggingface_hub.constants
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(cache / "token"))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    with running_hub() as hub:
+        monkeypatch.setattr(constants, "ENDPOINT", hub.address)
+        template = hub.address + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        yield hub
+
+
+def put_folder(hub: Hub, name: str, folder: Path, *, private: bool = False, under: str = "") -> str:
+    """A folder's files as a new commit of a repository, which is made if needed; gives the commit."""
+    repository = hub.repositories.setdefault(name, Repository(private=private))
+    files = {f"{under}{path.name}": path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    return repository.commit(f"commit {len(repository.commits)}", files)

@@ -3,7 +3,9 @@
 import copy
 import json
 import os
+import shutil
 
+import huggingface_hub
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,7 @@ from transformers import SamModel, pipeline
 from cfsam_hf import CfSamForNucleiSegmentation, CfSamImageProcessor, bundled_checkpoint
 from cfsam_hf.adapter_files_cfsam import ADAPTER_FILE, WEIGHTS_FILE
 
+from .hub_server import TOKEN, USER, put_folder, readable_hub
 from .sam_cases import SIZES, disturb, tiny_sam, trained_on
 from .tiny import random_labels, tiny_test_model
 
@@ -188,6 +191,64 @@ def test_from_adapter_says_which_base_is_missing(folders, tmp_path):
     (moved / ADAPTER_FILE).write_text(json.dumps(record))
     with pytest.raises(OSError, match=r"nowhere.*pass base="):
         CfSamForNucleiSegmentation.from_adapter(moved)
+
+
+def test_from_adapter_passes_the_options_of_the_hub_to_adapter_and_base(folders, alone, base, tmp_path, monkeypatch):
+    with readable_hub(monkeypatch, tmp_path / "unused") as hub:
+        first = put_folder(hub, f"{USER}/adapter", folders["colon"], private=True)
+        put_folder(hub, f"{USER}/adapter", folders["outlines"], under="deep/")
+        base_commit = put_folder(hub, f"{USER}/base", base, private=True)
+        put_folder(hub, f"{USER}/base", folders["colon"])  # the newest commit is no model
+        options = {"token": TOKEN, "cache_dir": tmp_path / "cache", "base": f"{USER}/base", "revision": base_commit}
+        model = CfSamForNucleiSegmentation.from_adapter(f"{USER}/adapter", adapter_revision=first, **options)
+        assert_same_outputs(model, alone["colon"])
+        model = CfSamForNucleiSegmentation.from_adapter(f"{USER}/adapter", adapter_subfolder="deep", **options)
+        assert_same_outputs(model, alone["outlines"])
+        # Everything lies in the given cache, from which it comes again without a request.
+        assert not (tmp_path / "unused").exists()
+        del hub.requests[:]
+        options |= {"adapter_revision": first, "local_files_only": True}
+        assert_same_outputs(CfSamForNucleiSegmentation.from_adapter(f"{USER}/adapter", **options), alone["colon"])
+        assert hub.requests == []
+
+
+def test_a_subfolder_is_that_of_adapter_and_base(folders, alone, base, tmp_path):
+    (tmp_path / "there" / "adapter").mkdir(parents=True)
+    (tmp_path / "there" / "base").mkdir()
+    shutil.copytree(folders["colon"], tmp_path / "there" / "adapter" / "deep")
+    shutil.copytree(base, tmp_path / "there" / "base" / "deep")
+    options = {"base": tmp_path / "there" / "base", "subfolder": "deep"}
+    model = CfSamForNucleiSegmentation.from_adapter(tmp_path / "there" / "adapter", **options)
+    assert_same_outputs(model, alone["colon"])
+    model = CfSamForNucleiSegmentation.from_adapter(folders["colon"], adapter_subfolder="", **options)
+    assert_same_outputs(model, alone["colon"])
+
+
+def test_what_hinders_the_look_at_an_adapter_is_told_from_its_absence(folders, model, base, tmp_path, monkeypatch):
+    from peft import LoraConfig
+
+    with readable_hub(monkeypatch, tmp_path / "cache") as hub:
+        put_folder(hub, f"{USER}/private", folders["colon"], private=True)
+        put_folder(hub, f"{USER}/base", base)
+        with pytest.raises(OSError, match=r"no cfsam_adapter\.json there"):
+            CfSamForNucleiSegmentation.from_adapter(f"{USER}/base")
+        with pytest.raises(OSError, match=r"private repository.*token"):
+            CfSamForNucleiSegmentation.from_adapter(f"{USER}/private")
+        lora = CfSamForNucleiSegmentation.from_pretrained(base, **SIZES)
+        lora.add_adapter(LoraConfig(target_modules=["qkv"]), adapter_name="lora")
+        lora.save_pretrained(tmp_path / "lora")
+        put_folder(hub, f"{USER}/lora", tmp_path / "lora")
+        model.load_adapter(f"{USER}/lora", adapter_name="lora")
+        # Offline, since the client tries an address that does not answer for half a minute.
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    for load in (CfSamForNucleiSegmentation.from_adapter, model.load_adapter):
+        with pytest.raises(OSError, match="connect"):
+            load(f"{USER}/elsewhere")
+    # PEFT's adapter comes from the cache, though nobody can say whether there is one of CF-SAM beside it.
+    for marker in (tmp_path / "cache").rglob(".no_exist/*/cfsam_adapter.json"):
+        marker.unlink()
+    model.load_adapter(f"{USER}/lora", adapter_name="again")
+    assert {"lora", "again"} <= set(model.peft_config)
 
 
 def test_another_base_is_refused_with_both_names(folders, base, tmp_path):

@@ -1,10 +1,13 @@
 """The command must give one results file that holds, whatever is evaluated, and say in a line what does not fit."""
 
+import errno
+import hashlib
 import json
 import os
 import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +76,48 @@ def test_a_checkpoint(painted, tiles, tmp_path, capsys):
     assert Image.open(out / "painted_tiles.png").width > 1000
 
 
+def test_one_nucleus_without_type_is_told_of(painted, tiles, tmp_path, capsys):
+    ids, path = np.array(Image.open(tiles / "tile2_instances.png")), tiles / "tile2_types.png"
+    types = np.array(Image.open(path))
+    types[ids == 4] = 0
+    Image.fromarray(types).save(path)
+    assert run("--data", data_item(tiles), "-o", tmp_path, "--resamples", "10", "--device", "cpu", "--no-pages") == 0
+    reason = "tile tile2: nucleus 4 has no type"
+    assert results(tmp_path)["results"]["painted"]["types_not_compared"] == reason
+    captured = capsys.readouterr()
+    assert f"Types of painted are not compared: {reason}." in captured.out
+    assert captured.err.splitlines() == [
+        f"cfsam: painted: types are not compared, there are no scores of them: {reason}"
+    ]
+    # The check of the data tells of it before, and finds nothing wrong.
+    names = json.dumps({str(i): name for i, name in NAMES.items()})
+    assert cli.main(["data", "check", "instance_pairs", str(tiles), "--option", f"type_names={names}"]) == 0
+    assert f"note: instance_pairs {tiles}: 1 nucleus without type, in tile tile2;" in capsys.readouterr().out
+
+
+def test_an_output_that_cannot_be_written_is_told_before_the_work(tiles, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(evaluate, "records_by_dataset", lambda *arguments: pytest.fail("work was begun"))
+    (tmp_path / "file").write_text("mine")
+
+    def refuse(**options):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    # Even a closed folder is open to root: the refusal itself is put in its place.
+    monkeypatch.setattr(tempfile, "TemporaryDirectory", refuse)
+    for place, words in (
+        (tmp_path / "file", "is a file, where a folder is needed"),
+        (tmp_path / "file" / "x", "cannot write here"),
+        (tmp_path / "closed", "cannot write here (Permission denied)"),
+    ):
+        assert run("--data", data_item(tiles), "-o", place, "--baseline", "classical") == 1
+        captured = capsys.readouterr()
+        [line] = captured.err.splitlines()
+        assert f"{place}: {words}" in line
+        assert line.endswith("choose another folder with -o")
+        assert captured.out == ""
+    assert (tmp_path / "file").read_text() == "mine"
+
+
 def test_label_maps_that_the_command_segment_wrote_score_the_same(painted, tiles, tmp_path, monkeypatch):
     from cfsam_hf.commands import segment
 
@@ -117,6 +162,10 @@ def test_a_u_net_is_evaluated_like_any_checkpoint(tiles, tmp_path):
     record = results(tmp_path / "out")
     assert record["system"]["name"] == "unet"
     assert record["system"]["model_type"] == "unet_nuclei"
+    assert (record["system"]["source"], record["system"]["checkpoint"]) == ("unet", "unet")
+    weights = (tmp_path / "unet" / "model.safetensors").read_bytes()
+    assert record["system"]["weights_sha256"] == hashlib.sha256(weights).hexdigest()
+    assert str(tmp_path) not in json.dumps(record["system"])
     assert record["system"]["parameters"] == sum(p.numel() for p in model.parameters())
     assert "type_f1_pooled/epithelial" in record["results"]["painted"]["scores"]
 

@@ -1,11 +1,13 @@
 """A checkpoint as the command line names it, to the pipeline that runs it."""
 
 import numpy as np
+import pytest
 import torch
 
 from cfsam_hf import CfSamForNucleiSegmentation, CfSamImageProcessor, bundled_checkpoint
 from cfsam_hf.commands.loading import load_pipeline, resolve_checkpoint
 
+from .hub_server import USER, put_folder, readable_hub
 from .tiny import tiny_test_model
 
 
@@ -39,3 +41,24 @@ def test_an_adapter_folder_is_run_on_its_base(tmp_path):
 
 def _pixels(image):
     return torch.from_numpy(image[:64, :64].astype("float32") / 255).permute(2, 0, 1)[None]
+
+
+def test_an_adapter_of_the_hub_is_run_on_its_base(tmp_path, monkeypatch):
+    base, adapter = tmp_path / "base", tmp_path / "adapter"
+    tiny_test_model().save_pretrained(base)
+    processor = CfSamImageProcessor(mpp=0.25, tile_size=64, tile_overlap=16, pad_multiple=16)
+    processor.save_pretrained(base)
+    CfSamForNucleiSegmentation.from_pretrained(base).save_adapter(adapter, processor=processor)
+    with readable_hub(monkeypatch, tmp_path / "cache") as hub:
+        put_folder(hub, f"{USER}/adapter", adapter)
+        put_folder(hub, f"{USER}/whole", base)
+        pipe = load_pipeline(f"{USER}/adapter", "cpu")
+        assert pipe.model.adapter_names == ["adapter"]
+        assert pipe.image_processor.tile_size == 64
+        del hub.requests[:]
+        load_pipeline(f"{USER}/whole", "cpu")
+        # Nobody asks after an adapter where there is a checkpoint.
+        assert hub.requests
+        assert not any("cfsam_adapter" in request for request in hub.requests)
+        with pytest.raises(OSError, match=r"nowhere.*not a valid model identifier"):
+            load_pipeline(f"{USER}/nowhere", "cpu")

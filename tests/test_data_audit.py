@@ -116,3 +116,18 @@ def test_progress(tmp_path):
     seen = []
     audit_dataset("instance_pairs", tmp_path, progress=lambda *numbers: seen.append(numbers))
     assert seen == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_nuclei_without_type_are_a_note_where_others_have_one(tmp_path):
+    for number in range(3):
+        write_pair(tmp_path, f"t{number}")
+    assert audit_dataset("instance_pairs", tmp_path, type_names={1: "any"}).notes == []
+    for number in (0, 1):
+        label_map = nuclei(ids=range(1, 4 + number))
+        save_image(tmp_path / f"t{number}_types.png", np.isin(label_map, (1, 4)).astype(np.uint8))
+    audit = audit_dataset("instance_pairs", tmp_path, type_names={1: "any"})
+    assert audit.problems == []
+    # Of t2, which has no type map, all nuclei.
+    assert audit.untyped == {"t0": 2, "t1": 2, "t2": 5}
+    (note,) = audit.notes
+    assert f"instance_pairs {tmp_path}: 9 nuclei without type, in 3 tiles, t0 the first" in note

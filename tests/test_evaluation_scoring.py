@@ -1,14 +1,17 @@
 """A tile's score must compare what can be compared, name what does not fit, and not depend on who computed it."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from cfsam_hf.data import UNKNOWN_TYPE, Tile, TileRecord
 from cfsam_hf.evaluation import Prediction, Processes, System, evaluate_records, score_tile, summarize_tiles
+from cfsam_hf.evaluation.pannuke_protocol import average_folds
 from cfsam_hf.evaluation.per_image import per_image_table
-from cfsam_hf.evaluation.results import dataset_record
+from cfsam_hf.evaluation.results import dataset_record, results_record
+from cfsam_hf.evaluation.tables import report
 
 from .data_cases import nuclei, painted
 
@@ -48,6 +51,61 @@ def test_without_types_on_both_sides_none_are_scored(of_tile, prediction):
     score = score_tile(of_tile, prediction)
     assert score.type_names is None
     assert not any(name.startswith(("type_", "mpq")) for name in summarize_tiles([score]))
+
+
+def without_type(ids, name="a", typed_pixels=0):
+    """A tile in which the nuclei of these ids have no type, but for some of their pixels."""
+    types = TYPES[TRUTH]
+    for label in ids:
+        places = np.flatnonzero(label == TRUTH)
+        types.flat[places[typed_pixels:]] = UNKNOWN_TYPE
+    return Tile(painted(TRUTH), TRUTH, types, name, mpp=0.25, type_names=NAMES)
+
+
+@pytest.mark.parametrize(
+    ("of_tile", "reason"),
+    [
+        (without_type([3], "b"), "tile b: nucleus 3 has no type"),
+        (without_type([2, 4], "b"), "tile b: nucleus 2 has no type (2 of the tile's nuclei have none)"),
+        (
+            tile("b", type_names={1: "round", 2: "oval"}),
+            "tile b: the type 'oval' is none of the system's (round, long)",
+        ),
+        (tile("b", typed=False), "tile b has no types, others have"),
+    ],
+)
+def test_the_record_and_the_report_say_why_types_were_not_compared(of_tile, reason):
+    system = System("s", lambda tile: perfect())
+    records = [TileRecord("d", t.id, None, None, decode=lambda r, t=t: t) for t in (tile("a"), of_tile, tile("c"))]
+    found = dataset_record(evaluate_records(records, system), resamples=10)
+    assert found["types_not_compared"] == reason
+    assert (found["types"], found["scores"]["detection_f1_pooled"]) == ([], 1)
+    text = report(results_record(system, "all", {}, {"d": found}))
+    assert f"Types of d are not compared: {reason}." in text.splitlines()
+    folds = average_folds([dataset_record([score_tile(tile(), perfect())], resamples=10), found])
+    assert folds["types_not_compared"] == reason
+
+
+def test_no_reason_is_given_where_types_are_compared_or_one_side_has_none():
+    for of_tile, prediction in ((tile(), perfect()), (tile(typed=False), perfect()), (tile(), Prediction(TRUTH))):
+        found = dataset_record([score_tile(of_tile, prediction)], resamples=10)
+        assert "types_not_compared" not in found
+        assert "not compared" not in report(results_record(System("s", None), "all", {}, {"d": found}))
+
+
+def test_a_few_pixels_or_unannotated_nuclei_without_type_keep_no_type_from_being_scored():
+    annotated = TRUTH != 2
+    for of_tile in (without_type([2], typed_pixels=1), replace(without_type([2]), annotated=annotated)):
+        score = score_tile(of_tile, perfect())
+        assert score.type_names == ("round", "long")
+        scores = summarize_tiles([score])
+        assert scores["type_f1_pooled/round"] == scores["type_f1_pooled/long"] == 1
+
+
+def test_predictions_of_other_types_from_tile_to_tile_are_told_of():
+    swapped = Prediction(TRUTH, 3 - TYPES[1:].astype(int), {1: "long", 2: "round"})
+    found = dataset_record([score_tile(tile("a"), perfect()), score_tile(tile("b"), swapped)], resamples=10)
+    assert found["types_not_compared"] == "the types found are round, long in tile a, long, round in tile b"
 
 
 def test_a_mixture_of_typed_and_untyped_tiles_is_scored_without_types():

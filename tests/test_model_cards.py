@@ -1,5 +1,6 @@
 """A card must say what a stranger needs, and no figure in it may differ from what was measured."""
 
+import hashlib
 import json
 import re
 from pathlib import Path
@@ -53,6 +54,16 @@ def test_the_metadata_is_complete_and_of_the_hubs_form(card):
     assert index == data.to_dict()["model-index"]
 
 
+def test_the_results_are_of_the_shipped_weights():
+    for folder in bundled_checkpoint().parent.iterdir():
+        system = json.loads((CARDS / folder.name / "results.json").read_text())["system"]
+        assert system["checkpoint"] == folder.name
+        # Files of results have not always had it.
+        if "weights_sha256" in system:
+            weights = (folder / "model.safetensors").read_bytes()
+            assert system["weights_sha256"] == hashlib.sha256(weights).hexdigest()
+
+
 def test_the_figures_of_the_metadata_are_those_measured(card, results):
     stated = {(r.dataset_type, r.metric_type): r.metric_value for r in card.data.eval_results}
     assert stated == {key: round(results[key[0]][key[1]], 4) for key in stated}
@@ -85,9 +96,18 @@ def test_no_figure_is_typed_into_a_template():
 
 
 def test_the_card_is_what_the_script_writes(load_example, card, readme):
-    written, figures = load_example("write_card").make_card()
+    script = load_example("write_card")
+    written, figures = script.make_card()
     assert written.content == card.content
+    bundled = (bundled_checkpoint() / "README.md").read_text(encoding="utf-8")
+    assert bundled == script.without_local_pictures(written.content)
     assert figures in readme
+
+
+def test_the_card_in_the_checkpoints_folder_shows_no_picture_that_is_elsewhere(load_example):
+    text = "before\n\n![nuclei](example.png)\n\n![far](https://example.org/a.png)\n\nafter, [a link](LICENSE)\n"
+    kept = "before\n\n![far](https://example.org/a.png)\n\nafter, [a link](LICENSE)\n"
+    assert load_example("write_card").without_local_pictures(text) == kept
 
 
 def test_what_it_is_for_and_not_for_is_said(card):

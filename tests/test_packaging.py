@@ -107,7 +107,7 @@ def test_the_wheel_holds_every_file_of_the_package(wheel):
 
 def test_the_wheel_holds_the_checkpoint(wheel):
     names = wheel.namelist()
-    for name in ("config.json", "model.safetensors", "processor_config.json"):
+    for name in ("config.json", "model.safetensors", "processor_config.json", "README.md"):
         assert f"cfsam_hf/checkpoints/cfsam-tiny/{name}" in names
     assert wheel.getinfo("cfsam_hf/checkpoints/cfsam-tiny/model.safetensors").file_size < 16e6
 

@@ -389,3 +389,13 @@ def test_the_example_runs(base, load_example, monkeypatch, capsys, tmp_path):
     differences = [float(value) for value in re.findall(r"differ by ([0-9.e+-]+)", text)]
     assert len(differences) == 2
     assert max(differences) < 1e-5
+
+
+def test_an_adapter_for_each_sample_is_refused_and_not_ignored(sam):
+    model = get_peft_model(sam, MalaConfig(**FIRST)).eval()
+    model.add_adapter("other", MalaConfig(**FIRST))
+    boxes = torch.tensor([[[1.0, 1.0, 30.0, 30.0]]]).repeat(2, 1, 1)
+    with pytest.raises(ValueError, match=r"'other'.*call set_adapter"):
+        model(pixel_values=pixels(), input_boxes=boxes, adapter_names=["default", "other"])
+    with torch.no_grad():
+        assert len(model(pixel_values=pixels(), input_boxes=boxes, adapter_names=None).iou_scores) == 2

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -19,8 +20,11 @@ from cfsam_hf import CfSamForNucleiSegmentation, CfSamImageProcessor, bundled_ch
 from cfsam_hf.cli import main
 from cfsam_hf.export.atomic import atomic_folder
 from cfsam_hf.publish import check_folder, export_for_hub
+from cfsam_hf.publish.card import checkpoint_card
 
+from .hub_server import USER, put_folder, readable_hub
 from .publish_cases import run_clean, tissue_image
+from .sam_cases import SIZES, tiny_sam
 from .tiny import tiny_test_model
 
 PACKAGE = Path(cfsam_hf.__file__).parent
@@ -205,9 +209,41 @@ def test_a_model_of_remote_classes_is_exported_as_well(exported_checkpoint, tmp_
     assert (folder / "README.md").read_text() == (exported_checkpoint / "README.md").read_text()
 
 
-def test_the_card_made_of_the_configuration_has_its_figures_and_its_warning(exported_checkpoint):
-    card = ModelCard.load(exported_checkpoint / "README.md")
-    info = CfSamForNucleiSegmentation.config_class.from_pretrained(bundled_checkpoint()).checkpoint_info
+def test_the_bundled_checkpoint_takes_its_own_card_along(exported_checkpoint):
+    card = (bundled_checkpoint() / "README.md").read_text(encoding="utf-8")
+    assert (exported_checkpoint / "README.md").read_text(encoding="utf-8") == card
+
+
+def test_a_checkpoint_of_the_hub_takes_its_own_card_along(tmp_path, monkeypatch):
+    text = "---\nlicense: mit\n---\n\n# Of the Hub\n"
+    tiny_test_model().save_pretrained(tmp_path / "model")
+    (tmp_path / "model" / "README.md").write_text(text)
+    options = {"image_processor": CfSamImageProcessor(tile_size=64, tile_overlap=0)}
+    with readable_hub(monkeypatch, tmp_path / "cache") as hub:
+        put_folder(hub, f"{USER}/nuclei", tmp_path / "model")
+        model = CfSamForNucleiSegmentation.from_pretrained(f"{USER}/nuclei")
+        folder = export_for_hub(model, tmp_path / "out", **options)
+    assert (folder / "README.md").read_text() == text
+
+
+def test_a_card_of_the_base_is_not_that_of_an_adapter_or_of_new_heads(tmp_path):
+    base = tmp_path / "sam"
+    tiny_sam().save_pretrained(base)
+    (base / "README.md").write_text("---\nlicense: mit\n---\n\n# SAM\n")
+    on_sam = CfSamForNucleiSegmentation.from_pretrained(base, **SIZES)
+    on_sam.save_pretrained(tmp_path / "whole")
+    shutil.copy(base / "README.md", tmp_path / "whole")
+    CfSamForNucleiSegmentation.from_pretrained(tmp_path / "whole").save_adapter(tmp_path / "adapter")
+    adapted = CfSamForNucleiSegmentation.from_adapter(tmp_path / "adapter")
+    processor = CfSamImageProcessor(tile_size=64, tile_overlap=0)
+    for number, model in enumerate((on_sam, adapted)):
+        folder = export_for_hub(model, tmp_path / f"out{number}", image_processor=processor)
+        assert "# SAM" not in (folder / "README.md").read_text()
+
+
+def test_the_card_made_of_the_configuration_has_its_figures_and_its_warning():
+    config = CfSamForNucleiSegmentation.config_class.from_pretrained(bundled_checkpoint())
+    card, info = checkpoint_card(config), config.checkpoint_info
     assert card.data.pipeline_tag == "image-segmentation"
     assert card.data.library_name == "transformers"
     assert card.data.license == "other"

@@ -256,3 +256,17 @@ def test_the_example_exports_and_pushes(hub, small, load_example, capsys, monkey
     example.main()
     assert hub.repositories[NAME].files.keys() - {".gitattributes"} == {path.name for path in small.iterdir()}
     assert hub.address in capsys.readouterr().out
+
+
+def test_an_adapter_is_named_as_one_with_the_ways_out(tmp_path):
+    tiny_test_model().save_adapter(tmp_path / "adapter", base_name="somebody/base")
+    with pytest.raises(ValueError, match=r"is an adapter.*from_adapter.*export_for_hub.*upload_folder") as caught:
+        plan_push(tmp_path / "adapter", NAME)
+    assert "is missing" not in str(caught.value)
+
+
+def test_help_says_that_an_update_removes_files(capsys):
+    with pytest.raises(SystemExit):
+        main(["push", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert "removes the repository's top-level .py, .json and .safetensors files that FOLDER lacks" in text

@@ -34,6 +34,7 @@ from ..evaluation import (
 )
 from ..evaluation.environment import environment
 from .loading import load_pipeline, resolve_checkpoint, resolve_device
+from .outputs import check_writable
 
 EXAMPLES = 3
 """Tiles of the lowest and of the highest PQ on a page, of each."""
@@ -47,13 +48,17 @@ def run_evaluate(args: argparse.Namespace) -> int:
     output, processes = Path(args.output), Processes(args.device)
     try:
         if processes.is_main:
-            output.mkdir(parents=True, exist_ok=True)
+            check_writable(output)
         items = [DataItem.parse(text) for text in args.data]
         done = _pannuke(args, items, processes) if args.protocol else _datasets(args, items, processes)
         if processes.is_main:
             record, tiles, pages = done
             write_report(output, record, tiles, pages() if args.pages else None)
             print(report(record))
+            for name, result in record["results"].items():
+                if reason := result.get("types_not_compared"):
+                    text = f"cfsam: {name}: types are not compared, there are no scores of them: {reason}"
+                    print(one_line(text), file=sys.stderr, flush=True)
             print(f"results, tables and scores of {sum(map(len, tiles.values())):,} images -> {one_line(str(output))}")
     finally:
         processes.close()

@@ -69,7 +69,7 @@ def resolve_device(device: str | None) -> str:
 
 
 def load_pipeline(checkpoint: str | None, device: str | None):
-    """The `nuclei-segmentation` pipeline for a checkpoint or adapter folder on a device, as on the command line.
+    """The `nuclei-segmentation` pipeline for a checkpoint or adapter, of this machine or the Hub, on a device.
 
     Raises:
         OSError, ValueError: the checkpoint or device cannot be had; the message names it.
@@ -85,15 +85,34 @@ def load_pipeline(checkpoint: str | None, device: str | None):
     logging.disable_progress_bar()
     place, source = resolve_device(device), resolve_checkpoint(checkpoint)
     with naming_checkpoint(source):
-        if os.path.isfile(os.path.join(source, ADAPTER_FILE)):
+        is_adapter = os.path.isfile(os.path.join(source, ADAPTER_FILE))
+        if not is_adapter:
+            check_place(source, needs_config=True)
+            try:
+                config = AutoConfig.from_pretrained(source)
+            except (OSError, ValueError):
+                # Only now, so that an ordinary checkpoint of the Hub costs no further request.
+                is_adapter = _is_hub_adapter(source)
+                if not is_adapter:
+                    raise
+        if is_adapter:
             model = CfSamForNucleiSegmentation.from_adapter(source)
             processor = _image_processor(source) or _image_processor(model.name_or_path)
             return pipeline("nuclei-segmentation", model=model, image_processor=processor, device=place)
-        check_place(source, needs_config=True)
-        check_kind(AutoConfig.from_pretrained(source))
+        check_kind(config)
         # Loaded here, since `pipeline` makes a page of tracebacks of an error.
         model = AutoModelForImageSegmentation.from_pretrained(source)
         return pipeline("nuclei-segmentation", model=model, image_processor=_image_processor(source), device=place)
+
+
+def _is_hub_adapter(source: str) -> bool:
+    """Whether an adapter is known to be in a Hub repository."""
+    from ..adapter_files_cfsam import find_adapter
+
+    try:
+        return not os.path.isdir(source) and find_adapter(source) is not None
+    except OSError:
+        return False
 
 
 def _image_processor(source: str):

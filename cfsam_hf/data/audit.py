@@ -25,9 +25,12 @@ class Audit:
         name: what the data set is called in messages.
         records: the tiles that were listed.
         problems: what must be put right, a line each.
-        notes: what a user should know, a line each: overlaps, and empty tiles where these are in order.
+        notes: what a user should know, a line each: overlaps, empty tiles where these are in order, and nuclei without
+            type in a data set with types.
         tiles: number of tiles that could be read.
         nuclei: number of their nuclei.
+        typed_tiles: number of tiles with types.
+        untyped: number of nuclei without type, by tile, of the tiles that have such nuclei.
         empty: number of tiles without nuclei.
         overlapping_tiles: number of tiles in which outlines overlap or draw nothing.
         overlaps: the sum over the tiles.
@@ -40,6 +43,8 @@ class Audit:
     notes: list[str] = field(default_factory=list)
     tiles: int = 0
     nuclei: int = 0
+    typed_tiles: int = 0
+    untyped: dict[str, int] = field(default_factory=dict)
     empty: int = 0
     overlapping_tiles: int = 0
     overlaps: Overlaps = field(default_factory=Overlaps)
@@ -74,6 +79,14 @@ def audit_dataset(name: str, path: str | Path, progress: Callable[[int, int], No
         _read(record, audit)
         if progress is not None:
             progress(number, len(audit.records))
+    # A data set without types lacks nothing.
+    if audit.typed_tiles and audit.untyped:
+        count, first = sum(audit.untyped.values()), next(iter(audit.untyped))
+        nuclei = "nucleus" if count == 1 else "nuclei"
+        tiles = f"tile {first}" if len(audit.untyped) == 1 else f"{len(audit.untyped):,} tiles, {first} the first"
+        audit.notes.append(
+            f"{audit.name}: {count:,} {nuclei} without type, in {tiles}; with such nuclei types are not scored"
+        )
     audit.problems += [
         f"{_files(tiles)}: one and the same image" for tiles in audit.digests.values() if len(tiles) > 1
     ]
@@ -107,7 +120,11 @@ def _read(record: TileRecord, audit: Audit) -> None:
         audit.problems.append(text if record.index is None else f"{text} (tile {record.id})")
         return
     audit.tiles += 1
-    audit.nuclei += len(annotated_nuclei(tile))
+    nuclei = annotated_nuclei(tile)
+    audit.nuclei += len(nuclei)
+    audit.typed_tiles += tile.type_map is not None
+    if untyped := int((nuclei.types == 0).sum()):
+        audit.untyped[record.id] = untyped
     if not tile.instance_map.any():
         audit.empty += 1
         line = f"{record.label_path}: no nuclei in tile {record.id}"

@@ -1,6 +1,7 @@
 """CoNSeP (Graham et al. 2019): `{Train,Test}/{Images,Labels}`, 1000 px tiles of colorectal H&E at 40x, with types."""
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -30,7 +31,7 @@ LAYOUT = "the layout {Train,Test}/{Images,Labels} with .mat files in Labels"
 def list_consep(
     path: str | Path,
     split: str | None = None,
-    types: str = "merged",
+    types: Literal["merged", "raw"] = "merged",
     stored_types: str = "auto",
     mpp: float = 0.25,
     allow_empty: bool = False,

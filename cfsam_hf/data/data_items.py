@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from .records import TileRecord
-from .registry import check_options, list_tiles
+from .registry import check_options, list_tiles, option_choices
 from .splits import read_split, select_tiles
 from .vocabulary import NO_TYPES, read_type_map, rename_types
 
@@ -24,7 +24,8 @@ class DataItem:
         split: split file; only the tiles that it names are used. Without one all tiles are for training.
         weight: share of the training crops, relative to the other folders.
         name: name of the data set where it is not the split file's or the reader's.
-        types: file that brings the types to the joint vocabulary (see `vocabulary`); `none` leaves them out.
+        types: file that brings the types to the joint vocabulary (see `vocabulary`); `none` leaves them out. Where the
+            reader has a setting `types` of its own, its values go there: `types=raw` of `consep`.
         train, validation, test: in place of a split file, folds of the data set (`TileRecord.fold`), joined by `+`.
         options: settings of the reader, such as `mpp`.
     """
@@ -51,12 +52,17 @@ class DataItem:
         ('PanNuke', '1+2', '3', 0.5)
         >>> DataItem.parse("reader=instance_pairs,path=mine,mpp=0.5").options
         {'mpp': 0.5}
+        >>> item = DataItem.parse("reader=consep,path=CoNSeP,types=raw,types=joint.json")
+        >>> item.options, item.types
+        ({'types': 'raw'}, 'joint.json')
 
         Raises:
             ValueError: it is not of that form, or the reader has no such setting.
         """
         # A comma within braces belongs to a setting such as type_names={"1": "round", "2": "long"}.
-        pairs = dict(part.partition("=")[::2] for part in re.split(r",(?![^{]*\})", text))
+        given = [part.partition("=")[::2] for part in re.split(r",(?![^{]*\})", text)]
+        own_types = [value for key, value in given if key == "types" and value in _own_types(dict(given))]
+        pairs = dict(pair for pair in given if pair[0] != "types" or pair[1] not in own_types)
         options = {key: _value(pairs.pop(key)) for key in sorted(set(pairs) - {one.name for one in fields(cls)})}
         try:
             weight = float(pairs.get("weight", 1))
@@ -68,11 +74,14 @@ class DataItem:
                 "[,name=NAME][,types=FILE or none][,train=FOLDS][,validation=FOLDS][,test=FOLDS]"
                 "[,SETTING OF THE READER=VALUE], the weight a positive number"
             )
+        if own_types:
+            options["types"] = own_types[-1]
         if options:
             try:
                 check_options(pairs["reader"], options)
             except ValueError as error:
-                raise ValueError(f"cannot read the data item {text!r}: {error}") from error
+                own = ", ".join(one.name for one in fields(cls) if one.name != "options")
+                raise ValueError(f"cannot read the data item {text!r}: {error}; every data item has {own}") from error
         item = cls(**{**pairs, "weight": weight, "options": options})
         if item.split is not None and item._folds():
             raise ValueError(f"the data item {text!r} names folds and a split file; leave one of the two out")
@@ -99,7 +108,7 @@ class DataItem:
         official = "test" if part == "test" and not folds else None
         records = list_tiles(self.reader, self.path, split=official, **self.options)
         if self.types is not None:
-            type_map = None if self.types == NO_TYPES else read_type_map(self.types)
+            type_map = None if self.types == NO_TYPES else self._type_map()
             records = [rename_types(record, type_map) for record in records]
         if folds and part != "all":
             there = {str(record.fold) for record in records}
@@ -112,6 +121,13 @@ class DataItem:
             return records if part == "train" else []
         ids = set(getattr(read_split(self.split), part))
         return [record for record in records if record.id in ids]
+
+    def _type_map(self) -> dict[str, str | None]:
+        try:
+            return read_type_map(self.types)
+        except FileNotFoundError as error:
+            choices = ", ".join([*option_choices(self.reader, "types"), NO_TYPES])
+            raise FileNotFoundError(f"types={self.types}: no such file, and not one of {choices}") from error
 
     @property
     def dataset(self) -> str:
@@ -135,6 +151,11 @@ def records_by_dataset(items: Sequence[DataItem], part: str) -> dict[str, list[T
     for dataset, ids in named.items():
         select_tiles(found[dataset], sorted(ids))
     return found
+
+
+def _own_types(pairs: Mapping[str, str]) -> tuple[str, ...]:
+    """Values of the reader's own setting `types`, whose name a data item has too."""
+    return option_choices(pairs.get("reader", ""), "types")
 
 
 def _value(text: str) -> Any:

@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from .coco import list_coco
 from .conic import list_conic
@@ -85,6 +85,12 @@ def check_options(name: str, options: Iterable[str]) -> None:
     for option in options:
         if option not in known:
             raise ValueError(f"the reader {name} has no option {option!r}; it has {', '.join(known) or 'none'}")
+
+
+def option_choices(name: str, option: str) -> tuple[str, ...]:
+    """The values that the signature of the reader `name` lists for an option; none where it has no such list."""
+    parameter = inspect.signature(READERS[name]).parameters.get(option) if name in READERS else None
+    return () if parameter is None else get_args(parameter.annotation)
 
 
 def load_nuclei_dataset(name: str, path: str | Path, split: str | None = None, **options) -> "Dataset":

@@ -74,7 +74,8 @@ def average_folds(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         results: [`cfsam_hf.evaluation.dataset_record`] of each fold.
 
     Returns:
-        `tiles`, `types`, `scores`, `deviations`, and the last two by tissue in `tissues`.
+        `tiles`, `types`, `scores`, `deviations`, and the last two by tissue in `tissues`; `types_not_compared`, the
+        first fold's that has it.
     """
     names = list(dict.fromkeys(tissue for result in results for tissue in sorted(result.get("tissues", {}))))
     record: dict[str, Any] = {
@@ -82,6 +83,9 @@ def average_folds(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "types": list(dict.fromkeys(name for result in results for name in result["types"])),
         **_mean_and_deviation([result["scores"] for result in results]),
     }
+    reasons = [result["types_not_compared"] for result in results if "types_not_compared" in result]
+    if reasons:
+        record["types_not_compared"] = reasons[0]
     if all("tissues" in result for result in results):
         record["tissues"] = {
             name: _mean_and_deviation([r["tissues"][name]["scores"] for r in results if name in r["tissues"]])

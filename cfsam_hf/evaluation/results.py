@@ -4,7 +4,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .bootstrap import CONFIDENCE, RESAMPLES, bootstrap_intervals
-from .scoring import TileScore, compare_types_of_all_or_none, known_tissues, summarize_tiles
+from .scoring import (
+    TileScore,
+    compare_types_of_all_or_none,
+    known_tissues,
+    summarize_tiles,
+    why_types_are_not_compared,
+)
 from .systems import System
 
 FORMAT = "cfsam_hf evaluation 1"
@@ -59,7 +65,7 @@ def dataset_record(
 
     Returns:
         `scores` and `intervals` by name, for all tiles and, where the tissues of all are known, in `tissues` for the
-        tiles of each.
+        tiles of each. `types_not_compared`, where it is there, says why there are no scores of types.
     """
     tiles = compare_types_of_all_or_none(tiles)
     finding = sum(tile.seconds for tile in tiles)
@@ -78,6 +84,8 @@ def dataset_record(
         },
         **_scores_and_intervals(tiles, resamples, seed),
     }
+    if reason := why_types_are_not_compared(tiles):
+        record["types_not_compared"] = reason
     tissues = known_tissues(tiles)
     if tissues is not None:
         groups = {name: [tile for tile in tiles if tile.tissue == name] for name in sorted(set(tissues))}

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..data import Tile
+from ..data import UNKNOWN_TYPE, Tile
 from ..metrics import DetectionCounts, ImageMetrics, detection_radius, image_metrics, summarize
 from .predictions import Prediction
 
@@ -22,6 +22,8 @@ class TileScore:
         metrics: everything that `summarize` and the bootstrap need.
         type_names: names of the types that were compared, in the order of their ids; None where they were not.
         seconds: what finding the nuclei took; NaN where they were read from files.
+        types_not_compared: why types were not compared though both sides have some; None where they were, or where
+            one side has none.
     """
 
     id: str
@@ -30,13 +32,14 @@ class TileScore:
     metrics: ImageMetrics
     type_names: tuple[str, ...] | None = None
     seconds: float = float("nan")
+    types_not_compared: str | None = None
 
 
 def score_tile(tile: Tile, prediction: Prediction, *, seconds: float = float("nan")) -> TileScore:
     """Scores what a system found in a tile with every metric.
 
     Pixels that are not annotated are left out on both sides. Types are scored where every true nucleus has one that
-    the prediction has a name for.
+    the prediction has a name for; where not, `types_not_compared` of the result says why.
 
     Raises:
         ValueError: the prediction is of another size than the tile, or lacks the type or score of a nucleus; the
@@ -48,10 +51,12 @@ def score_tile(tile: Tile, prediction: Prediction, *, seconds: float = float("na
             f"tile {tile.id}: the prediction is {found.shape} (rows, columns) but the tile {truth.shape}; predictions "
             "must be in the tile's own pixels"
         )
-    types = {}
+    types, obstacle = {}, None
     true_types = None if prediction.types is None else renumbered_types(tile, prediction.type_names)
     if true_types is not None:
         types = {"true_types": true_types, "pred_types": prediction.types, "num_types": len(prediction.type_names)}
+    elif prediction.types is not None:
+        obstacle = type_obstacle(tile, prediction.type_names)
     if tile.annotated is not None:
         truth, found = (np.where(tile.annotated, ids, 0) for ids in (truth, found))
     try:
@@ -65,14 +70,40 @@ def score_tile(tile: Tile, prediction: Prediction, *, seconds: float = float("na
     except (TypeError, ValueError) as error:
         raise type(error)(f"tile {tile.id}: {error}") from error
     names = tuple(prediction.type_names[i] for i in sorted(prediction.type_names)) if types else None
-    return TileScore(tile.id, tile.tissue, tile.fold, metrics, names, seconds)
+    return TileScore(tile.id, tile.tissue, tile.fold, metrics, names, seconds, obstacle)
 
 
 def compare_types_of_all_or_none(tiles: Sequence[TileScore]) -> list[TileScore]:
     """The tiles as they are where all were scored with the same types, else without types: a mixture means nothing."""
     if len({tile.type_names for tile in tiles}) == 1:
         return list(tiles)
-    return [replace(tile, metrics=_untyped(tile.metrics), type_names=None) for tile in tiles]
+    reason = why_types_are_not_compared(tiles)
+    return [
+        replace(
+            tile,
+            metrics=_untyped(tile.metrics),
+            type_names=None,
+            types_not_compared=tile.types_not_compared or reason,
+        )
+        for tile in tiles
+    ]
+
+
+def why_types_are_not_compared(tiles: Sequence[TileScore]) -> str | None:
+    """The first reason against comparing the tiles' types; None where they are compared, or one side has none."""
+    for tile in tiles:
+        if tile.types_not_compared:
+            return tile.types_not_compared
+    if len({tile.type_names for tile in tiles}) == 1:
+        return None
+    untyped = next((tile for tile in tiles if tile.type_names is None), None)
+    if untyped is not None:
+        return f"tile {untyped.id} has no types, others have"
+    other = next(tile for tile in tiles if tile.type_names != tiles[0].type_names)
+    return (
+        f"the types found are {', '.join(tiles[0].type_names)} in tile {tiles[0].id}, "
+        f"{', '.join(other.type_names)} in tile {other.id}"
+    )
 
 
 def summarize_tiles(tiles: Sequence[TileScore]) -> dict[str, float]:
@@ -94,17 +125,35 @@ def known_tissues(tiles: Iterable[TileScore]) -> list[str] | None:
 
 def renumbered_types(tile: Tile, type_names: Mapping[int, str]) -> np.ndarray | None:
     """The tile's type map (H, W) with the ids of `type_names`; None unless that knows the type of every nucleus."""
-    if not type_names or tile.type_map is None:
+    if not type_names or tile.type_map is None or type_obstacle(tile, type_names):
         return None
     id_of_name = {name: type_id for type_id, name in type_names.items()}
     renumbered = np.zeros_like(tile.type_map)
-    for type_id in np.unique(tile.type_map[tile.type_map != 0]).tolist():
-        # An unknown type has no name.
-        name = tile.type_names.get(type_id)
-        if name not in id_of_name:
-            return None
-        renumbered[tile.type_map == type_id] = id_of_name[name]
+    for type_id, name in tile.type_names.items():
+        # Types that this tile does not hold need no counterpart.
+        renumbered[tile.type_map == type_id] = id_of_name.get(name, 0)
     return renumbered
+
+
+def type_obstacle(tile: Tile, type_names: Mapping[int, str]) -> str | None:
+    """Why a tile's types cannot be compared with those of `type_names`: a nucleus without a type, or an unknown name.
+
+    A nucleus' type is that of its typed pixels, as in the metrics; nuclei that lie where nobody annotated are left
+    out. None where types can be compared, and where one of the two sides has none at all.
+    """
+    if not type_names or tile.type_map is None:
+        return None
+    ids = tile.instance_map if tile.annotated is None else np.where(tile.annotated, tile.instance_map, 0)
+    typed = (ids > 0) & (tile.type_map > 0)
+    for type_id in np.unique(tile.type_map[typed]).tolist():
+        if (name := tile.type_names.get(type_id)) not in type_names.values():
+            return f"tile {tile.id}: the type {name!r} is none of the system's ({', '.join(type_names.values())})"
+    untyped = np.unique(ids[(ids > 0) & (tile.type_map == UNKNOWN_TYPE)])
+    untyped = np.setdiff1d(untyped, ids[typed])
+    if len(untyped):
+        more = f" ({len(untyped):,} of the tile's nuclei have none)" if len(untyped) > 1 else ""
+        return f"tile {tile.id}: nucleus {untyped[0]} has no type{more}"
+    return None
 
 
 def _untyped(metrics: ImageMetrics) -> ImageMetrics:

@@ -1,12 +1,21 @@
 """What is evaluated: a checkpoint, a folder of label maps, or a baseline; each gives the nuclei of a tile."""
 
+import hashlib
+import os
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.errors import HFValidationError
+from transformers.utils import SAFE_WEIGHTS_NAME
+
+from ..adapter_files_cfsam import ADAPTER_FILE
+from ..adapter_files_cfsam import WEIGHTS_FILE as ADAPTER_WEIGHTS_FILE
 from ..baselines.classical import ClassicalParameters, segment_classical
+from ..checkpoint_cfsam import is_meant_as_path
 from ..data import Tile
 from ..pipeline_cfsam import NucleiSegmentationPipeline
 from .label_maps import LabelMapFolder
@@ -42,6 +51,7 @@ def checkpoint_system(pipe: NucleiSegmentationPipeline, source: str, name: str |
     facts = {
         "kind": "checkpoint",
         "checkpoint": Path(source).name,
+        **_origin(source, pipe.model),
         "model_type": pipe.model.config.model_type,
         "parameters": sum(parameter.numel() for parameter in pipe.model.parameters()),
         "decoding": pipe.image_processor.decoding_parameters().to_dict(),
@@ -57,6 +67,40 @@ def checkpoint_system(pipe: NucleiSegmentationPipeline, source: str, name: str |
             return Prediction.from_result(pipe(tile.image, mpp=tile.mpp))
 
     return System(name or info.get("name") or plain or source, predict, facts)
+
+
+def _origin(source: str, model: Any) -> dict[str, str]:
+    """Where a checkpoint came from and which weights it holds, as far as known; no path of this machine.
+
+    Args:
+        source: folder or Hub id.
+        model: what was loaded from there.
+
+    Returns:
+        `source`, the Hub id as given or the folder's name; `revision`; and `weights_sha256` of its file of weights, an
+        adapter's own where it is one. Weights in several files have no such number.
+    """
+    if os.path.isdir(source) or is_meant_as_path(source):
+        folder = Path(source).resolve()
+        facts = {"source": folder.name}
+        weights = folder / (ADAPTER_WEIGHTS_FILE if (folder / ADAPTER_FILE).is_file() else SAFE_WEIGHTS_NAME)
+    else:
+        commit = getattr(model.config, "_commit_hash", None)
+        if adapter := getattr(model, "adapter_folder", None):
+            # The configuration is that of the adapter's base; the cache keeps each commit in a folder of its name.
+            weights = Path(adapter, ADAPTER_WEIGHTS_FILE)
+            commit = weights.parent.name if weights.parent.parent.name == "snapshots" else None
+        else:
+            try:
+                weights = try_to_load_from_cache(source, SAFE_WEIGHTS_NAME, revision=commit)
+            except HFValidationError:
+                weights = None
+        facts = {"source": source} | ({"revision": commit} if commit else {})
+    # The cache also knows files that are not there, by an object that is no path.
+    if isinstance(weights, (str, Path)) and os.path.isfile(weights):
+        with open(weights, "rb") as file:
+            facts["weights_sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
+    return facts
 
 
 def folder_system(folder: LabelMapFolder, name: str | None = None) -> System:

@@ -63,6 +63,9 @@ def report(record: Mapping[str, Any]) -> str:
     lines += _score_table("detection", results, DETECTION | types)
     lines += ["", f"{DETECTION_CAPTION} {spread}", ""]
     for name, result in results.items():
+        if reason := result.get("types_not_compared"):
+            lines += [f"Types of {name} are not compared: {' '.join(reason.split())}.", ""]
+    for name, result in results.items():
         if len(result.get("tissues", {})) > 1:
             lines += [*_tissue_table(name, result), "", TISSUE_CAPTION, ""]
     return "\n".join(lines)

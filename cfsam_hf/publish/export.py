@@ -8,7 +8,9 @@ from pathlib import Path
 import torch
 from huggingface_hub import ModelCard
 from transformers import Pipeline, pipeline
+from transformers.utils import cached_file
 
+from ..adapter_switching_cfsam import INITIAL_ADAPTER
 from ..export.atomic import atomic_folder
 from ..image_processing_cfsam import CfSamImageProcessor
 from ..modeling_cfsam import CfSamForNucleiSegmentation
@@ -49,8 +51,9 @@ def export_for_hub(
         source: a folder or Hub id, a pipeline, or a model.
         folder: to write.
         image_processor (*optional*): of a model; default: the one saved with it, or one made for its configuration.
-        card (*optional*): a Markdown file with metadata; default: the card in the source's folder, or one made from
-            what the configuration says (`checkpoint_info`).
+        card (*optional*): a Markdown file with metadata; default: the card beside the checkpoint that the model was
+            loaded from, in its folder or on the Hub, or one made from what the configuration says (`checkpoint_info`).
+            A model whose weights were changed since it was loaded needs a card of its own.
         overwrite (`bool`, defaults to `False`): whether an exported folder that is there is replaced.
 
     Returns:
@@ -124,10 +127,31 @@ def _stored_weights(model: CfSamForNucleiSegmentation) -> dict[str, torch.Tensor
 def _card_text(model: CfSamForNucleiSegmentation, card: str | os.PathLike | None) -> str:
     if card is not None:
         return Path(card).read_text(encoding="utf-8")
+    beside = _card_beside(model)
+    return checkpoint_card(model.config).content if beside is None else beside.read_text(encoding="utf-8")
+
+
+def _card_beside(model: CfSamForNucleiSegmentation) -> Path | None:
+    """The card of the checkpoint that a model was loaded from; None where it has none, or is another model."""
     origin = getattr(model, "name_or_path", "")
-    if origin and (beside := Path(origin) / CARD).is_file():
-        return beside.read_text(encoding="utf-8")
-    return checkpoint_card(model.config).content
+    # The origin of an adapter's model is its base.
+    if not origin or model.active_adapter != INITIAL_ADAPTER:
+        return None
+    if os.path.isdir(origin):
+        found = [Path(origin) / name for name in (CONFIG, CARD)]
+    else:
+        options = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
+        revision = getattr(model.config, "_commit_hash", None)
+        try:
+            found = [cached_file(origin, name, revision=revision, **options) for name in (CONFIG, CARD)]
+        except OSError:
+            return None
+    config, card = (Path(path) if path and os.path.isfile(path) else None for path in found)
+    if config is None or card is None:
+        return None
+    # A plain SAM's card says nothing of the heads that were added to it.
+    is_ours = json.loads(config.read_text(encoding="utf-8")).get("model_type") == type(model.config).model_type
+    return card if is_ours else None
 
 
 def _name_code(folder: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from huggingface_hub import ModelCard
 from transformers.dynamic_module_utils import get_imports, get_relative_import_files
 
+from ..adapter_files_cfsam import ADAPTER_FILE
 from ..configuration_cfsam import CfSamConfig
 from ..image_processing_cfsam import CfSamImageProcessor
 from ..modeling_cfsam import CfSamForNucleiSegmentation
@@ -85,11 +86,17 @@ def check_folder(folder: Path, card_fields: Sequence[str] = CARD_FIELDS) -> None
 
     Raises:
         OSError: there is no such folder.
-        ValueError: something is missing or wrong; the message names everything that is.
+        ValueError: it is an adapter; something is missing or wrong, and the message names everything that is.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise OSError(f"{folder}: no such folder")
+    if (folder / ADAPTER_FILE).is_file() and not (folder / CONFIG).is_file():
+        raise ValueError(
+            f"{folder} is an adapter without its base, not a checkpoint. To publish the whole model: "
+            f"`model = CfSamForNucleiSegmentation.from_adapter({str(folder)!r})`, then `export_for_hub(model, NEW)`. "
+            "To publish the adapter alone, which others then load with from_adapter: huggingface_hub's upload_folder."
+        )
     problems = [*_config_problems(folder), *_code_problems(folder), *_card_problems(folder, card_fields)]
     pickles = sorted(path.name for path in folder.rglob("*") if path.suffix in PICKLES)
     if pickles:
