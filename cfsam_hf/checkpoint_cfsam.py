@@ -7,7 +7,8 @@ from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
-from transformers.utils import CONFIG_NAME
+from transformers.utils import CONFIG_NAME, cached_file
+from transformers.utils.hub import extract_commit_hash
 
 from .adapter_files_cfsam import ADAPTER_FILE
 from .configuration_cfsam import CfSamConfig
@@ -178,3 +179,18 @@ def _one_line(error: Exception) -> str:
 
 def _named(source: str | os.PathLike, text: str) -> str:
     return text if str(source) in text else f"checkpoint {source}: {text}"
+
+
+def hub_commit(source: str | os.PathLike, options: dict[str, Any]) -> str | None:
+    """The commit that a checkpoint was loaded from, told by the place of its configuration in the Hub's cache.
+
+    Args:
+        source (`str` or `os.PathLike`): folder or Hub id, already loaded; a folder has no commit.
+        options (`dict`): those of `from_pretrained` with which it was loaded.
+    """
+    if os.path.exists(source):
+        return None
+    place = {name: options[name] for name in _PLACE_OPTIONS if options.get(name) is not None}
+    place = {**place, "local_files_only": True, "force_download": False}
+    path = cached_file(source, CONFIG_NAME, _raise_exceptions_for_missing_entries=False, **place)
+    return extract_commit_hash(path, None)

@@ -11,7 +11,7 @@ from transformers import initialization as init
 from transformers.utils import ModelOutput
 
 from .adapter_switching_cfsam import AdapterSwitchingMixin, names_without_peft
-from .checkpoint_cfsam import check_source, check_weights, naming_checkpoint
+from .checkpoint_cfsam import check_source, check_weights, hub_commit, naming_checkpoint
 from .configuration_cfsam import CfSamConfig
 from .decoder_cfsam import MaskFeatures, TaskMaskDecoder
 from .encoder_cfsam import CfSamVisionEncoder
@@ -106,6 +106,8 @@ class CfSamPreTrainedModel(PreTrainedModel):
                 options = {**kwargs, "use_safetensors": True, "ignore_mismatched_sizes": True}
                 loaded = super().from_pretrained(source, *args, output_loading_info=True, **options)
                 check_weights(loaded[1], values, loaded[0].config, allow_mismatched)
+                # transformers 5.23 no longer notes it; adapters, results and records of finished images tell it.
+                loaded[0].config._commit_hash = hub_commit(source, kwargs)
         model = loaded[0]
         model.freeze()
         for parameter in model.parameters():

@@ -204,6 +204,12 @@ def test_from_adapter_passes_the_options_of_the_hub_to_adapter_and_base(folders,
         assert_same_outputs(model, alone["colon"])
         model = CfSamForNucleiSegmentation.from_adapter(f"{USER}/adapter", adapter_subfolder="deep", **options)
         assert_same_outputs(model, alone["outlines"])
+        # The commit of the base is told in adapters that are saved from it.
+        loaded = CfSamForNucleiSegmentation.from_pretrained(
+            f"{USER}/base", **{name: options[name] for name in ("token", "cache_dir", "revision")}
+        )
+        loaded.save_adapter(tmp_path / "saved")
+        assert json.loads((tmp_path / "saved" / ADAPTER_FILE).read_text())["base"]["revision"] == base_commit
         # Everything lies in the given cache, from which it comes again without a request.
         assert not (tmp_path / "unused").exists()
         del hub.requests[:]
