@@ -23,9 +23,7 @@ from transformers import SamConfig, SamModel
 from cfsam_hf import CfSamForNucleiSegmentation
 from cfsam_hf.peft_tuner import MalaConfig, from_peft_state_dict
 from cfsam_hf.training import tiny_config
-
-# SAM's encoder alone: its mask decoder has attention layers of the same kind.
-ENCODER_ATTENTION = r".*vision_encoder\.layers\.\d+\.attn\.(qkv|proj)"
+from cfsam_hf.training.variants import ENCODER_ATTENTION
 
 
 def save_random_sam(folder: Path) -> None:

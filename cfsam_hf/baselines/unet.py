@@ -19,7 +19,7 @@ from transformers.models.auto.image_processing_auto import AutoImageProcessor
 from ..image_processing_cfsam import CfSamImageProcessor
 from ..layers_cfsam import ConvBlock, UpsampleBlock
 from ..loss_cfsam import LossWeights, nuclei_segmentation_loss
-from ..modeling_cfsam import CfSamNucleiSegmentationOutput
+from ..modeling_cfsam import CfSamNucleiSegmentationOutput, CfSamPreTrainedModel
 from ..nucleus_types_cfsam import NucleusTypesMixin
 
 
@@ -101,10 +101,7 @@ class UNetForNucleiSegmentation(PreTrainedModel):
         else:
             super()._init_weights(module)
 
-    def get_nb_trainable_parameters(self) -> tuple[int, int]:
-        """Number of trainable parameters and of all parameters."""
-        total = sum(p.numel() for p in self.parameters())
-        return sum(p.numel() for p in self.parameters() if p.requires_grad), total
+    get_nb_trainable_parameters = CfSamPreTrainedModel.get_nb_trainable_parameters
 
     def forward(
         self,
