@@ -35,11 +35,14 @@ class CfSamConfig(NucleusTypesMixin, SamConfig):
         use_hmfm, fusion_dim, fusion_layers:
             HMFM: on/off; width D; the encoder layers that are fused (`None`: the global-attention layers).
         use_detail_stem (`bool`, defaults to `True`):
-            The convolutional stem on the image, added at the fine resolutions.
+            The convolutional stem on the image, joined at the fine resolutions.
         use_bgmr, refinement_dilations:
             BGMR: on/off; dilation rates of its context convolutions.
         mask_dim (`int`, defaults to 32):
             Channels of the features that the masks are read from.
+        coarser_dims (`list[int]`, *optional*):
+            Channels of features and stem at twice the mask stride, four times it, ..., half the patch size. Default:
+            1.5 times `mask_dim`.
         mask_stride (`int`, defaults to 2):
             Stride in pixels at which masks are made: a quarter or an eighth of the patch size.
         train_encoder (`bool`, defaults to `False`):
@@ -84,6 +87,7 @@ class CfSamConfig(NucleusTypesMixin, SamConfig):
     use_bgmr: bool = True
     refinement_dilations: list[int] | tuple[int, ...] = (1, 2, 4)
     mask_dim: int = 32
+    coarser_dims: list[int] | tuple[int, ...] | None = None
     mask_stride: int = 2
 
     train_encoder: bool = False
@@ -143,6 +147,16 @@ class CfSamConfig(NucleusTypesMixin, SamConfig):
             raise ValueError(
                 f"mask_stride must be at least 2 and a quarter or an eighth of the patch size {patch}, "
                 f"got {self.mask_stride}."
+            )
+        # From twice the mask stride to half the patch size.
+        levels = (patch // (4 * self.mask_stride)).bit_length()
+        if self.coarser_dims is None:
+            self.coarser_dims = [self.mask_dim * 3 // 2] * levels
+        self.coarser_dims = [int(dim) for dim in self.coarser_dims]
+        if len(self.coarser_dims) != levels or any(dim < 1 for dim in self.coarser_dims):
+            raise ValueError(
+                f"coarser_dims must be {levels} positive numbers for mask_stride {self.mask_stride} and patch size "
+                f"{patch}, got {self.coarser_dims}."
             )
         if self.nuclei_loss not in ("bce", "focal_tversky"):
             raise ValueError(f"nuclei_loss must be 'bce' or 'focal_tversky', got {self.nuclei_loss!r}.")

@@ -1,5 +1,7 @@
 """The task decoder: SAM's two-way transformer with one learned token per output map instead of prompts and masks."""
 
+from itertools import pairwise
+
 import torch
 from torch import nn
 from transformers.models.sam.modeling_sam import SamFeedForward, SamMaskDecoder
@@ -8,41 +10,48 @@ from .layers_cfsam import ConvBlock, DetailStem, UpsampleBlock
 
 
 class MaskFeatures(nn.Module):
-    """Brings the fused map to the mask stride, with SAM's up-scaled embedding and the stem's detail on the way.
+    """Brings the fused map to the mask stride, level by level, and joins the image's own detail on the way.
+
+    As the decoder of a U-Net (Ronneberger, Fischer and Brox 2015) whose lowest level is the SAM encoder's and whose
+    contracting path is a small convolutional stem on the image: what patches of 16 pixels blur comes from there.
 
     Args:
         fusion_dim (`int`): width D of the fused map at the patch stride.
         upscaled_dim (`int`): channels of SAM's up-scaled embedding, at a quarter of the patch stride.
-        mask_dim (`int`): channels of the result.
-        num_fine_steps (`int`): further x2 steps beyond a quarter of the patch stride: 0 or 1.
-        stem_levels (`int`): levels of the detail stem, the last at a quarter of the patch stride; 0 for no stem.
+        dims (`list[int]`): channels at the mask stride, at twice that, ..., at half the patch stride.
+        upscaled_level (`int`): which of these levels lies at a quarter of the patch stride.
+        num_finer (`int`): levels of the stem that are finer than the masks.
+        use_stem (`bool`): whether there is a stem.
     """
 
-    def __init__(self, fusion_dim: int, upscaled_dim: int, mask_dim: int, num_fine_steps: int, stem_levels: int):
+    def __init__(
+        self,
+        fusion_dim: int,
+        upscaled_dim: int,
+        dims: list[int],
+        upscaled_level: int,
+        num_finer: int,
+        use_stem: bool = True,
+    ):
         super().__init__()
-        coarse_dim = 2 * mask_dim if num_fine_steps else mask_dim
-        self.to_half = UpsampleBlock(fusion_dim, fusion_dim)
-        self.to_quarter = UpsampleBlock(fusion_dim, coarse_dim)
-        self.upscaled_projection = nn.Conv2d(upscaled_dim, coarse_dim, 1)
-        self.quarter_mixing = ConvBlock(coarse_dim, coarse_dim)
-        self.to_fine = UpsampleBlock(coarse_dim, mask_dim) if num_fine_steps else None
-        self.fine_mixing = ConvBlock(mask_dim, mask_dim) if num_fine_steps else None
-        self.stem = None
-        if stem_levels:
-            self.stem = DetailStem([mask_dim] * (stem_levels - 1) + [coarse_dim])
+        self.upscaled_level, self.num_finer = upscaled_level, num_finer
+        self.stem = DetailStem([dims[0]] * num_finer + dims) if use_stem else None
+        self.up = nn.ModuleList([UpsampleBlock(below, dim) for dim, below in pairwise([*dims, fusion_dim])])
+        joined = 2 if use_stem else 1
+        self.join = nn.ModuleList([nn.Sequential(ConvBlock(joined * dim, dim), ConvBlock(dim, dim)) for dim in dims])
+        self.upscaled_projection = nn.Conv2d(upscaled_dim, dims[upscaled_level], 1)
 
     def forward(self, fused: torch.Tensor, upscaled: torch.Tensor, pixel_values: torch.Tensor) -> torch.Tensor:
         """Fused map (B, D, h, w), up-scaled embedding (B, U, 4h, 4w), pixels (B, 3, H, W) to (B, F, H / s, W / s)."""
-        details = self.stem(pixel_values) if self.stem is not None else None
-        features = self.to_quarter(self.to_half(fused)) + self.upscaled_projection(upscaled)
-        if details is not None:
-            features = features + details[-1]
-        features = features + self.quarter_mixing(features)
-        if self.to_fine is not None:
-            features = self.to_fine(features)
+        details = self.stem(pixel_values)[self.num_finer :] if self.stem is not None else None
+        features = fused
+        for level in reversed(range(len(self.up))):
+            features = self.up[level](features)
+            if level == self.upscaled_level:
+                features = features + self.upscaled_projection(upscaled)
             if details is not None:
-                features = features + details[-2]
-            features = features + self.fine_mixing(features)
+                features = torch.cat([features, details[level]], dim=1)
+            features = self.join[level](features)
         return features
 
 

@@ -176,7 +176,6 @@ class CfSamForNucleiSegmentation(AdapterSwitchingMixin, CfSamPreTrainedModel):
             },
         )
         self.read_settings()
-        fine_steps = 0 if config.mask_stride == vision.patch_size // 4 else 1
         self.fusion, self.neck_projection = None, None
         if config.use_hmfm:
             self.fusion = HierarchicalModulatedFusion(
@@ -187,9 +186,11 @@ class CfSamForNucleiSegmentation(AdapterSwitchingMixin, CfSamPreTrainedModel):
         self.mask_features = MaskFeatures(
             config.fusion_dim,
             decoder.hidden_size // 8,
-            config.mask_dim,
-            fine_steps,
-            stem_levels=(vision.patch_size // 4).bit_length() - 1 if config.use_detail_stem else 0,
+            [config.mask_dim, *config.coarser_dims],
+            # Strides double from level to level; SAM's own up-scaling goes to a quarter of the patch.
+            upscaled_level=(vision.patch_size // (4 * config.mask_stride)).bit_length() - 1,
+            num_finer=config.mask_stride.bit_length() - 2,
+            use_stem=config.use_detail_stem,
         )
         self.task_decoder = TaskMaskDecoder(self.num_maps, decoder.hidden_size, config.mask_dim)
         self.refinement = None

@@ -25,7 +25,7 @@ class BoundaryGuidedRefinement(nn.Module):
         self.contexts = nn.ModuleList([ConvBlock(mask_dim, context_dim, dilation=rate) for rate in dilations])
         self.merge = nn.Sequential(nn.Conv2d(context_dim * len(dilations), mask_dim, 1), nn.ReLU())
         self.boundary = nn.Conv2d(mask_dim, 1, 1)
-        self.head = nn.Sequential(ConvBlock(2 * mask_dim + num_maps, mask_dim), ZeroConv2d(mask_dim, num_maps, 1))
+        self.head = nn.Sequential(ConvBlock(mask_dim + num_maps, mask_dim), ZeroConv2d(mask_dim, num_maps, 1))
 
     def forward(
         self, features: torch.Tensor, maps: torch.Tensor, normalised_maps: torch.Tensor
@@ -42,6 +42,6 @@ class BoundaryGuidedRefinement(nn.Module):
         """
         cues = self.merge(torch.cat([context(features) for context in self.contexts], dim=1))
         boundary_logits = self.boundary(cues)
-        gated = features * boundary_logits.sigmoid()
-        residual = self.head(torch.cat([gated, cues, normalised_maps.to(gated.dtype)], dim=1))
+        gated = features * boundary_logits.sigmoid() + cues
+        residual = self.head(torch.cat([gated, normalised_maps.to(gated.dtype)], dim=1))
         return maps + residual, boundary_logits

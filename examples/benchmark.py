@@ -2,7 +2,7 @@
 
     python examples/benchmark.py decode     # maps to nuclei, against the usual HoVer-Net recipe
     python examples/benchmark.py metrics    # all metrics of a tile, against the usual loop over nuclei
-    python examples/benchmark.py model      # the encoder with MALA, against the encoder without
+    python examples/benchmark.py model      # the network: MALA, heads, threads, precision, layout, compile, batches
     python examples/benchmark.py seams      # the same image under shifted tiles
     python examples/benchmark.py train      # a training step with each option: time and peak memory
 

@@ -46,7 +46,7 @@ def test_a_measurement(benchmark, tmp_path, monkeypatch, option):
     assert run.step == 1 + benchmark.SETTLING == len(run.wall) == len(run.cpu)
     assert run.crops_per_step == 2
     options = run.recipe.optimization
-    weight = run.plain.mask_features.quarter_mixing[0].weight
+    weight = run.plain.mask_features.join[0][0][0].weight
     if option == "accumulation":
         assert (options.batch_size, options.gradient_accumulation_steps) == (1, 2)
         assert weight.is_contiguous(memory_format=torch.channels_last)

@@ -23,6 +23,8 @@ def tiny_config(**options) -> CfSamConfig:
             "window_size": 8,
             "global_attn_indexes": [1, 3, 5, 7],
             "num_pos_feats": 64,
+            # Nuclei look alike wherever a tile was cut; relative positions within attention remain.
+            "use_abs_pos": False,
             # SAM's own value of 1e-10 only suits weights that are loaded.
             "initializer_range": 0.02,
             # Frequencies of the decoder's positional encoding: SAM's default grows with the width and is learned.
@@ -36,5 +38,7 @@ def tiny_config(**options) -> CfSamConfig:
             "iou_head_hidden_dim": 64,
         },
         "adapter_dim": 32,
+        "mask_dim": 32,
+        "coarser_dims": [80, 160],
     }
     return CfSamConfig(**{**settings, **options})
