@@ -2,7 +2,7 @@
 
 Which parts earn their place, everything from random weights (any recipe and any value of one may be given):
 
-    python examples/ablate.py examples/recipes/cfsam_tiny_stage1.yaml --data_root DATA --output_dir runs/ablation \
+    python examples/ablate.py examples/recipes/cfsam_tiny.yaml --data_root DATA --output_dir runs/ablation \
         --variants full,no_mala,no_hmfm,no_bgmr --seeds 0,1,2 --steps 1500 --warmup_steps 100
 
 Adapting a frozen backbone: made on one data set without adapters, then adapted to another at equal steps.

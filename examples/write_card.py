@@ -2,9 +2,9 @@
 
     python examples/write_card.py
 
-In `model_cards/cfsam-tiny/` it reads `results.json` (of the stored file) and the results of the stages, all written by
-`cfsam evaluate`; the text is `card.md.jinja`. The card is also written into the bundled checkpoint's own folder, from
-which `cfsam export` takes it along.
+In `model_cards/cfsam-tiny/` it reads `results.json` (of the stored file) and the results of what it is compared with,
+all written by `cfsam evaluate`; the text is `card.md.jinja`. The card is also written into the bundled checkpoint's
+own folder, from which `cfsam export` takes it along.
 """
 
 import json
@@ -20,13 +20,15 @@ ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "model_cards" / "cfsam-tiny"
 BEGIN, END = "<!-- figures: written by examples/write_card.py -->", "<!-- end of figures -->"
 
-STAGES = {
-    "stage 1": "results_stage1.json",
-    "stage 2, encoder frozen": "results_stage2_frozen.json",
-    "stage 2, encoder trained on": "results_stage2_full.json",
+# Of the same tiles: what the shipped file stands beside.
+SYSTEMS = {
+    "cfsam-tiny": "results.json",
+    "U-Net": "results_unet.json",
+    "classical": "results_classical.json",
 }
+UNTYPED = "classical"
 NAMES = {"consep": "CoNSeP", "monuseg": "MoNuSeg"}
-DATASETS = ("consep", "monuseg", "bbbc038")
+DATASETS = ("consep", "monuseg")
 # Tissue whose licence allows to show it: scikit-image's `immunohistochemistry`, as in the demo.
 EXAMPLE_IMAGE = "https://gitlab.com/scikit-image/data/-/raw/5c090b56df3988d988ff97928e2ef2d2cbe38e1b/ihc.png"
 COLUMNS = {
@@ -39,10 +41,14 @@ COLUMNS = {
 }
 
 
+def read_record(name: str) -> dict:
+    """A results file."""
+    return json.loads((FOLDER / name).read_text())
+
+
 def read_results(name: str) -> dict:
     """The scores by data set of one results file."""
-    record = json.loads((FOLDER / name).read_text())
-    return {dataset: result["scores"] for dataset, result in record["results"].items()}
+    return {dataset: result["scores"] for dataset, result in read_record(name)["results"].items()}
 
 
 def figures_table(rows: dict[str, dict]) -> str:
@@ -54,10 +60,13 @@ def figures_table(rows: dict[str, dict]) -> str:
     return "\n".join(lines)
 
 
-def type_table(scores: dict, types: list[str]) -> str:
-    """A Markdown table of the F1 of each type."""
-    head = f"| type F1 | {' | '.join(types)} |\n" + "|---" * (len(types) + 1) + "|\n"
-    return head + "| CoNSeP | " + " | ".join(f"{scores[f'type_f1_pooled/{name}']:.3f}" for name in types) + " |"
+def type_table(rows: dict[str, dict], types: list[str]) -> str:
+    """A Markdown table of the F1 of each type, a row per name."""
+    lines = [f"| type F1 | {' | '.join(types)} |", "|---" * (len(types) + 1) + "|"]
+    for name, scores in rows.items():
+        values = " | ".join(f"{scores[f'type_f1_pooled/{type_name}']:.3f}" for type_name in types)
+        lines.append(f"| {name} | {values} |")
+    return "\n".join(lines)
 
 
 def eval_results(results: dict) -> list[EvalResult]:
@@ -77,21 +86,16 @@ def eval_results(results: dict) -> list[EvalResult]:
 
 
 def make_card() -> tuple[ModelCard, str]:
-    """The card, and the tables of figures for the README."""
+    """The card, and the README's tables of figures."""
     config = CfSamConfig.from_pretrained(bundled_checkpoint())
     info = config.checkpoint_info
     results = read_results("results.json")
     types = list(config.type_names.values())
-    figures = (
-        figures_table({NAMES[dataset]: scores for dataset, scores in results.items()})
-        + "\n\n"
-        + type_table(results["consep"], types)
+    systems = {name: read_results(file) for name, file in SYSTEMS.items()}
+    compared = figures_table(
+        {f"{NAMES[dataset]}, {name}": of[dataset] for dataset in results for name, of in systems.items()}
     )
-    stages = {
-        f"{title}, {NAMES[dataset]}": scores
-        for title, file in STAGES.items()
-        for dataset, scores in read_results(file).items()
-    }
+    typed = type_table({f"CoNSeP, {name}": of["consep"] for name, of in systems.items() if name != UNTYPED}, types)
     # No base_model: it was trained from nothing.
     card_data = card_metadata(
         config,
@@ -110,16 +114,15 @@ def make_card() -> tuple[ModelCard, str]:
         data="\n".join(f"- {line}" for line in info["data"]),
         license=info["license"],
         license_note=info["license_note"],
-        figures=figures,
-        stages=figures_table(stages),
+        figures=figures_table({NAMES[dataset]: scores for dataset, scores in results.items()}),
+        unet=f"{read_record(SYSTEMS['U-Net'])['system']['parameters'] / 1e6:.1f} M parameters",
+        compared=f"{compared}\n\n{typed}",
         training="\n".join(f"- {key}: {value}" for key, value in info["training"].items()),
         tuning_tiles=info["decoding_chosen_on"],
-        decoding=", ".join(
-            f"{k} {v}" for k, v in json.loads((FOLDER / "results.json").read_text())["system"]["decoding"].items()
-        ),
+        decoding=", ".join(f"{k} {v}" for k, v in read_record("results.json")["system"]["decoding"].items()),
         limits="\n".join(f"- {line}" for line in info["limits"]),
     )
-    return card, figures
+    return card, f"{compared}\n\n{typed}"
 
 
 def without_local_pictures(text: str) -> str:
