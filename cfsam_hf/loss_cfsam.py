@@ -58,14 +58,13 @@ def _masked_mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 
 def _soft_dice(probability: torch.Tensor, target: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-    """1 - Dice per image (B,), 0 where the image has no target pixel. All arguments (B, H, W)."""
+    """1 - Dice per map (B, ...), 0 where the map has no target pixel. All arguments (B, ..., H, W)."""
     valid = valid.to(probability.dtype)
     target = target.to(probability.dtype) * valid
     probability = probability * valid
-    intersection = (probability * target).flatten(1).sum(1)
-    total = probability.flatten(1).sum(1) + target.flatten(1).sum(1)
-    present = (target.flatten(1).sum(1) > 0).to(probability.dtype)
-    return present * (1 - 2 * intersection / total.clamp_min(1e-6))
+    intersection, target_area = ((values * target).flatten(-2).sum(-1) for values in (probability, target))
+    total = probability.flatten(-2).sum(-1) + target_area
+    return (target_area > 0).to(probability.dtype) * (1 - 2 * intersection / total.clamp_min(1e-6))
 
 
 def _focal_tversky(probability: torch.Tensor, target: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
@@ -148,13 +147,9 @@ def type_losses(
     """
     valid = labels != IGNORE_INDEX
     pixelwise = F.cross_entropy(logits, labels, weight=class_weights, ignore_index=IGNORE_INDEX, reduction="none")
-    probability = logits.softmax(1)
-    dice = torch.zeros_like(pixelwise[:, 0, 0])
-    present = torch.zeros_like(dice)
-    for type_id in range(1, logits.shape[1]):
-        target = labels == type_id
-        dice = dice + _soft_dice(probability[:, type_id], target, valid)
-        present = present + target.flatten(1).any(1).to(dice.dtype)
+    targets = labels[:, None] == torch.arange(1, logits.shape[1], device=labels.device)[:, None, None]  # (B, T, H, W)
+    dice = _soft_dice(logits.softmax(1)[:, 1:], targets, valid[:, None]).sum(1)
+    present = targets.flatten(2).any(2).sum(1)
     return {"type_cross_entropy": _masked_mean(pixelwise, valid), "type_dice": dice / present.clamp_min(1)}
 
 
