@@ -61,6 +61,8 @@ def _run(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
             parser.error("evaluate: --fold-checkpoints needs --protocol pannuke")
         if args.types and not args.predictions:
             parser.error("evaluate: --types names the types of --predictions")
+        if args.views and (args.predictions or args.baseline):
+            parser.error("evaluate: --views is for checkpoints, not for --predictions or --baseline")
         from .commands.evaluate import run_evaluate
 
         return run_evaluate(args)

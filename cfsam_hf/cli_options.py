@@ -74,6 +74,7 @@ def _add_segment(commands: argparse._SubParsersAction) -> None:
         metavar="P",
         help="leave out nuclei with a score (probability that the nucleus is real) below P (default: 0)",
     )
+    _add_views(parser)
     parser.add_argument(
         "--resume",
         action="store_true",
@@ -124,6 +125,7 @@ def _add_data(commands: argparse._SubParsersAction) -> None:
     )
     _add_dataset(info)
     info.add_argument("--split", metavar="FILE", help="split file: count its train and validation tiles as folds")
+    info.add_argument("-o", "--output", metavar="FILE", help="write what is printed to a file, too")
     info.add_argument("--json", metavar="FILE", help="write the counts as JSON too")
     info.add_argument("--sheet", metavar="FILE", help="draw tiles with outlined nuclei: a .png or .jpg")
     info.add_argument(
@@ -209,7 +211,12 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
         "--protocol)",
     )
     parser.add_argument("--protocol", choices=("pannuke",), help="PanNuke's three folds: mean and deviation")
-    parser.add_argument("-o", "--output", metavar="OUT", help="folder for the results; made if needed")
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="OUT",
+        help="folder for the results; made if needed. With --table: file for the table",
+    )
     parser.add_argument("--name", help="what the tables call the system (default: the checkpoint's own name)")
     parser.add_argument("--types", metavar="A,B,C", help="with --predictions: names of the type ids 1, 2, 3, ...")
     parser.add_argument(
@@ -223,6 +230,7 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: 0)")
     parser.add_argument("--device", help="where to compute: cpu, cuda, cuda:1, mps (default: a GPU if there is one)")
+    _add_views(parser)
     parser.add_argument(
         "--table",
         nargs="+",
@@ -323,6 +331,16 @@ def _add_dataset(parser: argparse.ArgumentParser) -> None:
         help="setting of the reader, such as types=raw or mpp=0.5; can be given several times",
     )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+
+
+def _add_views(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--views",
+        type=int,
+        choices=(1, 2, 4, 8),
+        help="let the network see each tile in so many views and average them: 2 also turned by 180 degrees, 4 all "
+        "flips, 8 also with rows and columns swapped; takes that many times as long (default: 1)",
+    )
 
 
 def _add_export(commands: argparse._SubParsersAction) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.special import expit, logit
 from transformers.image_processing_backends import PilBackend
 from transformers.image_processing_utils import BatchFeature
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
@@ -39,7 +40,8 @@ class CfSamImageProcessorKwargs(ImagesKwargs, total=False):
     decoding (`dict`, *optional*, defaults to `self.decoding`):
         Fields of `DecodingParameters` that differ from its defaults.
     score_calibration (`list[float]`, *optional*, defaults to `self.score_calibration`):
-        Slope and intercept that turn the logit of a nucleus' mean nuclei probability into that of its score.
+        Slope and intercept that turn the logit of a nucleus' mean nuclei probability into that of its score. The slope
+        is positive, so that the order of the scores stays.
     """
 
     mpp: float | int | None
@@ -315,12 +317,19 @@ def _scaled_pixels(
 
 
 def calibrated_scores(probabilities: np.ndarray, calibration: Sequence[float] | None) -> np.ndarray:
-    """`sigmoid(slope * logit(p) + intercept)` of mean nuclei probabilities p (N,); p itself without a calibration."""
+    """
+    `sigmoid(slope * logit(p) + intercept)` of mean nuclei probabilities p (N,), in their order; p itself without a
+    calibration.
+    """
     if calibration is None:
         return probabilities
     slope, intercept = calibration
-    clipped = np.clip(np.asarray(probabilities, dtype=np.float64), 1e-6, 1 - 1e-6)
-    return 1 / (1 + np.exp(-(slope * np.log(clipped / (1 - clipped)) + intercept)))
+    return expit(slope * probability_logits(probabilities) + intercept)
+
+
+def probability_logits(probabilities: np.ndarray) -> np.ndarray:
+    """`log(p / (1 - p))` in float64; probabilities nearer to 0 or 1 than 1e-6 are taken to be that near."""
+    return logit(np.clip(np.asarray(probabilities, dtype=np.float64), 1e-6, 1 - 1e-6))
 
 
 def select_nuclei(decoded: DecodedNuclei, threshold: float) -> DecodedNuclei:
@@ -344,5 +353,7 @@ def _labels(decoded: DecodedNuclei) -> np.ndarray:
 
 
 def _check_calibration(calibration: Sequence[float] | None) -> None:
-    if calibration is not None and (len(calibration) != 2 or not all(math.isfinite(value) for value in calibration)):
-        raise ValueError(f"score_calibration must be a slope and an intercept, got {calibration!r}")
+    if calibration is None:
+        return
+    if len(calibration) != 2 or not all(math.isfinite(value) for value in calibration) or not calibration[0] > 0:
+        raise ValueError(f"score_calibration must be a positive slope and an intercept, got {calibration!r}")

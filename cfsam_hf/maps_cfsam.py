@@ -7,6 +7,9 @@ from typing import Any
 import numpy as np
 import torch
 
+# Where the horizontal and the vertical distance lie, in every layout.
+HV_CHANNELS = (1, 2)
+
 
 @dataclass(frozen=True)
 class MapLayout:
@@ -41,9 +44,10 @@ class MapLayout:
         # Torch converts from float16 many times faster than numpy.
         maps = torch.from_numpy(maps).float().numpy()
         first_type = 3 + self.has_boundary
+        horizontal, vertical = HV_CHANNELS
         return NucleiMaps(
             nuclei=maps[0],
-            hv=maps[1:3],
+            hv=maps[horizontal : vertical + 1],
             boundary=maps[3] if self.has_boundary else None,
             types=maps[first_type:] if self.num_types else None,
         )

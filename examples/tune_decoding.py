@@ -14,12 +14,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from transformers import HfArgumentParser, pipeline
 
-from cfsam_hf import CfSamProcessor, DecodingParameters, decode_nuclei
+from cfsam_hf import DecodingParameters, decode_nuclei
 
 # Imported to make the checkpoints of the U-Net known.
 from cfsam_hf.baselines import unet  # noqa: F401
 from cfsam_hf.data import Tile
-from cfsam_hf.data.data_items import DataItem, records_by_dataset
+from cfsam_hf.evaluation.tuning import training_tiles, write_processor_options
 from cfsam_hf.maps_cfsam import NucleiMaps
 from cfsam_hf.metrics import panoptic_quality
 from cfsam_hf.pipeline_cfsam import NucleiSegmentationPipeline
@@ -66,9 +66,8 @@ def main() -> None:
     options = HfArgumentParser(TuningOptions).parse_args_into_dataclasses()[0]
     pipe = pipeline("nuclei-segmentation", model=options.checkpoint)
     cases = {}
-    for name, records in records_by_dataset([DataItem.parse(text) for text in options.data], "train").items():
-        chosen = np.unique(np.linspace(0, len(records) - 1, min(options.tiles, len(records))).round().astype(int))
-        tiles = [records[i].load() for i in chosen]
+    for name, records in training_tiles(options.data, options.tiles).items():
+        tiles = [record.load() for record in records]
         cases[name] = [(tile_maps(pipe, tile), tile.instance_map) for tile in tiles]
         print(f"{name}: {', '.join(tile.id for tile in tiles)}", flush=True)
 
@@ -81,9 +80,7 @@ def main() -> None:
             if tried != parameters and (score := quality(cases, tried)) > best:
                 best, parameters = score, tried
                 print(f"{best:.4f} with {name} {value}", flush=True)
-    pipe.image_processor.decoding = parameters.to_dict()
-    # The processor's file, as training writes it: an image processor's own file beside it would not be read.
-    CfSamProcessor(pipe.image_processor).save_pretrained(options.checkpoint)
+    write_processor_options(options.checkpoint, pipe.image_processor, decoding=parameters.to_dict())
     print(parameters)
 
 

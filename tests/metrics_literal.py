@@ -132,6 +132,19 @@ def channels(label_map, types, num_types):
     return stack
 
 
+def with_known_types(true, pred, true_types, unknown):
+    """Both maps without the true nuclei of unknown type and the predictions that match one of them at IoU > .5."""
+    true, pred = true.copy(), pred.copy()
+    t_masks, p_masks = masks(true), masks(pred)
+    for t in (number for number in t_masks if true_types[number] == unknown):
+        for p in p_masks:
+            shared, joined = intersection_and_union(t_masks[t], p_masks[p])
+            if shared / joined > 0.5:
+                pred[p_masks[p]] = 0
+        true[t_masks[t]] = 0
+    return true, pred
+
+
 def boundary(label_map):
     """Boundary pixels as (y, x) tuples."""
     height, width = label_map.shape

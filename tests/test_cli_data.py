@@ -59,6 +59,16 @@ def test_info(consep, tmp_path, capsys):
         assert min(picture.size) > 480
 
 
+def test_what_is_printed_in_a_file(consep, tmp_path, capsys):
+    file = tmp_path / "new" / "counts.txt"
+    for _ in range(2):
+        assert run("info", "consep", consep, "-o", file) == 0
+        out = capsys.readouterr().out
+        assert out == f"{file.read_text(encoding='utf-8')}what is printed above -> {file}\n"
+    assert "0.25 µm" in out
+    assert [path.name for path in file.parent.iterdir()] == ["counts.txt"]
+
+
 def test_info_of_a_split_file(consep, split_file, tmp_path, capsys):
     assert run("info", "consep", consep, "--split", split_file, "--json", tmp_path / "counts.json") == 0
     folds = json.loads((tmp_path / "counts.json").read_text())["folds"]
@@ -191,6 +201,8 @@ def test_outputs_that_cannot_be_written(consep, tmp_path, capsys):
         (["convert", "consep", consep, "-o", tmp_path / "file" / "x"], "cannot write here"),
         (["info", "consep", consep, "--sheet", tmp_path / "file" / "a.png"], "is a file"),
         (["info", "consep", consep, "--json", tmp_path / "file" / "a.json"], "is a file"),
+        (["info", "consep", consep, "-o", tmp_path / "file" / "a.txt"], "is a file"),
+        (["info", "consep", consep, "-o", consep], "is a folder, where a file is needed"),
         (["info", "consep", consep, "--sheet", tmp_path / "a.gif"], "must end in .png"),
         (["info", "consep", consep, "--option", "mpp"], "write KEY=VALUE"),
         (["info", "consep", consep, "--option", "mp=1"], "no option 'mp'; it has types, stored_types, mpp"),

@@ -76,19 +76,32 @@ def test_a_checkpoint(painted, tiles, tmp_path, capsys):
     assert Image.open(out / "painted_tiles.png").width > 1000
 
 
-def test_one_nucleus_without_type_is_told_of(painted, tiles, tmp_path, capsys):
+def test_nuclei_without_type_are_told_of(painted, tiles, tmp_path, capsys):
     ids, path = np.array(Image.open(tiles / "tile2_instances.png")), tiles / "tile2_types.png"
     types = np.array(Image.open(path))
     types[ids == 4] = 0
     Image.fromarray(types).save(path)
     assert run("--data", data_item(tiles), "-o", tmp_path, "--resamples", "10", "--device", "cpu", "--no-pages") == 0
-    reason = "tile tile2: nucleus 4 has no type"
+    scores = results(tmp_path)["results"]["painted"]["scores"]
+    assert (scores["true_nuclei_without_type"], scores["type_f1_pooled/epithelial"]) == (1, 1)
+    captured = capsys.readouterr()
+    assert f"painted: true nuclei without a known type: 1 of {scores['true_nuclei']}. Scores of types" in captured.out
+    assert captured.err == ""
+    # Where no nucleus has a type there are no scores of types.
+    for path in tiles.glob("*_types.png"):
+        Image.fromarray(np.zeros_like(types)).save(path)
+    assert run("--data", data_item(tiles), "-o", tmp_path, "--resamples", "10", "--device", "cpu", "--no-pages") == 0
+    reason = "no true nucleus has a known type"
     assert results(tmp_path)["results"]["painted"]["types_not_compared"] == reason
     captured = capsys.readouterr()
     assert f"Types of painted are not compared: {reason}." in captured.out
     assert captured.err.splitlines() == [
         f"cfsam: painted: types are not compared, there are no scores of them: {reason}"
     ]
+    Image.fromarray(types).save(tiles / "tile2_types.png")
+    for name in ("tile0", "tile1", "tile3"):
+        labels = np.array(Image.open(tiles / f"{name}_instances.png"))
+        Image.fromarray((labels > 0).astype(np.uint8)).save(tiles / f"{name}_types.png")
     # The check of the data tells of it before, and finds nothing wrong.
     names = json.dumps({str(i): name for i, name in NAMES.items()})
     assert cli.main(["data", "check", "instance_pairs", str(tiles), "--option", f"type_names={names}"]) == 0
@@ -151,6 +164,28 @@ def test_parts_names_and_the_classical_baseline(tiles, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "| mine | classical (Otsu, watershed) | 4 |" in printed
     assert "| painted | Otsu | 1 |" in printed
+    # The same in a file, which replaces an older one; and nothing where there is no table.
+    file = tmp_path / "new" / "table.md"
+    for _ in range(2):
+        assert run("--table", tmp_path / "all", tmp_path / "train" / "results.json", "-o", file) == 0
+        assert capsys.readouterr().out == f"{printed}table -> {file}\n"
+        assert file.read_text(encoding="utf-8") == printed
+    assert run("--table", tiles / "index.csv", "-o", tmp_path / "other.md") == 1
+    assert run("--table", tmp_path / "all", "-o", tmp_path / "train") == 1
+    assert f"{tmp_path / 'train'}: is a folder, where a file is needed" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["all", "new", "split.json", "tiles", "train"]
+
+
+def test_views_are_recorded(painted, tiles, tmp_path):
+    pipe = evaluate.load_pipeline(None, None)
+    arguments = ("--data", data_item(tiles), "--no-pages", "--resamples", "10", "--device", "cpu")
+    passes = []
+    for views, options in ((1, ()), (2, ("--views", "2"))):
+        pipe.model.tiles.clear()
+        assert run(*arguments, "-o", tmp_path / str(views), *options) == 0
+        assert results(tmp_path / str(views))["system"]["views"] == views
+        passes.append(len(pipe.model.tiles))
+    assert passes[1] == 2 * passes[0] > 0
 
 
 def test_a_u_net_is_evaluated_like_any_checkpoint(tiles, tmp_path):
@@ -258,6 +293,8 @@ def test_what_does_not_fit_is_told_in_a_line(tiles, tmp_path, capsys, arguments,
         ["--data", "x", "-o", "y", "--baseline", "classical", "--checkpoint", "z"],
         ["--data", "x", "-o", "y", "--fold-checkpoints", "a", "b", "c"],
         ["--data", "x", "-o", "y", "--types", "a,b"],
+        ["--data", "x", "-o", "y", "--views", "3"],
+        ["--data", "x", "-o", "y", "--views", "2", "--baseline", "classical"],
     ],
 )
 def test_wrong_usage(arguments, capsys):

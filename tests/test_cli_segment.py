@@ -285,7 +285,8 @@ def test_resume_does_what_is_missing_or_not_current(tmp_path, monkeypatch, capsy
 
 
 @pytest.mark.parametrize(
-    "options", [["--mpp", 0.5], ["--threshold", 0.1], ["--no-overlay"], ["--also", "csv"], ["--page", 1]]
+    "options",
+    [["--mpp", 0.5], ["--threshold", 0.1], ["--views", 2], ["--no-overlay"], ["--also", "csv"], ["--page", 1]],
 )
 def test_resume_does_all_again_for_other_options(options, tmp_path, monkeypatch):
     image = write_image(tmp_path / "a.png")
@@ -382,6 +383,25 @@ def test_threshold_reaches_the_pipeline(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit, match="2"):
         run(image, "-o", tmp_path / "out", "--threshold", 1.5)
     assert "a number from 0 to 1" in capsys.readouterr().err
+
+
+def test_views_reach_the_network(tmp_path, monkeypatch, capsys):
+    pipe = painted_pipeline()
+    monkeypatch.setattr(segment, "load_pipeline", lambda *wanted: pipe)
+    image = write_image(tmp_path / "a.png")
+    passes = []
+    for folder, options in (("one", []), ("four", ["--views", 4])):
+        pipe.model.tiles.clear()
+        assert run(image, "-o", tmp_path / folder, "--mpp", 0.25, "--no-overlay", *options) == 0
+        passes.append(len(pipe.model.tiles))
+    assert passes[1] == 4 * passes[0] > 0
+    # One view is what is done without the option.
+    read = read_calls(monkeypatch)
+    assert run(image, "-o", tmp_path / "one", "--mpp", 0.25, "--no-overlay", "--resume", "--views", 1) == 0
+    assert read == []
+    with pytest.raises(SystemExit, match="2"):
+        run(image, "-o", tmp_path / "out", "--views", 3)
+    assert re.search("argument --views: invalid choice: '?3", capsys.readouterr().err)
 
 
 def test_images_are_read_and_written_while_the_network_works(tmp_path, monkeypatch, capsys):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cfsam_hf.evaluation.bootstrap import bootstrap_intervals, weighted_scores
-from cfsam_hf.metrics import image_metrics, summarize
+from cfsam_hf.metrics import UNKNOWN_TYPE, image_metrics, summarize
 
 from . import metrics_literal as literal
 
@@ -15,13 +15,14 @@ NAMES = ["round", "long", "rare"]
 
 
 def random_images(count, *, typed, seed=0):
-    """Metrics of random pairs, among them empty truths; the third type occurs only now and then."""
+    """Metrics of random pairs, among them empty truths; the third type occurs only now and then, some are unknown."""
     rng = np.random.default_rng(seed)
     images = []
     for number in range(count):
         true, pred = literal.random_pair(rng)
         true = true * (number % 7 > 0)
         kinds = [{int(n): int(rng.choice([1, 2, 3], p=[0.5, 0.45, 0.05])) for n in np.unique(m)} for m in (true, pred)]
+        kinds[0] |= {n: UNKNOWN_TYPE for n in kinds[0] if rng.random() < 0.2}
         scores = {int(n): rng.random() for n in np.unique(pred)}
         types = {"true_types": kinds[0], "pred_types": kinds[1], "num_types": 3} if typed else {}
         images.append(image_metrics(true, pred, pred_scores=scores, radius=5, **types))
@@ -30,7 +31,7 @@ def random_images(count, *, typed, seed=0):
 
 def comparable(scores):
     """Without counts and single tissues, which have no interval."""
-    counts = {"images", "true_nuclei", "pred_nuclei"}
+    counts = {"images", "true_nuclei", "pred_nuclei", "true_nuclei_without_type"}
     return {name: v for name, v in scores.items() if name not in counts and name.partition("/")[2] not in TISSUES}
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cfsam_hf.data import Tile
+from cfsam_hf.data import UNKNOWN_TYPE, Tile
 from cfsam_hf.evaluation import Prediction, ShownTile, ranked_tiles, score_tile, tiles_page
 from cfsam_hf.evaluation.pictures import (
     FOUND,
@@ -51,6 +51,16 @@ def test_each_nucleus_has_its_fate():
     assert nucleus_fates(row.tile, untyped).found == {1, 2}
     hidden = tile(blocks(1, 2, 3), annotated=np.arange(100) < 60 + np.zeros((40, 1)))
     assert nucleus_fates(hidden, row.prediction).invented == set()
+
+
+def test_what_matches_a_nucleus_of_unknown_type_is_found():
+    of_tile = tile(blocks(1, 2, 3))
+    of_tile.type_map[of_tile.instance_map == 2] = UNKNOWN_TYPE
+    found = prediction(1, 2, 3, types=(1, 2, 2))
+    fates = nucleus_fates(of_tile, found)
+    assert (fates.found, fates.other_type) == ({1, 2}, {3})
+    page = tiles_page("x", [ShownTile(score_tile(of_tile, found), of_tile, found)], [])
+    assert (np.array(page) == UNTYPED).all(axis=-1).sum() > 50
 
 
 def test_outlines_have_the_colour_of_their_nucleus_and_pieces_are_all_drawn():

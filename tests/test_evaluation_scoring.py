@@ -18,7 +18,7 @@ from .data_cases import nuclei, painted
 NAMES = {1: "round", 2: "long"}
 TRUTH = nuclei(ids=(1, 2, 3, 4))
 TYPES = np.array([0, 1, 2, 1, 2], np.int16)
-COUNTS = {"images", "true_nuclei", "pred_nuclei"}
+COUNTS = {"images", "true_nuclei", "pred_nuclei", "true_nuclei_without_type"}
 
 
 def tile(name="a", *, typed=True, tissue=None, **fields):
@@ -44,13 +44,19 @@ def test_types_are_compared_by_name():
         (tile(typed=False), perfect()),
         (tile(), Prediction(TRUTH)),
         (tile(type_names={1: "round", 2: "oval"}), perfect()),
-        (Tile(painted(TRUTH), TRUTH, np.where(TRUTH == 1, UNKNOWN_TYPE, 1), "a", type_names=NAMES), perfect()),
+        (Tile(painted(TRUTH), TRUTH, np.where(TRUTH > 0, UNKNOWN_TYPE, 0), "a", type_names=NAMES), perfect()),
     ],
 )
 def test_without_types_on_both_sides_none_are_scored(of_tile, prediction):
-    score = score_tile(of_tile, prediction)
+    record = TileRecord("d", of_tile.id, None, None, decode=lambda record: of_tile)
+    [score] = evaluate_records([record], System("s", lambda tile: prediction))
     assert score.type_names is None
-    assert not any(name.startswith(("type_", "mpq")) for name in summarize_tiles([score]))
+    assert (score.metrics.typed, score.metrics.detection.true_positives) == (None, 4)
+    scores = summarize_tiles([score])
+    assert not any(name.startswith(("type_", "mpq")) for name in scores)
+    assert "true_nuclei_without_type" not in scores
+    # It is the data set that decides, also where single tiles were scored.
+    assert summarize_tiles([score_tile(of_tile, prediction)]) == scores
 
 
 def without_type(ids, name="a", typed_pixels=0):
@@ -63,20 +69,19 @@ def without_type(ids, name="a", typed_pixels=0):
 
 
 @pytest.mark.parametrize(
-    ("of_tile", "reason"),
+    ("tiles", "reason"),
     [
-        (without_type([3], "b"), "tile b: nucleus 3 has no type"),
-        (without_type([2, 4], "b"), "tile b: nucleus 2 has no type (2 of the tile's nuclei have none)"),
         (
-            tile("b", type_names={1: "round", 2: "oval"}),
+            [tile("a"), tile("b", type_names={1: "round", 2: "oval"}), tile("c")],
             "tile b: the type 'oval' is none of the system's (round, long)",
         ),
-        (tile("b", typed=False), "tile b has no types, others have"),
+        ([tile("a"), tile("b", typed=False, mpp=0.5)], "what was found in tile b has no types, in others it has"),
+        ([without_type([1, 2, 3, 4], "a"), tile("b", typed=False)], "no true nucleus has a known type"),
     ],
 )
-def test_the_record_and_the_report_say_why_types_were_not_compared(of_tile, reason):
-    system = System("s", lambda tile: perfect())
-    records = [TileRecord("d", t.id, None, None, decode=lambda r, t=t: t) for t in (tile("a"), of_tile, tile("c"))]
+def test_the_record_and_the_report_say_why_types_were_not_compared(tiles, reason):
+    system = System("s", lambda tile: Prediction(TRUTH) if tile.mpp == 0.5 else perfect())
+    records = [TileRecord("d", t.id, None, None, decode=lambda r, t=t: t) for t in tiles]
     found = dataset_record(evaluate_records(records, system), resamples=10)
     assert found["types_not_compared"] == reason
     assert (found["types"], found["scores"]["detection_f1_pooled"]) == ([], 1)
@@ -102,14 +107,49 @@ def test_a_few_pixels_or_unannotated_nuclei_without_type_keep_no_type_from_being
         assert scores["type_f1_pooled/round"] == scores["type_f1_pooled/long"] == 1
 
 
+@pytest.mark.parametrize("second", [without_type([3], "b"), without_type([1, 2, 3, 4], "b"), tile("b", typed=False)])
+def test_nuclei_of_unknown_type_are_left_out_of_the_scores_of_types_alone(second):
+    """Nucleus 3 of tile b is round; the system calls it long and misses 4, which is long."""
+    found = Prediction(np.where(TRUTH == 4, 0, TRUTH), np.array([1, 2, 2]), NAMES)
+    tiles = [score_tile(tile("a"), perfect()), score_tile(second, found)]
+    record = dataset_record(tiles, resamples=10)
+    unknown = 1 if second.type_map is not None and (second.type_map == 1).any() else 4
+    assert "types_not_compared" not in record
+    scores = record["scores"]
+    assert (scores["true_nuclei"], scores["true_nuclei_without_type"]) == (8, unknown)
+    assert scores["detection_recall_pooled"] == 7 / 8
+    assert scores["pq_mean_over_images"] == scores["bpq_mean_over_images"] == pytest.approx((1 + 6 / 7) / 2)
+    # Of the typed nuclei only number 4 of tile b, where it has a type, is missed.
+    assert scores["type_accuracy_pooled"] == scores["type_f1_pooled/round"] == scores["type_pq_pooled/round"] == 1
+    assert scores["type_f1_pooled/long"] == scores["type_pq_pooled/long"] == (6 / 7 if unknown == 1 else 1)
+    assert set(record["intervals"]) == set(scores) - COUNTS
+    text = report(results_record(System("s", None), "all", {}, {"d": record}))
+    assert f"d: true nuclei without a known type: {unknown} of 8. Scores of types leave them" in text
+    per_image = per_image_table({"d": tiles})
+    assert per_image["true_nuclei_without_type"].tolist() == [0, unknown]
+    folds = average_folds([record, dataset_record(tiles[:1], resamples=10)])
+    assert folds["scores"]["true_nuclei_without_type"] == unknown
+
+
+def test_a_tissue_without_a_known_type_has_no_scores_of_types():
+    untyped = replace(without_type([1, 2, 3, 4], "b"), tissue="Breast")
+    tiles = [score_tile(t, perfect()) for t in (tile("a", tissue="Colon"), untyped)]
+    record = dataset_record(tiles, resamples=10)
+    breast, colon = (record["tissues"][name] for name in ("Breast", "Colon"))
+    assert record["scores"]["mpq_mean_over_tissues"] == colon["scores"]["mpq_mean_over_images"] == 1
+    assert not any(name.startswith(("type_", "mpq")) for part in breast.values() for name in part)
+    for part in (breast, colon):
+        assert set(part["intervals"]) == set(part["scores"]) - COUNTS
+
+
 def test_predictions_of_other_types_from_tile_to_tile_are_told_of():
     swapped = Prediction(TRUTH, 3 - TYPES[1:].astype(int), {1: "long", 2: "round"})
     found = dataset_record([score_tile(tile("a"), perfect()), score_tile(tile("b"), swapped)], resamples=10)
     assert found["types_not_compared"] == "the types found are round, long in tile a, long, round in tile b"
 
 
-def test_a_mixture_of_typed_and_untyped_tiles_is_scored_without_types():
-    tiles = [score_tile(tile(), perfect()), score_tile(tile(typed=False), perfect())]
+def test_a_mixture_of_typed_and_untyped_predictions_is_scored_without_types():
+    tiles = [score_tile(tile(), perfect()), score_tile(tile(), Prediction(TRUTH))]
     scores = summarize_tiles(tiles)
     assert (scores["true_nuclei"], scores["detection_f1_pooled"]) == (8, 1)
     assert not any(name.startswith(("type_", "mpq")) for name in scores)

@@ -1,10 +1,12 @@
 """Tables are copied into papers: figures, gaps and averaging must be those of the results."""
 
+import itertools
 import json
+import re
 
 import pytest
 
-from cfsam_hf.evaluation.tables import COMPARISON_CAPTION, comparison, report
+from cfsam_hf.evaluation.tables import BOLD_CAPTION, SEGMENTATION, comparison, report
 from cfsam_hf.export.json_files import finite
 
 
@@ -75,8 +77,54 @@ def test_systems_side_by_side():
     # Alone in its column nothing is the best.
     assert rows(text, "consep | mine")[-1] == "0.750"
     assert "| monuseg | mine | 2 | **0.250** |" in text
-    assert text.rstrip().endswith(COMPARISON_CAPTION)
-    assert "**" not in comparison([typed])
+    assert text.rstrip().endswith(BOLD_CAPTION)
+    alone = comparison([typed])
+    assert "**" not in alone
+    assert BOLD_CAPTION not in alone
+
+
+def captions(markdown):
+    """The words below each table, by its head."""
+    found, head = {}, None
+    for before, line in itertools.pairwise(["", *markdown.splitlines()]):
+        if line.startswith("|") and not before.startswith("|"):
+            head = line
+        elif line and not line.startswith(("|", "#")):
+            found[head] = f"{found.get(head, '')} {line}"
+    return found
+
+
+@pytest.mark.parametrize("types", [(), [("round", 0.75)]])
+@pytest.mark.parametrize("left_out", [(), ("aji_plus",), ("dice", "dq")])
+@pytest.mark.parametrize("intervals", [True, False])
+def test_a_caption_names_the_columns_that_are_there_and_no_others(types, left_out, intervals):
+    part = result(0.5, types=types)
+    for name in left_out:
+        del part["scores"][f"{name}_mean_over_images"]
+    if not intervals:
+        part["intervals"] = {"pq_mean_over_images": [float("nan")] * 2}
+    one = record("mine", consep=part)
+    for text in (report(one), comparison([one]), comparison([one, record("theirs", consep=part)])):
+        found = captions(text)
+        assert found
+        for head, caption in found.items():
+            columns = [cell.strip() for cell in head.strip("|").split("|")]
+            words = set(re.findall(r"[A-Za-z][\w+]*", caption))
+            for label in SEGMENTATION:
+                assert (label in words) == (label in columns), (label, caption)
+            assert ("of types" in caption or "of each type" in caption) == ("F1 round" in columns)
+            assert ("brackets" in caption) == ("[0.400, 0.600]" in text and "segmentation" in columns)
+    lines = report(one).splitlines()
+    assert len([line for line in lines if line.startswith("|  |")]) == intervals
+
+
+def test_nuclei_without_type_are_told_of_once():
+    part = result(0.5, types=[("round", 0.75)])
+    part["scores"]["true_nuclei_without_type"] = 34
+    records = [record("mine", consep=part), record("theirs", consep=part), record("otsu", consep=result(0.25))]
+    words = "consep: true nuclei without a known type: 34 of 1,234."
+    assert report(records[0]).count(words) == comparison(records).count(words) == 1
+    assert "known type" not in report(records[2])
 
 
 def test_other_tiles_are_not_compared():

@@ -87,6 +87,8 @@ def test_options_are_saved_and_restored(tmp_path):
         ({"decoding": {"nuclei_threshold": 2.0}}, "nuclei_threshold"),
         ({"score_calibration": [1.0]}, "score_calibration"),
         ({"score_calibration": [1.0, float("nan")]}, "score_calibration"),
+        ({"score_calibration": [0.0, 1.0]}, "positive slope"),
+        ({"score_calibration": [-1.0, 0.0]}, "positive slope"),
     ],
 )
 def test_bad_options_are_named(options, message):
@@ -190,6 +192,10 @@ def test_scores_are_calibrated_by_slope_and_intercept():
     scores = calibrated_scores(probabilities, [2, 1])
     assert scores[2] == pytest.approx(1 / (1 + np.exp(-1)))
     assert (np.diff(scores) > 0).all()
+    # Also where the curve is as steep as a step.
+    steep = calibrated_scores(probabilities, [1e4, -1e4])
+    assert ((steep >= 0) & (steep <= 1)).all()
+    assert (np.diff(steep) >= 0).all()
     image = paint(60, 60, 4)[0]
     plain, calibrated = CfSamImageProcessor(), CfSamImageProcessor(score_calibration=[1.0, -3.0])
     outputs = outputs_of(plain, image)

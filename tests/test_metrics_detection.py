@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from cfsam_hf.metrics import (
+    UNKNOWN_TYPE,
     DetectionCounts,
     detection_counts,
     detection_counts_from_centroids,
@@ -47,6 +48,33 @@ def test_counts_and_type_f1_are_the_literal_ones():
     assert pooled.type_accuracy == pytest.approx(np.mean([t == p for t, p in paired]))
     np.testing.assert_allclose(pooled.type_f1[:3], [literal.type_f1(*lists, kind) for kind in (1, 2, 3)])
     assert math.isnan(pooled.type_f1[3])
+    harmonic = 2 * pooled.type_precision * pooled.type_recall / (pooled.type_precision + pooled.type_recall)
+    np.testing.assert_allclose(harmonic, pooled.type_f1)
+
+
+def test_true_nuclei_of_unknown_type_are_detected_and_in_no_score_of_types():
+    rng = np.random.default_rng(3)
+    pooled, lists = 0, ([], [], [])
+    for _ in range(500):
+        true_xy, pred_xy, true_types, pred_types = random_points(rng)
+        true_types[rng.random(len(true_types)) < 0.3] = UNKNOWN_TYPE
+        counts = detection_counts_from_centroids(
+            true_xy, pred_xy, true_types=true_types, pred_types=pred_types, num_types=4
+        )
+        everything = detection_counts_from_centroids(true_xy, pred_xy)
+        assert (counts.f1, counts.precision, counts.recall) == pytest.approx(
+            (everything.f1, everything.precision, everything.recall), nan_ok=True
+        )
+        paired, missed, spurious = literal.detection(true_xy, pred_xy, true_types.tolist(), pred_types.tolist(), 12)
+        assert counts.num_unknown == (true_types == UNKNOWN_TYPE).sum()
+        assert counts.unknown_missed == missed.count(UNKNOWN_TYPE)
+        pooled += counts
+        lists[0].extend(pair for pair in paired if pair[0] != UNKNOWN_TYPE)
+        lists[1].extend(kind for kind in missed if kind != UNKNOWN_TYPE)
+        lists[2].extend(spurious)
+    assert pooled.unknown_paired > 300
+    np.testing.assert_allclose(pooled.type_f1[:3], [literal.type_f1(*lists, kind) for kind in (1, 2, 3)])
+    assert pooled.type_accuracy == pytest.approx(np.mean([t == p for t, p in lists[0]]))
     harmonic = 2 * pooled.type_precision * pooled.type_recall / (pooled.type_precision + pooled.type_recall)
     np.testing.assert_allclose(harmonic, pooled.type_f1)
 

@@ -5,7 +5,9 @@ import pytest
 
 from cfsam_hf.metrics import (
     EVALUATE_MODULES,
+    UNKNOWN_TYPE,
     aggregated_jaccard_index,
+    boundary_counts,
     defined_mean,
     detection_counts,
     dice2,
@@ -13,6 +15,7 @@ from cfsam_hf.metrics import (
     overlap_table,
     pannuke_quality,
     panoptic_quality,
+    score_calibration_counts,
     typed_panoptic_quality,
     types_from_map,
 )
@@ -101,6 +104,44 @@ def test_multiclass(load, pairs):
     expected = pannuke_quality(images, tissues)
     assert found["mpq_mean_over_tissues"] == expected.mpq_over_tissues
     assert found["type_pq_mean_over_images"] == pytest.approx(list(expected.type_pq), nan_ok=True)
+
+
+def test_nuclei_of_unknown_type(load):
+    maps = np.array([[[1, 1, 0, 2]], [[1, 1, 0, 2]]])
+    hidden = np.where(maps[1:] == 2, UNKNOWN_TYPE, maps[1:])
+    sides = {"predictions": [np.stack([maps[0], maps[0] > 0])], "references": [np.concatenate([maps[:1], hidden])]}
+    found = load("nuclei_multiclass_panoptic_quality").compute(**sides, num_types=2)
+    assert (found["bpq_mean_over_images"], found["mpq_plus_pooled"]) == (1, 1)
+    points = {"predictions": [[[5, 5, 1], [50, 50, 1]]], "references": [[[5, 5, 1], [50, 50, UNKNOWN_TYPE]]]}
+    found = load("nuclei_detection").compute(**points, num_types=2)
+    assert (found["detection_f1_pooled"], found["type_f1_pooled"][0]) == (1, 1)
+
+
+def test_boundary(load, pairs):
+    images = [boundary_counts(*pair, tolerance=1) for pair in pairs]
+    found = load("nuclei_boundary_f1").compute(**sides(pairs), tolerance=1)
+    assert found["boundary_f1_mean_over_images"] == defined_mean(image.f1 for image in images)
+    total = sum(images)
+    assert found["boundary_f1_pooled"] == total.f1
+    assert (found["boundary_precision_pooled"], found["boundary_recall_pooled"]) == (total.precision, total.recall)
+
+
+def test_calibration(load, pairs):
+    rng = np.random.default_rng(1)
+    scores = [rng.random(pred.max()).tolist() for _, pred in pairs]
+    expected = sum(
+        score_calibration_counts(*pair, scores=s, num_bins=5) for pair, s in zip(pairs, scores, strict=True)
+    )
+    metric = load("nuclei_score_calibration")
+    found = metric.compute(**sides(pairs), scores=scores, num_bins=5)
+    assert found["score_ece_pooled"] == expected.ece > 0
+    assert found["bin_counts"] == expected.counts.tolist()
+    assert found["bin_match_rates"] == pytest.approx(expected.match_rates.tolist(), nan_ok=True)
+    assert found["bin_mean_scores"] == pytest.approx(expected.mean_scores.tolist(), nan_ok=True)
+    # Image by image it is the same.
+    for (true, pred), of_image in zip(pairs, scores, strict=True):
+        metric.add_batch(references=[true], predictions=[pred], scores=[of_image])
+    assert metric.compute(num_bins=5)["score_ece_pooled"] == expected.ece
 
 
 @pytest.mark.parametrize("name", EVALUATE_MODULES)

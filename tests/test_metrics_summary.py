@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from cfsam_hf.metrics import (
+    UNKNOWN_TYPE,
     aggregated_jaccard_index,
     boundary_counts,
     detection_counts,
@@ -76,7 +77,7 @@ def test_a_perfect_prediction_scores_one_everywhere():
     table = summarize(images, tissues=["Breast", "Colon"] * 10, type_names=["round", "long"])
     assert table.pop("images") == 20
     assert table.pop("true_nuclei") == table.pop("pred_nuclei") > 50
-    assert table.pop("score_ece_pooled") == 0
+    assert table.pop("score_ece_pooled") == table.pop("true_nuclei_without_type") == 0
     # Dice2 counts a nucleus as often as it overlaps one, here once.
     assert {name: value for name, value in table.items() if value != pytest.approx(1, abs=1e-12)} == {}
 
@@ -108,6 +109,26 @@ def test_untyped_images_have_no_typed_scores():
     assert summarize(images, tissues=["Skin", "Lung"])["bpq_mean_over_tissues"] == 1
     assert not [name for name in table if "type" in name or "mpq" in name or "ece" in name]
     assert table["dice_mean_over_images"] == 1
+
+
+def test_unknown_types_change_no_score_but_those_of_types():
+    rng = np.random.default_rng(5)
+    known, unknown, nuclei = [], [], 0
+    for _ in range(30):
+        true, pred = literal.random_pair(rng)
+        sides = [{int(n): 1 + int(n) % 2 for n in np.unique(side) if n} for side in (true, pred)]
+        hidden = sides[0] | {n: UNKNOWN_TYPE for n in sides[0] if n % 3 == 0}
+        nuclei += sum(n % 3 == 0 for n in sides[0])
+        scores = dict.fromkeys(sides[1], 0.5)
+        known.append(typed_metrics(true, pred, *sides, scores))
+        unknown.append(typed_metrics(true, pred, hidden, sides[1], scores))
+    known, unknown = summarize(known), summarize(unknown)
+    assert (known.pop("true_nuclei_without_type"), unknown.pop("true_nuclei_without_type")) == (0, nuclei)
+    assert nuclei > 20
+    changed = {name.partition("/")[0] for name in known if known[name] != pytest.approx(unknown[name], nan_ok=True)}
+    assert all(name.startswith(("type_", "mpq", "r2")) for name in changed)
+    assert {"mpq_plus_pooled", "type_f1_pooled", "type_accuracy_pooled"} <= changed
+    assert known.keys() == unknown.keys()
 
 
 def test_an_image_without_anything_leaves_the_means_alone():

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from cfsam_hf.metrics import (
+    UNKNOWN_TYPE,
     PanopticQuality,
     TypedPanopticQuality,
     conic_quality,
@@ -155,6 +156,59 @@ def test_untyped_nuclei_count_nowhere():
     assert (result.nuclei.num_true, result.nuclei.num_pred) == (1, 1)
 
 
+def test_true_nuclei_of_unknown_type_and_what_matches_them_are_left_out_of_all_types():
+    rng = np.random.default_rng(4)
+    left_out = 0
+    for number, (true, pred, true_types, pred_types) in enumerate(random_images(rng, 200)):
+        if number % 2:
+            # Nuclei that were found, but for a row or column of pixels, so that most of them match.
+            pred = np.where(true == np.roll(true, 1, number % 4 // 2), true, 0)
+            pred_types = random_types(rng, pred)
+        true_types = {n: UNKNOWN_TYPE if rng.random() < 0.3 else kind for n, kind in true_types.items()}
+        [found] = scored([(true, pred, true_types, pred_types)])
+        # bPQ counts every nucleus that has a type, known or not.
+        anything = [{n: kind != 0 for n, kind in types.items()} for types in (true_types, pred_types)]
+        everything = literal.panoptic(literal.channels(true, anything[0], 1)[..., 0], pred_channel(pred, anything[1]))
+        assert counts_of(found.nuclei) == pytest.approx(everything)
+        known = literal.with_known_types(true, pred, true_types, UNKNOWN_TYPE)
+        types = [
+            {int(n): kinds[int(n)] for n in np.unique(m) if n}
+            for m, kinds in zip(known, (true_types, pred_types), strict=True)
+        ]
+        left_out += (pred != known[1]).any()
+        for t, (true_t, pred_t) in enumerate(zip(*by_type(known, types), strict=True)):
+            assert counts_of(found.types[t]) == pytest.approx(literal.panoptic(true_t, pred_t))
+    assert left_out > 50
+
+
+def pred_channel(pred, has_type):
+    return literal.channels(pred, has_type, 1)[..., 0]
+
+
+def by_type(maps, types):
+    return [np.moveaxis(literal.channels(m, kinds, T), -1, 0) for m, kinds in zip(maps, types, strict=True)]
+
+
+def counts_of(quality):
+    return (quality.true_positives, quality.false_positives, quality.false_negatives, quality.iou_sum)
+
+
+def test_unknown_is_neither_right_nor_wrong_and_untyped_is_wrong():
+    true = np.array([[1, 1, 0, 2, 0, 3]])
+
+    def score(second):
+        return typed_panoptic_quality(
+            true, true, true_types={1: 1, 2: second, 3: 2}, pred_types={1: 1, 2: 1, 3: 2}, num_types=2
+        )
+
+    unknown, untyped = score(UNKNOWN_TYPE), score(0)
+    assert [quality.pq for quality in unknown.types] == [1, 1]
+    assert (unknown.nuclei.num_true, untyped.nuclei.num_true) == (3, 2)
+    assert untyped.types[0].false_positives == 1
+    conic = conic_quality([unknown, unknown])
+    assert conic.mpq_plus == conic.r2 == 1
+
+
 def test_r2():
     true, pred = np.array([[3, 0, 2], [5, 0, 2], [10, 0, 2]]), np.array([[2, 0, 2], [5, 0, 2], [12, 0, 3]])
     # 1 - (1 + 0 + 4) / (9 + 1 + 16); constant truth met and not met.
@@ -171,6 +225,11 @@ def test_type_map_votes():
     assert types_from_map(label_map, type_map) == {3: 2, 5: 0, 8: 1}
     assert types_from_map(label_map * 0, type_map) == {}
     assert types_from_map(label_map, type_map * 0) == {3: 0, 5: 0, 8: 0}
+    # Unknown is a nucleus only without any pixel of a type.
+    unknown = np.array([[UNKNOWN_TYPE, UNKNOWN_TYPE, 0, 2, UNKNOWN_TYPE], [0, UNKNOWN_TYPE, 0, 0, 0]])
+    assert types_from_map(label_map, unknown) == {3: 2, 5: 0, 8: UNKNOWN_TYPE}
+    with pytest.raises(ValueError, match="type_map holds the negative id -1"):
+        types_from_map(label_map, unknown.clip(-1))
 
 
 def test_types_that_do_not_fit_are_named():
@@ -186,8 +245,10 @@ def test_types_that_do_not_fit_are_named():
         score([1, 2])
     with pytest.raises(ValueError, match=r"holds type 3, allowed are 0..2"):
         score({1: 1, 4: 3})
-    with pytest.raises(ValueError, match="holds type -1"):
+    with pytest.raises(ValueError, match=r"holds type -1, allowed are 0..2 and -100 \(unknown\)"):
         score({1: 1, 4: -1})
+    with pytest.raises(ValueError, match=r"pred_types holds type -100, allowed are 0..2;"):
+        typed_panoptic_quality(true, true, true_types={1: 1, 4: 2}, pred_types={1: 1, 4: UNKNOWN_TYPE}, num_types=2)
     with pytest.raises(TypeError, match="type map, which needs the label maps"):
         score(true, (overlap_table(true, true), None))
     with pytest.raises(ValueError, match=r"type_map is \(1, 3\)"):

@@ -89,10 +89,10 @@ def test_full_batches_on_an_accelerator_are_filled_up(pipe):
     real = other._tile_maps
     sizes = []
 
-    def record(tiles, dtype):
+    def record(tiles, *options):
         sizes.append(len(tiles))
         other.device = torch.device("cpu")
-        result = real(tiles, dtype)
+        result = real(tiles, *options)
         other.device = SimpleNamespace(type="accelerator")
         return result
 
@@ -100,6 +100,9 @@ def test_full_batches_on_an_accelerator_are_filled_up(pipe):
     other.device = SimpleNamespace(type="accelerator")
     assert np.array_equal(other(image, mpp=0.25).instance_map, expected.instance_map)
     assert set(sizes) == {4}
+    other.model.tiles.clear()
+    other(image, mpp=0.25, views=4)
+    assert {shape[0] for shape in other.model.tiles} == {4}
 
 
 @pytest.mark.parametrize(("tile_size", "tile_overlap"), [(64, 0), (96, 48), (256, 64), (32, 24)])
@@ -107,6 +110,32 @@ def test_the_tiles_change_nothing(pipe, tile_size, tile_overlap):
     image, instance_map, _ = paint(190, 220)
     result = pipe(image, mpp=0.25, tile_size=tile_size, tile_overlap=tile_overlap)
     assert np.array_equal(result.instance_map, instance_map)
+
+
+def test_views_are_so_many_passes_and_no_larger_batches(pipe):
+    class EvenModel(PaintedModel):
+        """Has no distances, so that every view has the same maps."""
+
+        def forward(self, pixel_values):
+            outputs = super().forward(pixel_values)
+            outputs.hv_maps = torch.zeros_like(outputs.hv_maps)
+            return outputs
+
+    image = paint(150, 130)[0]
+    processor = CfSamImageProcessor(tile_size=64, tile_overlap=32)
+    even = NucleiSegmentationPipeline(EvenModel(painted_config(2)), image_processor=processor, device="cpu")
+    one = even(image, mpp=0.25, batch_size=3)
+    passes = list(even.model.tiles)
+    even.model.tiles.clear()
+    eight = even(image, mpp=0.25, batch_size=3, views=8)
+    assert even.model.tiles == passes * 8
+    assert one.table.equals(eight.table)
+    assert np.array_equal(one.instance_map, eight.instance_map)
+    # The maps that colours are read off have no direction to turn: their distances cancel.
+    assert pipe.blended_maps(image, mpp=0.25).hv.std() > 0.1
+    assert not pipe.blended_maps(image, mpp=0.25, views=2).hv.any()
+    with pytest.raises(ValueError, match="views must be 1, 2, 4 or 8, got 5"):
+        pipe.blended_maps(image, mpp=0.25, views=5)
 
 
 def test_inputs_of_every_kind_agree(pipe, tmp_path):
@@ -175,10 +204,10 @@ def test_a_network_that_fails_has_its_error_with_the_images_of_the_batch(pipe, m
     bad = np.full((200, 64, 3), 255, np.uint8)
     tile_maps = pipe._tile_maps
 
-    def fail_on_white(values, dtype):
+    def fail_on_white(values, *options):
         if values.min() > 2:
             raise RuntimeError("no memory left")
-        return tile_maps(values, dtype)
+        return tile_maps(values, *options)
 
     monkeypatch.setattr(pipe, "_tile_maps", fail_on_white)
     results = list(pipe.stream([good, bad, good], mpp=0.25, batch_size=1))
@@ -317,6 +346,8 @@ def test_resampling_is_bounded_too(pipe):
         ({"tile_size": 50}, ValueError, "multiple of the patch size 16"),
         ({"tile_size": 64, "tile_overlap": 64}, ValueError, "tile_overlap"),
         ({"autocast_dtype": "int8"}, ValueError, "autocast_dtype"),
+        ({"views": 3}, ValueError, "views must be 1, 2, 4 or 8, got 3"),
+        ({"views": "4"}, ValueError, "views must be 1, 2, 4 or 8, got '4'"),
         ({"max_pixels": 10}, ValueError, "max_pixels"),
         ({"treshold": 0.5}, TypeError, "treshold"),
     ],

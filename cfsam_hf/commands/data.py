@@ -17,7 +17,7 @@ from ..data.survey import NO_GROUP, TileFacts, survey
 from ..data.tile_sheet import choose_tiles, tile_sheet
 from ..export.atomic import atomic_path
 from ..export.json_files import write_json
-from .outputs import check_writable
+from .outputs import check_file_writable, check_writable, write_text
 
 SHEET_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
 SPLIT_PARTS = ("train", "validation")
@@ -34,9 +34,9 @@ def _info(args: argparse.Namespace) -> int:
     if sheet is not None and sheet.suffix.lower() not in SHEET_FORMATS:
         raise ValueError(f"{sheet}: the sheet is a picture; its name must end in {', '.join(SHEET_FORMATS)}")
     records = list_tiles(args.name, args.path, **_options(args.option))
-    for path in (sheet, args.json and Path(args.json)):
+    for path in (args.output, args.json, args.sheet):
         if path:
-            check_writable(path.parent, "choose another place for the file")
+            check_file_writable(Path(path))
     parts = _parts(records, args.split)
     if parts is not None:
         records = [record for part in parts.values() for record in part]
@@ -49,7 +49,11 @@ def _info(args: argparse.Namespace) -> int:
             tiles.append(tile)
         _progress(number, len(records))
     found = {"dataset": args.name, "path": str(args.path), **survey(facts, dict(records[0].type_names))}
-    print(format_survey(found))
+    text = format_survey(found)
+    print(text)
+    if args.output:
+        write_text(Path(args.output), f"{text}\n")
+        print(f"what is printed above -> {one_line(str(args.output))}")
     if args.json:
         write_json(Path(args.json), found)
         print(f"counts -> {one_line(str(args.json))}")

@@ -34,7 +34,7 @@ from ..evaluation import (
 )
 from ..evaluation.environment import environment
 from .loading import load_pipeline, resolve_checkpoint, resolve_device
-from .outputs import check_writable
+from .outputs import check_file_writable, check_writable, write_text
 
 EXAMPLES = 3
 """Tiles of the lowest and of the highest PQ on a page, of each."""
@@ -43,8 +43,7 @@ EXAMPLES = 3
 def run_evaluate(args: argparse.Namespace) -> int:
     """Does what the parsed arguments of `cfsam evaluate` say; returns the exit status."""
     if args.table:
-        print(comparison([_read_results(Path(path)) for path in args.table]), end="")
-        return EXIT_OK
+        return _table(args)
     output, processes = Path(args.output), Processes(args.device)
     try:
         if processes.is_main:
@@ -62,6 +61,17 @@ def run_evaluate(args: argparse.Namespace) -> int:
             print(f"results, tables and scores of {sum(map(len, tiles.values())):,} images -> {one_line(str(output))}")
     finally:
         processes.close()
+    return EXIT_OK
+
+
+def _table(args: argparse.Namespace) -> int:
+    table = comparison([_read_results(Path(path)) for path in args.table])
+    if args.output:
+        check_file_writable(Path(args.output))
+    print(table, end="")
+    if args.output:
+        write_text(Path(args.output), table)
+        print(f"table -> {one_line(str(args.output))}")
     return EXIT_OK
 
 
@@ -146,7 +156,7 @@ def _system(args: argparse.Namespace, checkpoint: str | None, processes: Process
     from ..baselines import unet  # noqa: F401
 
     source = resolve_checkpoint(checkpoint)
-    return checkpoint_system(load_pipeline(checkpoint, processes.device), source, args.name)
+    return checkpoint_system(load_pipeline(checkpoint, processes.device), source, args.name, views=args.views or 1)
 
 
 def _device(args: argparse.Namespace, processes: Processes) -> str:

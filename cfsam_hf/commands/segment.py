@@ -68,6 +68,8 @@ def run_segment(args: argparse.Namespace) -> int:
         options = {"mpp": mpp, "batch_size": args.batch_size, "max_pixels": args.max_pixels}
         if args.threshold is not None:
             options["threshold"] = args.threshold
+        if args.views is not None:
+            options["views"] = args.views
         failed = segment_images(
             pipe,
             jobs,
@@ -133,6 +135,7 @@ def segment_images(
         "checkpoint": checkpoint_identity(pipe),
         "mpp": options.get("mpp"),
         "threshold": options.get("threshold"),
+        "views": options.get("views", 1),
         "page": page,
         "files": sorted({*also, *(["overlay"] if overlay else [])}),
     }

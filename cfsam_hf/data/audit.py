@@ -85,7 +85,7 @@ def audit_dataset(name: str, path: str | Path, progress: Callable[[int, int], No
         nuclei = "nucleus" if count == 1 else "nuclei"
         tiles = f"tile {first}" if len(audit.untyped) == 1 else f"{len(audit.untyped):,} tiles, {first} the first"
         audit.notes.append(
-            f"{audit.name}: {count:,} {nuclei} without type, in {tiles}; with such nuclei types are not scored"
+            f"{audit.name}: {count:,} {nuclei} without type, in {tiles}; scores of types leave them out"
         )
     audit.problems += [
         f"{_files(tiles)}: one and the same image" for tiles in audit.digests.values() if len(tiles) > 1

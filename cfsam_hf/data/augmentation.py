@@ -190,6 +190,28 @@ def coarsen(image: np.ndarray, factor: float) -> np.ndarray:
     return cv2.resize(cv2.resize(image, shape, interpolation=cv2.INTER_AREA), (width, height))
 
 
+def change_light(image: np.ndarray, contrast: float, brightness: float) -> np.ndarray:
+    """Return `image` `(H, W, 3)` uint8 with grey values v as (v - 128) * `contrast` + 128 + `brightness`."""
+    return cv2.LUT(image, _to_uint8((np.arange(256) - 128) * contrast + 128 + brightness))
+
+
+def blur_focus(image: np.ndarray, sigma: float) -> np.ndarray:
+    """Return `image` `(H, W, 3)` uint8 after a Gaussian blur of `sigma` > 0 pixels."""
+    return cv2.GaussianBlur(image, (0, 0), sigmaX=sigma)
+
+
+def add_noise(image: np.ndarray, sigma: float, rng: np.random.Generator) -> np.ndarray:
+    """Return `image` `(H, W, 3)` uint8 with Gaussian noise of `sigma` grey values, for each channel its own."""
+    return _to_uint8(image + sigma * rng.standard_normal(image.shape, dtype=np.float32))
+
+
+def compress_jpeg(image: np.ndarray, quality: int) -> np.ndarray:
+    """Return `image` `(H, W, 3)` uint8 as it comes back from a JPEG file of `quality` 1..100."""
+    # OpenCV's codec takes BGR, and JPEG treats the three channels differently.
+    code = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+    return cv2.cvtColor(cv2.imdecode(code, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+
+
 def augment_image(
     image: np.ndarray,
     rng: np.random.Generator,
@@ -227,21 +249,16 @@ def augment_image(
         largest_shifts = np.array([options.stain_shift, options.stain_shift, options.residual_shift])
         image = jitter_stains(image, largest_gains ** strengths[:3], largest_shifts * strengths[3:6])
     if light:
-        contrast = 1 + options.contrast * strengths[6]
-        values = (np.arange(256) - 128) * contrast + 128 + options.brightness * strengths[7]
-        image = cv2.LUT(image, _to_uint8(values))
+        image = change_light(image, 1 + options.contrast * strengths[6], options.brightness * strengths[7])
     if resolution:
         image = coarsen(image, options.resolution_factor ** abs(strengths[10]))
     if blur:
-        image = cv2.GaussianBlur(image, (0, 0), sigmaX=max(options.blur_sigma * abs(strengths[8]), 0.1))
+        image = blur_focus(image, max(options.blur_sigma * abs(strengths[8]), 0.1))
     if noise:
-        sigma = options.noise_sigma * abs(strengths[9])
-        image = _to_uint8(image + sigma * rng.standard_normal(image.shape, dtype=np.float32))
+        image = add_noise(image, options.noise_sigma * abs(strengths[9]), rng)
     if jpeg:
         quality = options.jpeg_quality + round(abs(strengths[12]) * (95 - options.jpeg_quality))
-        # OpenCV's codec takes BGR, and JPEG treats the three channels differently.
-        code = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
-        image = cv2.cvtColor(cv2.imdecode(code, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+        image = compress_jpeg(image, quality)
     return image
 
 

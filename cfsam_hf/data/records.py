@@ -6,10 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ..metrics.nucleus_types import UNKNOWN_TYPE  # also the ignore index of the type labels
 from .polygons import Overlaps
-
-UNKNOWN_TYPE = -100
-"""Value of `Tile.type_map` at nuclei whose type is not annotated (the ignore index of the type labels)."""
 
 
 @dataclass

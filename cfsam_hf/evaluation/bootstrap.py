@@ -115,7 +115,9 @@ def _detection(images, total, type_names) -> dict[str, np.ndarray]:
     counts = [image.detection for image in images]
     pairs = total([c.pairs for c in counts])  # (R, T + 1, T + 1)
     missed, spurious = total([c.missed for c in counts]), total([c.spurious for c in counts])
-    hits, false_negatives, false_positives = pairs.sum(axis=(1, 2)), missed.sum(axis=1), spurious.sum(axis=1)
+    compared, false_positives = pairs.sum(axis=(1, 2)), spurious.sum(axis=1)
+    hits = compared + total([c.unknown_paired for c in counts])
+    false_negatives = missed.sum(axis=1) + total([c.unknown_missed for c in counts])
     scores = {
         "detection_f1_pooled": _ratio(2 * hits, 2 * hits + false_positives + false_negatives),
         "detection_precision_pooled": _ratio(hits, hits + false_positives),
@@ -130,7 +132,7 @@ def _detection(images, total, type_names) -> dict[str, np.ndarray]:
         "precision": _ratio(right, right + 2 * given + spurious),
         "recall": _ratio(right, right + 2 * denied + missed),
     }
-    scores["type_accuracy_pooled"] = _ratio(right.sum(axis=1), hits)
+    scores["type_accuracy_pooled"] = _ratio(right.sum(axis=1), compared)
     scores["type_f1_pooled_mean_over_types"] = _mean_of_defined(by_type["f1"][:, 1:])
     for what, values in by_type.items():
         scores |= _by_type(f"type_{what}_pooled", values[:, 1:], type_names)

@@ -18,7 +18,7 @@ SPLITS = (("1", "2", "3"), ("2", "1", "3"), ("3", "2", "1"))
 
 Gamper et al., "PanNuke Dataset Extension, Insights and Baselines", arXiv 2003.10778 (2020), section 4.
 """
-COUNTS = ("images", "true_nuclei", "pred_nuclei")
+COUNTS = ("images", "true_nuclei", "pred_nuclei", "true_nuclei_without_type")
 
 
 def evaluate_pannuke(

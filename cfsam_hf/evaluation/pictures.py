@@ -15,7 +15,7 @@ from ..data import Tile
 from ..export.contour_lines import display_line, draw_lines
 from ..export.lettering import INK, MUTED, PAPER, fit_text
 from ..export.overlay import NICE_LENGTHS_UM
-from ..metrics import overlap_table
+from ..metrics import UNKNOWN_TYPE, overlap_table
 from ..metrics.nucleus_types import NucleusTypes, row_types
 from .per_image import image_scores
 from .predictions import Prediction
@@ -200,7 +200,8 @@ class NucleusFates:
 def nucleus_fates(tile: Tile, prediction: Prediction) -> NucleusFates:
     """Sorts the nuclei of both sides into found, found with another type, invented and missed.
 
-    Pixels that are not annotated are left out, and types are compared where the scores compare them.
+    Pixels that are not annotated are left out, and types are compared where the scores compare them: what matches a
+    nucleus of unknown type is found.
     """
     truth, found = tile.instance_map, np.asarray(prediction.instance_map)
     if tile.annotated is not None:
@@ -211,9 +212,9 @@ def nucleus_fates(tile: Tile, prediction: Prediction) -> NucleusFates:
     agree = np.ones(len(matched), bool)
     numbers = None if prediction.types is None else renumbered_types(tile, prediction.type_names)
     if numbers is not None:
-        true_types = row_types(table.true_ids, numbers, truth, None, "true types")
+        true_types = row_types(table.true_ids, numbers, truth, None, "true types", unknown=True)[true_rows]
         pred_types = row_types(table.pred_ids, prediction.types, found, None, "predicted types")
-        agree = true_types[true_rows] == pred_types[pred_rows]
+        agree = (true_types == pred_types[pred_rows]) | (true_types == UNKNOWN_TYPE)
     return NucleusFates(
         found=frozenset(table.pred_ids[pred_rows[agree]].tolist()),
         other_type=frozenset(table.pred_ids[pred_rows[~agree]].tolist()),
@@ -239,10 +240,17 @@ def names_of_types(label_map: np.ndarray, types: NucleusTypes | None, names: Map
     return {i: names[t] for i, t in zip(ids.tolist(), rows.tolist(), strict=True) if t in names}
 
 
+def _has_untyped(label_map: np.ndarray, types: NucleusTypes | None, names: Mapping[int, str]) -> bool:
+    return len(names_of_types(label_map, types, names)) < len(np.unique(label_map[label_map > 0]))
+
+
 def _legend(shown: ShownTile, font: ImageFont.ImageFont) -> Image.Image:
     fates = nucleus_fates(shown.tile, shown.prediction)
     items = list(type_colors(shown.tile, shown.prediction).items())
-    if not shown.tile.type_names or not shown.prediction.type_names:
+    tile, prediction = shown.tile, shown.prediction
+    if _has_untyped(tile.instance_map, tile.type_map, tile.type_names) or _has_untyped(
+        prediction.instance_map, prediction.types, prediction.type_names
+    ):
         items.append(("without type", UNTYPED))
     measure = ImageDraw.Draw(Image.new("RGB", (1, 1)))
     differences = [

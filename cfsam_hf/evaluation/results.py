@@ -65,7 +65,8 @@ def dataset_record(
 
     Returns:
         `scores` and `intervals` by name, for all tiles and, where the tissues of all are known, in `tissues` for the
-        tiles of each. `types_not_compared`, where it is there, says why there are no scores of types.
+        tiles of each. `types_not_compared`, where it is there, says why there are no scores of types. Where there
+        are, `true_nuclei_without_type` among the scores is the number of nuclei that they leave out.
     """
     tiles = compare_types_of_all_or_none(tiles)
     finding = sum(tile.seconds for tile in tiles)
@@ -94,6 +95,8 @@ def dataset_record(
 
 
 def _scores_and_intervals(tiles: Sequence[TileScore], resamples: int, seed: int) -> dict[str, dict]:
+    # Also of the tiles of one tissue: scores and intervals have types, or neither has.
+    tiles = compare_types_of_all_or_none(tiles)
     tissues = known_tissues(tiles)
     intervals = bootstrap_intervals(
         [tile.metrics for tile in tiles],

@@ -1,4 +1,4 @@
-"""One tile scored, and the scores of many tiles: types are compared by name, and only where all have them."""
+"""One tile scored, and the scores of many tiles: types are compared by name, of the nuclei whose type is known."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,6 +24,7 @@ class TileScore:
         seconds: what finding the nuclei took; NaN where they were read from files.
         types_not_compared: why types were not compared though both sides have some; None where they were, or where
             one side has none.
+        truth_has_types: whether the tile's annotation has types at all; those of single nuclei may be unknown.
     """
 
     id: str
@@ -33,13 +34,15 @@ class TileScore:
     type_names: tuple[str, ...] | None = None
     seconds: float = float("nan")
     types_not_compared: str | None = None
+    truth_has_types: bool = True
 
 
 def score_tile(tile: Tile, prediction: Prediction, *, seconds: float = float("nan")) -> TileScore:
     """Scores what a system found in a tile with every metric.
 
-    Pixels that are not annotated are left out on both sides. Types are scored where every true nucleus has one that
-    the prediction has a name for; where not, `types_not_compared` of the result says why.
+    Pixels that are not annotated are left out on both sides. True nuclei of unknown type, which are all of a tile
+    without types, and the predictions that match them count in no score of types, and in all others. Types are not
+    scored where a true nucleus has one that the prediction has no name for: `types_not_compared` says so.
 
     Raises:
         ValueError: the prediction is of another size than the tile, or lacks the type or score of a nucleus; the
@@ -52,11 +55,11 @@ def score_tile(tile: Tile, prediction: Prediction, *, seconds: float = float("na
             "must be in the tile's own pixels"
         )
     types, obstacle = {}, None
-    true_types = None if prediction.types is None else renumbered_types(tile, prediction.type_names)
-    if true_types is not None:
-        types = {"true_types": true_types, "pred_types": prediction.types, "num_types": len(prediction.type_names)}
-    elif prediction.types is not None:
+    if prediction.types is not None:
         obstacle = type_obstacle(tile, prediction.type_names)
+        true_types = renumbered_types(tile, prediction.type_names)
+        if true_types is not None:
+            types = {"true_types": true_types, "pred_types": prediction.types, "num_types": len(prediction.type_names)}
     if tile.annotated is not None:
         truth, found = (np.where(tile.annotated, ids, 0) for ids in (truth, found))
     try:
@@ -70,12 +73,18 @@ def score_tile(tile: Tile, prediction: Prediction, *, seconds: float = float("na
     except (TypeError, ValueError) as error:
         raise type(error)(f"tile {tile.id}: {error}") from error
     names = tuple(prediction.type_names[i] for i in sorted(prediction.type_names)) if types else None
-    return TileScore(tile.id, tile.tissue, tile.fold, metrics, names, seconds, obstacle)
+    typed = tile.type_map is not None
+    return TileScore(tile.id, tile.tissue, tile.fold, metrics, names, seconds, obstacle, typed)
 
 
 def compare_types_of_all_or_none(tiles: Sequence[TileScore]) -> list[TileScore]:
-    """The tiles as they are where all were scored with the same types, else without types: a mixture means nothing."""
-    if len({tile.type_names for tile in tiles}) == 1:
+    """The tiles as they are where all were scored with the same types and these have something to be compared with.
+
+    Else all tiles without types: a mixture means nothing, nor does a comparison with nuclei none of whose types is
+    known.
+    """
+    alike = len({tile.type_names for tile in tiles}) == 1
+    if alike and (tiles[0].type_names is None or _types_known(tiles)):
         return list(tiles)
     reason = why_types_are_not_compared(tiles)
     return [
@@ -95,10 +104,12 @@ def why_types_are_not_compared(tiles: Sequence[TileScore]) -> str | None:
         if tile.types_not_compared:
             return tile.types_not_compared
     if len({tile.type_names for tile in tiles}) == 1:
-        return None
+        if tiles[0].type_names is None or _types_known(tiles) or not any(tile.truth_has_types for tile in tiles):
+            return None
+        return "no true nucleus has a known type"
     untyped = next((tile for tile in tiles if tile.type_names is None), None)
     if untyped is not None:
-        return f"tile {untyped.id} has no types, others have"
+        return f"what was found in tile {untyped.id} has no types, in others it has"
     other = next(tile for tile in tiles if tile.type_names != tiles[0].type_names)
     return (
         f"the types found are {', '.join(tiles[0].type_names)} in tile {tiles[0].id}, "
@@ -124,11 +135,16 @@ def known_tissues(tiles: Iterable[TileScore]) -> list[str] | None:
 
 
 def renumbered_types(tile: Tile, type_names: Mapping[int, str]) -> np.ndarray | None:
-    """The tile's type map (H, W) with the ids of `type_names`; None unless that knows the type of every nucleus."""
-    if not type_names or tile.type_map is None or type_obstacle(tile, type_names):
+    """The tile's type map (H, W) with the ids of `type_names`; None where that lacks the name of a nucleus' type.
+
+    It holds `UNKNOWN_TYPE` where a nucleus has no annotated type, in a tile without types everywhere.
+    """
+    if not type_names or type_obstacle(tile, type_names):
         return None
+    if tile.type_map is None:
+        return np.where(tile.instance_map > 0, UNKNOWN_TYPE, 0)
     id_of_name = {name: type_id for type_id, name in type_names.items()}
-    renumbered = np.zeros_like(tile.type_map)
+    renumbered = np.where(tile.type_map == UNKNOWN_TYPE, UNKNOWN_TYPE, 0)
     for type_id, name in tile.type_names.items():
         # Types that this tile does not hold need no counterpart.
         renumbered[tile.type_map == type_id] = id_of_name.get(name, 0)
@@ -136,24 +152,27 @@ def renumbered_types(tile: Tile, type_names: Mapping[int, str]) -> np.ndarray | 
 
 
 def type_obstacle(tile: Tile, type_names: Mapping[int, str]) -> str | None:
-    """Why a tile's types cannot be compared with those of `type_names`: a nucleus without a type, or an unknown name.
+    """Why a tile's types cannot be compared with those of `type_names`: a nucleus has one that is none of these.
 
-    A nucleus' type is that of its typed pixels, as in the metrics; nuclei that lie where nobody annotated are left
-    out. None where types can be compared, and where one of the two sides has none at all.
+    Nuclei that lie where nobody annotated are left out. None where types can be compared, and where one of the two
+    sides has none at all.
     """
     if not type_names or tile.type_map is None:
         return None
-    ids = tile.instance_map if tile.annotated is None else np.where(tile.annotated, tile.instance_map, 0)
-    typed = (ids > 0) & (tile.type_map > 0)
+    typed = (tile.instance_map > 0) & (tile.type_map > 0)
+    if tile.annotated is not None:
+        typed &= tile.annotated
     for type_id in np.unique(tile.type_map[typed]).tolist():
         if (name := tile.type_names.get(type_id)) not in type_names.values():
             return f"tile {tile.id}: the type {name!r} is none of the system's ({', '.join(type_names.values())})"
-    untyped = np.unique(ids[(ids > 0) & (tile.type_map == UNKNOWN_TYPE)])
-    untyped = np.setdiff1d(untyped, ids[typed])
-    if len(untyped):
-        more = f" ({len(untyped):,} of the tile's nuclei have none)" if len(untyped) > 1 else ""
-        return f"tile {tile.id}: nucleus {untyped[0]} has no type{more}"
     return None
+
+
+def _types_known(tiles: Sequence[TileScore]) -> bool:
+    """Whether types can be compared: some true nucleus has a known one, or there are types but no nuclei at all."""
+    true = sum(tile.metrics.panoptic.num_true for tile in tiles)
+    unknown = sum(tile.metrics.detection.num_unknown for tile in tiles)
+    return true > unknown or (true == 0 and any(tile.truth_has_types for tile in tiles))
 
 
 def _untyped(metrics: ImageMetrics) -> ImageMetrics:

@@ -39,13 +39,16 @@ class System:
     computes: bool = True
 
 
-def checkpoint_system(pipe: NucleiSegmentationPipeline, source: str, name: str | None = None) -> System:
+def checkpoint_system(
+    pipe: NucleiSegmentationPipeline, source: str, name: str | None = None, *, views: int = 1
+) -> System:
     """A checkpoint through its pipeline.
 
     Args:
         pipe: the pipeline. A tile whose pixel size is not known is taken to have the model's.
         source: folder or Hub id that it was loaded from.
         name: by default the one that the checkpoint gives itself, or that of its folder.
+        views: in how many views the network sees each tile.
     """
     info = pipe.model.config.checkpoint_info or {}
     facts = {
@@ -55,6 +58,7 @@ def checkpoint_system(pipe: NucleiSegmentationPipeline, source: str, name: str |
         "model_type": pipe.model.config.model_type,
         "parameters": sum(parameter.numel() for parameter in pipe.model.parameters()),
         "decoding": pipe.image_processor.decoding_parameters().to_dict(),
+        "views": views,
     }
     folder = Path(source).resolve()
     # Training writes every model into a folder `model`, which tells nothing.
@@ -64,7 +68,7 @@ def checkpoint_system(pipe: NucleiSegmentationPipeline, source: str, name: str |
         with warnings.catch_warnings():
             # A tile of unknown pixel size is taken as it is, as the results' reader is told.
             warnings.filterwarnings("ignore", message="mpp is not given")
-            return Prediction.from_result(pipe(tile.image, mpp=tile.mpp))
+            return Prediction.from_result(pipe(tile.image, mpp=tile.mpp, views=views))
 
     return System(name or info.get("name") or plain or source, predict, facts)
 

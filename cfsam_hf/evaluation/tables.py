@@ -24,22 +24,19 @@ COMPARISON = ("Dice", "AJI", "DQ", "SQ", "PQ", "mPQ")
 TYPE_F1 = "type_f1_pooled/"
 MISSING = "–"
 
-SEGMENTATION_CAPTION = (
-    "Dice, AJI, AJI+, DQ, SQ, PQ and mPQ: means over images; mPQ over the types that an image's truth holds "
-    "(PanNuke). mPQ+: counts pooled over images, then the mean over types (CoNIC). R2: of the nuclei counted per "
-    "image, mean over types."
-)
-DETECTION_CAPTION = (
-    "Detection (pairs of centroids within 3 um: 12 px at 40x) and F1 of each type: HoVer-Net's protocol, counts "
-    "pooled over images."
-)
+UNTYPED = "true_nuclei_without_type"
+MEAN_OVER_IMAGES = "_mean_over_images"
+
+CAPTIONS = {
+    "mPQ": "mPQ: over the types that an image's truth holds (PanNuke).",
+    "mPQ+": "mPQ+: counts pooled over images, then the mean over types (CoNIC).",
+    "R2": "R2: of the nuclei counted per image, mean over types.",
+}
+"""What a caption says of a column beside how all were averaged, where the table has that column."""
 INTERVAL_CAPTION = "In brackets: 95 % bootstrap intervals over images; of a handful of images they are too narrow."
 DEVIATION_CAPTION = "Means over the folds' results; after ±: standard deviation over the folds (n - 1)."
 TISSUE_CAPTION = "Per tissue: means over its images. Last two rows: mean over images, mean over tissues."
-COMPARISON_CAPTION = (
-    "Dice, AJI, DQ, SQ, PQ and mPQ: means over images. Fd (pairs of centroids within 3 um) and F1 of types: counts "
-    "pooled over images. Bold: the best of a data set's column."
-)
+BOLD_CAPTION = "Bold: the best of a data set's column."
 
 
 def report(record: Mapping[str, Any]) -> str:
@@ -51,20 +48,28 @@ def report(record: Mapping[str, Any]) -> str:
     results = record["results"]
     folds = any("deviations" in result for result in results.values())
     spread = DEVIATION_CAPTION if folds else INTERVAL_CAPTION
+
+    def table(title: str, columns: Mapping[str, str], caption: str) -> list[str]:
+        rows = _score_rows(results, columns)
+        # Of a single image there are no intervals: their rows would be empty.
+        spreads = any(cell for row in rows[1::2] for cell in row)
+        lines = markdown_table([title, "images", "nuclei", *columns], rows if spreads else rows[::2])
+        return [*lines, "", f"{caption} {spread}" if spreads else caption, ""]
+
     lines = [f"# {record['system']['name']}: {', '.join(results)} ({record['part']} tiles)", ""]
     columns = {
         label: key
         for label, key in SEGMENTATION.items()
         if any(key in result["scores"] for result in results.values())
     }
-    lines += _score_table("segmentation", results, columns)
-    lines += ["", f"{SEGMENTATION_CAPTION} {spread}", ""]
+    lines += table("segmentation", columns, _segmentation_caption(columns))
     types = {f"F1 {name}": TYPE_F1 + name for result in results.values() for name in result["types"]}
-    lines += _score_table("detection", results, DETECTION | types)
-    lines += ["", f"{DETECTION_CAPTION} {spread}", ""]
+    lines += table("detection", DETECTION | types, _detection_caption(bool(types)))
     for name, result in results.items():
         if reason := result.get("types_not_compared"):
             lines += [f"Types of {name} are not compared: {' '.join(reason.split())}.", ""]
+        if note := _untyped_note(name, result):
+            lines += [note, ""]
     for name, result in results.items():
         if len(result.get("tissues", {})) > 1:
             lines += [*_tissue_table(name, result), "", TISSUE_CAPTION, ""]
@@ -85,7 +90,7 @@ def comparison(records: Sequence[Mapping[str, Any]]) -> str:
     columns |= {"Fd": DETECTION["Fd"]} | {f"F1 {name}": TYPE_F1 + name for name in types}
     present = {key for record in records for result in record["results"].values() for key in result["scores"]}
     columns = {label: key for label, key in columns.items() if key in present}
-    rows = []
+    rows, notes, bold = [], [], False
     for dataset in datasets:
         group = [(r["system"]["name"], r["results"][dataset]) for r in records if dataset in r["results"]]
         _check_same_tiles(dataset, group)
@@ -94,13 +99,49 @@ def comparison(records: Sequence[Mapping[str, Any]]) -> str:
             values = [row[column] for row in cells if row[column] != MISSING]
             for row in cells:
                 if len(values) > 1 and row[column] == max(values):
-                    row[column] = f"**{row[column]}**"
+                    row[column], bold = f"**{row[column]}**", True
         rows += [[dataset, name, _images(result), *row] for (name, result), row in zip(group, cells, strict=True)]
+        # The truth is the same for all of them; a system without types has nothing to tell of it.
+        notes += [note for note in (_untyped_note(dataset, result) for _, result in group) if note][:1]
     table = markdown_table(["data set", "system", "images", *columns], rows)
-    return "\n".join([*table, "", COMPARISON_CAPTION, ""])
+    caption = _means_caption(columns)
+    if "Fd" in columns:
+        f1 = " and F1 of types" if any(key.startswith(TYPE_F1) for key in columns.values()) else ""
+        caption += f" Fd (pairs of centroids within 3 um){f1}: counts pooled over images."
+    caption += f" {BOLD_CAPTION}" if bold else ""
+    return "\n".join([*table, "", caption, "", *(line for note in notes for line in (note, ""))])
 
 
-def _score_table(title: str, results: Mapping[str, Mapping], columns: Mapping[str, str]) -> list[str]:
+def _segmentation_caption(columns: Mapping[str, str]) -> str:
+    return " ".join([_means_caption(columns), *(CAPTIONS[label] for label in columns if label in CAPTIONS)])
+
+
+def _detection_caption(typed: bool) -> str:
+    f1 = " and F1 of each type" if typed else ""
+    return (
+        f"Detection (pairs of centroids within 3 um: 12 px at 40x){f1}: HoVer-Net's protocol, counts pooled over "
+        "images."
+    )
+
+
+def _means_caption(columns: Mapping[str, str]) -> str:
+    means = [label for label, key in columns.items() if key.endswith(MEAN_OVER_IMAGES)]
+    listed = " and ".join(filter(None, [", ".join(means[:-1]), *means[-1:]]))
+    return f"{listed}: means over images." if means else ""
+
+
+def _untyped_note(name: str, result: Mapping[str, Any]) -> str | None:
+    """What was left out of the scores of types, where something was."""
+    count, true = result["scores"].get(UNTYPED), result["scores"]["true_nuclei"]
+    if not count:
+        return None
+    return (
+        f"{name}: true nuclei without a known type: {count:,} of {true:,}. Scores of types leave them and the "
+        "predictions that match them out; all other scores count them."
+    )
+
+
+def _score_rows(results: Mapping[str, Mapping], columns: Mapping[str, str]) -> list[list[str]]:
     """A row of scores and a row of intervals per data set."""
     rows = []
     for name, result in results.items():
@@ -108,7 +149,7 @@ def _score_table(title: str, results: Mapping[str, Mapping], columns: Mapping[st
         counts = [_images(result), f"{scores['true_nuclei']:,}"]
         rows.append([name, *counts, *(_number(scores.get(key)) for key in columns.values())])
         rows.append(["", "", "", *(_spread(result, intervals.get(key), key) for key in columns.values())])
-    return markdown_table([title, "images", "nuclei", *columns], rows)
+    return rows
 
 
 def _tissue_table(name: str, result: Mapping[str, Any]) -> list[str]:

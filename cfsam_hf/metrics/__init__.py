@@ -20,7 +20,7 @@ from .detection import (
 from .dice import dice, dice2
 from .hub import EVALUATE_MODULES, evaluate_module
 from .jaccard import aggregated_jaccard_index, aggregated_jaccard_index_plus
-from .nucleus_types import types_from_map
+from .nucleus_types import UNKNOWN_TYPE, types_from_map
 from .overlap import OverlapTable, overlap_table
 from .pannuke import PanNukeQuality, pannuke_quality
 from .panoptic import PanopticQuality, panoptic_quality
@@ -29,6 +29,7 @@ from .typed_panoptic import TypedPanopticQuality, typed_panoptic_quality
 
 __all__ = [
     "EVALUATE_MODULES",
+    "UNKNOWN_TYPE",
     "BoundaryCounts",
     "CalibrationCounts",
     "ConicQuality",

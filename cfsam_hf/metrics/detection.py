@@ -8,7 +8,7 @@ from scipy.spatial import KDTree
 from scipy.spatial.distance import cdist
 
 from .matching import best_pairs
-from .nucleus_types import NucleusTypes, check_types, table_types
+from .nucleus_types import UNKNOWN_TYPE, NucleusTypes, check_types, table_types
 from .overlap import OverlapTable, as_table
 
 DETECTION_RADIUS_UM = 3.0
@@ -30,6 +30,9 @@ class DetectionCounts:
         pairs: (T + 1, T + 1) int64 pairs by true type (row) and predicted type (column).
         missed: (T + 1,) int64 true nuclei without a pair, by type.
         spurious: (T + 1,) int64 predictions without a pair, by type.
+        unknown_paired: pairs whose true nucleus is of unknown type; they are none of `pairs`, and no score of types
+            counts them.
+        unknown_missed: true nuclei of unknown type without a pair, none of `missed`.
 
     Example:
         >>> import numpy as np
@@ -44,6 +47,8 @@ class DetectionCounts:
     pairs: np.ndarray = field(default_factory=lambda: np.zeros((1, 1), np.int64))
     missed: np.ndarray = field(default_factory=lambda: np.zeros(1, np.int64))
     spurious: np.ndarray = field(default_factory=lambda: np.zeros(1, np.int64))
+    unknown_paired: int = 0
+    unknown_missed: int = 0
 
     def __add__(self, other: "DetectionCounts") -> "DetectionCounts":
         if not isinstance(other, DetectionCounts):
@@ -54,6 +59,8 @@ class DetectionCounts:
             _padded(self.pairs, size) + _padded(other.pairs, size),
             _padded(self.missed, size) + _padded(other.missed, size),
             _padded(self.spurious, size) + _padded(other.spurious, size),
+            self.unknown_paired + other.unknown_paired,
+            self.unknown_missed + other.unknown_missed,
         )
 
     def __radd__(self, other: int) -> "DetectionCounts":
@@ -68,7 +75,7 @@ class DetectionCounts:
     @property
     def true_positives(self) -> int:
         """Number of pairs, whatever their types."""
-        return int(self.pairs.sum())
+        return int(self.pairs.sum()) + self.unknown_paired
 
     @property
     def false_positives(self) -> int:
@@ -78,7 +85,12 @@ class DetectionCounts:
     @property
     def false_negatives(self) -> int:
         """True nuclei without a pair."""
-        return int(self.missed.sum())
+        return int(self.missed.sum()) + self.unknown_missed
+
+    @property
+    def num_unknown(self) -> int:
+        """True nuclei of unknown type."""
+        return self.unknown_paired + self.unknown_missed
 
     @property
     def precision(self) -> float:
@@ -97,8 +109,8 @@ class DetectionCounts:
 
     @property
     def type_accuracy(self) -> float:
-        """Share of the pairs whose types agree; NaN without pairs."""
-        return _ratio(int(np.trace(self.pairs)), self.true_positives)
+        """Share of the pairs with a known true type whose types agree; NaN without such pairs."""
+        return _ratio(int(np.trace(self.pairs)), int(self.pairs.sum()))
 
     @property
     def type_f1(self) -> np.ndarray:
@@ -141,6 +153,9 @@ def detection_counts(
     pairing: str = "hovernet",
 ) -> DetectionCounts:
     """Pairs the nuclei of two label maps by their centroids and counts pairs, misses and false alarms by type.
+
+    True nuclei of `UNKNOWN_TYPE` are paired like all others and count in detection, but in no score of types, nor do
+    the predictions paired with them (as `run_nuclei_type_stat` does where types are not exhaustive).
 
     Args:
         true: (H, W) integer label map, 0 background; or an `OverlapTable` of both maps.
@@ -204,7 +219,7 @@ def detection_counts_from_centroids(
     Args:
         true_xy: (T, 2) true centroids, x and y in pixels.
         pred_xy: (P, 2) predicted centroids in the same frame.
-        true_types: (T,) types of the true points, or None.
+        true_types: (T,) types of the true points, `UNKNOWN_TYPE` where unknown, or None.
         pred_types: (P,) types of the predicted points, or None.
         num_types: number of types; by default the highest seen.
         radius: pixels within which centroids pair, inclusive.
@@ -219,7 +234,7 @@ def detection_counts_from_centroids(
         raise TypeError("give both true_types and pred_types, or neither")
     if true_types is None:
         true_types, pred_types = np.zeros(len(true_xy), np.int64), np.zeros(len(pred_xy), np.int64)
-    true_types = check_types(true_types, num_types, "true_types")
+    true_types = check_types(true_types, num_types, "true_types", unknown=True)
     pred_types = check_types(pred_types, num_types, "pred_types")
     for points, types, name in ((true_xy, true_types, "true"), (pred_xy, pred_types, "pred")):
         if len(points) != len(types):
@@ -227,11 +242,15 @@ def detection_counts_from_centroids(
     size = (max(true_types.max(initial=0), pred_types.max(initial=0)) if num_types is None else num_types) + 1
 
     true_paired, pred_paired = pair_centroids(true_xy, pred_xy, radius, pairing=pairing)
-    cells = np.bincount(true_types[true_paired] * size + pred_types[pred_paired], minlength=size * size)
+    of_pairs, of_missed = true_types[true_paired], np.delete(true_types, true_paired)
+    known = of_pairs != UNKNOWN_TYPE
+    cells = np.bincount(of_pairs[known] * size + pred_types[pred_paired][known], minlength=size * size)
     return DetectionCounts(
         pairs=cells.reshape(size, size),
-        missed=np.bincount(np.delete(true_types, true_paired), minlength=size),
+        missed=np.bincount(of_missed[of_missed != UNKNOWN_TYPE], minlength=size),
         spurious=np.bincount(np.delete(pred_types, pred_paired), minlength=size),
+        unknown_paired=int((~known).sum()),
+        unknown_missed=int((of_missed == UNKNOWN_TYPE).sum()),
     )
 
 

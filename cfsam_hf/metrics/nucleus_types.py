@@ -9,20 +9,25 @@ from .overlap import OverlapTable, check_label_map
 NucleusTypes = Mapping[int, int] | Sequence[int] | np.ndarray
 """Types of one image's nuclei: {id: type}, or (N,) with the type of id i + 1 at i, or an (H, W) type map."""
 
+UNKNOWN_TYPE = -100
+"""The type of a true nucleus that has one which nobody wrote down: scores of types leave it out, with the prediction
+that matches it. (Type 0 is another thing: no nucleus of any type, so that what matches it is a false alarm.)"""
+
 
 def types_from_map(label_map: np.ndarray, type_map: np.ndarray) -> dict[int, int]:
-    """The type of each nucleus by majority of its pixels; type 0 only where a nucleus has no typed pixel.
+    """The type of each nucleus by majority of its pixels of types 1..T.
 
     Args:
         label_map: (H, W) integer ids, 0 background.
-        type_map: (H, W) integer types, 0 background or unknown.
+        type_map: (H, W) integer types, 0 background, `UNKNOWN_TYPE` where the type is unknown.
 
     Returns:
-        {id: type}; of equally frequent types the lowest.
+        {id: type}; of equally frequent types the lowest. Without a pixel of a type a nucleus has `UNKNOWN_TYPE` where
+        any of its pixels has it, else 0.
 
     Raises:
         TypeError: a map is not an integer array.
-        ValueError: a map is not 2-D or holds negative values, or the shapes differ.
+        ValueError: a map is not 2-D or holds other negative values, or the shapes differ.
 
     Example:
         >>> import numpy as np
@@ -30,7 +35,8 @@ def types_from_map(label_map: np.ndarray, type_map: np.ndarray) -> dict[int, int
         {4: 2, 9: 3}
     """
     label_map = check_label_map(label_map, "label_map")
-    type_map = check_label_map(type_map, "type_map")
+    unknown = np.asarray(type_map) == UNKNOWN_TYPE
+    type_map = check_label_map(np.where(unknown, 0, type_map) if unknown.any() else type_map, "type_map")
     if label_map.shape != type_map.shape:
         raise ValueError(f"label_map is {label_map.shape} but type_map is {type_map.shape}; they must be one image's")
     inside = label_map != 0
@@ -41,11 +47,20 @@ def types_from_map(label_map: np.ndarray, type_map: np.ndarray) -> dict[int, int
         # Untyped pixels vote only where nothing else does.
         votes[:, 0] = votes[:, 1:].sum(axis=1) == 0
     winners = types[votes.argmax(axis=1)] if len(ids) else types
-    return dict(zip(ids.tolist(), winners.tolist(), strict=True))
+    found = dict(zip(ids.tolist(), winners.tolist(), strict=True))
+    for nucleus in np.unique(label_map[unknown & inside]).tolist():
+        found[nucleus] = found[nucleus] or UNKNOWN_TYPE
+    return found
 
 
 def row_types(
-    ids: np.ndarray, types: NucleusTypes, label_map: np.ndarray | None, num_types: int | None, name: str
+    ids: np.ndarray,
+    types: NucleusTypes,
+    label_map: np.ndarray | None,
+    num_types: int | None,
+    name: str,
+    *,
+    unknown: bool = False,
 ) -> np.ndarray:
     """(N,) int64 type of each id, from any of the forms of `NucleusTypes`.
 
@@ -55,6 +70,7 @@ def row_types(
         label_map: (H, W), the label map the ids come from; only a type map needs it.
         num_types: highest allowed type, or None.
         name: what to call the types in an error.
+        unknown: whether a type may be `UNKNOWN_TYPE`.
 
     Raises:
         TypeError: types are not integers, or a type map came without its label map.
@@ -80,11 +96,11 @@ def row_types(
                 "give {id: type} where ids have gaps"
             )
         found = types[ids.astype(np.int64) - 1] if len(ids) else types[:0]
-    return check_types(found, num_types, name)
+    return check_types(found, num_types, name, unknown=unknown)
 
 
-def check_types(types: np.ndarray, num_types: int | None, name: str) -> np.ndarray:
-    """(N,) int64 types, each in 0..num_types (0: untyped), or an error that names the wrong one."""
+def check_types(types: np.ndarray, num_types: int | None, name: str, *, unknown: bool = False) -> np.ndarray:
+    """(N,) int64 types, each in 0..num_types (0: untyped) or, if `unknown`, `UNKNOWN_TYPE`; or an error naming one."""
     types = np.asarray(types)
     if types.ndim != 1:
         raise ValueError(f"{name} must hold one type per nucleus, got shape {types.shape}")
@@ -92,9 +108,14 @@ def check_types(types: np.ndarray, num_types: int | None, name: str) -> np.ndarr
         return np.zeros(0, np.int64)
     if not np.issubdtype(types.dtype, np.integer):
         raise TypeError(f"{name} must be integers (0 untyped, 1..T), got dtype {types.dtype}")
-    if types.min() < 0 or (num_types is not None and types.max() > num_types):
-        wrong = types.min() if types.min() < 0 else types.max()
+    wrong = types < 0 if num_types is None else (types < 0) | (types > num_types)
+    if unknown:
+        wrong &= types != UNKNOWN_TYPE
+    if wrong.any():
+        wrong = types[wrong].min() if types[wrong].min() < 0 else types[wrong].max()
         allowed = f"0..{num_types}" if num_types is not None else "0 or more"
+        if unknown:
+            allowed += f" and {UNKNOWN_TYPE} (unknown)"
         raise ValueError(f"{name} holds type {wrong}, allowed are {allowed}; map the data set's types first")
     return types.astype(np.int64)
 
@@ -106,8 +127,11 @@ def table_types(
     pred_types: NucleusTypes,
     num_types: int | None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Types of the true (T,) and of the predicted (P,) rows of a table; `maps` are its label maps, or None each."""
+    """Types of the true (T,) and of the predicted (P,) rows of a table; `maps` are its label maps, or None each.
+
+    Only a true type may be `UNKNOWN_TYPE`.
+    """
     return (
-        row_types(table.true_ids, true_types, maps[0], num_types, "true_types"),
+        row_types(table.true_ids, true_types, maps[0], num_types, "true_types", unknown=True),
         row_types(table.pred_ids, pred_types, maps[1], num_types, "pred_types"),
     )

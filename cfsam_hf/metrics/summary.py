@@ -61,7 +61,7 @@ def image_metrics(
         true: (H, W) integer label map, 0 background.
         pred: (H, W) integer label map of the same shape.
         true_types: types of the true nuclei: {id: type}, or (N,) with the type of id i + 1 at i, or an (H, W) type
-            map; None where types are unknown.
+            map, with `UNKNOWN_TYPE` where a type is unknown; None where types are not compared.
         pred_types: types of the predicted nuclei, likewise.
         num_types: T, needed with types.
         pred_scores: scores of the predicted nuclei in [0, 1]: {id: score}, or (N,) with the score of id i + 1 at i.
@@ -130,7 +130,8 @@ def summarize(
 
     Returns:
         Name to value; NaN where a score is undefined. mPQ and CoNIC's scores appear only where every image has types,
-        calibration only where every image has scores. Without types bPQ counts all nuclei.
+        calibration only where every image has scores. Without types bPQ counts all nuclei. With types
+        `true_nuclei_without_type` tells how many true nuclei no score of types counts, their types being unknown.
 
     Raises:
         ValueError: no images, or a wrong number of tissues or type names.
@@ -183,6 +184,7 @@ def _detection(counts: DetectionCounts, type_names: Sequence[str] | None) -> dic
     }
     if counts.num_types:
         names = _names(type_names, counts.num_types)
+        table["true_nuclei_without_type"] = counts.num_unknown
         table["type_accuracy_pooled"] = counts.type_accuracy
         table["type_f1_pooled_mean_over_types"] = defined_mean(counts.type_f1)
         for what, values in (

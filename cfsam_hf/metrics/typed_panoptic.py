@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .nucleus_types import NucleusTypes, table_types
+from .nucleus_types import UNKNOWN_TYPE, NucleusTypes, table_types
 from .overlap import OverlapTable, as_table
 from .panoptic import PanopticQuality, panoptic_quality
 
@@ -14,9 +14,10 @@ class TypedPanopticQuality:
     """Panoptic counts of one image (or of several, added), of all typed nuclei and of each type.
 
     Attributes:
-        nuclei: counts of all nuclei with a type, types not compared.
+        nuclei: counts of all nuclei with a type, known or not; types are not compared.
         types: counts of types 1..T. A type is scored as if the nuclei of the other types were erased from both maps,
-            so a nucleus found with the wrong type is a miss of one type and a false alarm of another.
+            so a nucleus found with the wrong type is a miss of one type and a false alarm of another. True nuclei of
+            unknown type and the predictions that match them are in none.
     """
 
     nuclei: PanopticQuality
@@ -46,7 +47,9 @@ def typed_panoptic_quality(
 ) -> TypedPanopticQuality:
     """Panoptic quality of one image for all nuclei and for every type.
 
-    A nucleus of type 0 has no channel in either protocol and counts nowhere, not even in `nuclei`.
+    A nucleus of type 0 has no channel in either protocol and counts nowhere, not even in `nuclei`. A true nucleus of
+    `UNKNOWN_TYPE` counts in `nuclei` alone, and so does the prediction that matches it, which is neither right nor
+    wrong.
 
     Args:
         true: (H, W) integer label map, 0 background; or an `OverlapTable` of both maps.
@@ -80,17 +83,22 @@ def _by_type(
     table: OverlapTable, true_rows: np.ndarray, pred_rows: np.ndarray, num_types: int, iou_threshold: float
 ) -> TypedPanopticQuality:
     """Counts of every type from the types of the table's rows, grouped in one pass."""
+    known = true_rows != UNKNOWN_TYPE
     matched = table.matches(iou_threshold)
+    to_unknown = ~known[table.pair_true[matched]]
+    compared = np.ones(table.num_pred, bool)
+    compared[table.pair_pred[matched[to_unknown]]] = False
+    matched = matched[~to_unknown]
     pair_types = true_rows[table.pair_true[matched]]
     agree = pair_types == pred_rows[table.pair_pred[matched]]
     hits = np.bincount(pair_types[agree], minlength=num_types + 1)
     ious = np.bincount(pair_types[agree], table.ious[matched][agree], num_types + 1)
-    true_counts = np.bincount(true_rows, minlength=num_types + 1)
-    pred_counts = np.bincount(pred_rows, minlength=num_types + 1)
+    true_counts = np.bincount(true_rows[known], minlength=num_types + 1)
+    pred_counts = np.bincount(pred_rows[compared], minlength=num_types + 1)
     types = tuple(
         PanopticQuality(int(hits[t]), int(pred_counts[t] - hits[t]), int(true_counts[t] - hits[t]), float(ious[t]))
         for t in range(1, num_types + 1)
     )
     return TypedPanopticQuality(
-        panoptic_quality(table.select(true_rows > 0, pred_rows > 0), iou_threshold=iou_threshold), types
+        panoptic_quality(table.select(true_rows != 0, pred_rows > 0), iou_threshold=iou_threshold), types
     )

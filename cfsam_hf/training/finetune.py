@@ -320,7 +320,7 @@ def _notes(
     if partly := [tile for tile in tiles if tile.annotated_share < 1]:
         notes.append(f"{len(partly)} of the tiles are annotated in part; the rest of them is left out of everything")
     if names and any(None in tile.nuclei for tile in tiles):
-        notes.append("nuclei without class train all but the types; types are scored where every nucleus has one")
+        notes.append("nuclei without class train all but the types, and scores of types leave them out")
     if not names and model.config.num_types:
         notes.append("the annotations have no classes: the checkpoint's types are kept, untrained, and may drift")
     unseen = [name for name in model.config.type_names.values() if names and name not in names]

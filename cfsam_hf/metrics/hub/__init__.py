@@ -4,9 +4,11 @@ from pathlib import Path
 
 EVALUATE_MODULES = (
     "nuclei_aggregated_jaccard_index",
+    "nuclei_boundary_f1",
     "nuclei_detection",
     "nuclei_multiclass_panoptic_quality",
     "nuclei_panoptic_quality",
+    "nuclei_score_calibration",
 )
 
 

@@ -12,7 +12,8 @@ are pooled over all images.
 _KWARGS_DESCRIPTION = """
 Args:
     predictions: list of (N, 3) x, y (pixels) and type of the predicted nuclei of each image; type 0 where untyped.
-    references: list of (N, 3) x, y and type of the true nuclei.
+    references: list of (N, 3) x, y and type of the true nuclei; type -100 where it is unknown: such nuclei and the
+        predictions paired with them count in detection alone.
     num_types: number of types (0: detection only).
     radius: pixels within which centroids pair; 12 at 0.25 um/px, 6 at 0.5.
     pairing: "hovernet" as in published figures, or "within_radius".

@@ -12,7 +12,8 @@ tissues), and mPQ+ and R2 by that of the CoNIC challenge (counts pooled over the
 _KWARGS_DESCRIPTION = """
 Args:
     predictions: list of (2, H, W) integer maps: ids (0 background) and types (0 background, 1..num_types).
-    references: list of (2, H, W) integer maps of the same shapes.
+    references: list of (2, H, W) integer maps of the same shapes; type -100 at nuclei whose type is unknown: they
+        and the predictions that match them count in bPQ alone.
     num_types: number of types.
     tissues: tissue of each image, or None.
 Returns:
