@@ -2,6 +2,7 @@
 
     python examples/write_card.py
 
+The main scores go into the checkpoint's configuration too, where `cfsam info` finds them.
 In `model_cards/cfsam-tiny/` it reads `results.json` (of the stored file) and the results of what it is compared with,
 all written by `cfsam evaluate`; the text is `card.md.jinja`. The card is also written into the bundled checkpoint's
 own folder, from which `cfsam export` takes it along.
@@ -14,6 +15,7 @@ from pathlib import Path
 from huggingface_hub import EvalResult, ModelCard
 
 from cfsam_hf import CfSamConfig, bundled_checkpoint
+from cfsam_hf.export.atomic import atomic_path
 from cfsam_hf.publish.card import card_metadata
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -28,7 +30,7 @@ SYSTEMS = {
 }
 UNTYPED = "classical"
 NAMES = {"consep": "CoNSeP", "monuseg": "MoNuSeg"}
-DATASETS = ("consep", "monuseg")
+DATASETS = ("consep", "monuseg", "bbbc038")
 # Tissue whose licence allows to show it: scikit-image's `immunohistochemistry`, as in the demo.
 EXAMPLE_IMAGE = "https://gitlab.com/scikit-image/data/-/raw/5c090b56df3988d988ff97928e2ef2d2cbe38e1b/ihc.png"
 COLUMNS = {
@@ -39,6 +41,8 @@ COLUMNS = {
     "PQ": "pq_mean_over_images",
     "Fd": "detection_f1_pooled",
 }
+
+STATED = (*(name for name in COLUMNS.values() if name[:2] not in ("dq", "sq")), "type_f1_pooled_mean_over_types")
 
 
 def read_record(name: str) -> dict:
@@ -130,7 +134,22 @@ def without_local_pictures(text: str) -> str:
     return re.sub(r"^!\[[^\]]*\]\((?!https?://)[^)]*\)[ \t]*\n+", "", text, flags=re.MULTILINE)
 
 
+def state_metrics() -> None:
+    """Writes the main scores into the configuration of the bundled checkpoint, for `cfsam info`."""
+    path = bundled_checkpoint() / "config.json"
+    config = json.loads(path.read_text())
+    config["checkpoint_info"]["metrics"] = {
+        f"{dataset} ({scores['images']} validation tiles)": {
+            name: round(scores[name], 4) for name in STATED if name in scores
+        }
+        for dataset, scores in read_results("results.json").items()
+    }
+    with atomic_path(path) as working:
+        working.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+
+
 def main() -> None:
+    state_metrics()
     card, figures = make_card()
     (FOLDER / "README.md").write_text(card.content)
     (bundled_checkpoint() / "README.md").write_text(without_local_pictures(card.content))
