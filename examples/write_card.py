@@ -2,10 +2,9 @@
 
     python examples/write_card.py
 
-The main scores go into the checkpoint's configuration too, where `cfsam info` finds them.
 In `model_cards/cfsam-tiny/` it reads `results.json` (of the stored file) and the results of what it is compared with,
 all written by `cfsam evaluate`; the text is `card.md.jinja`. The card is also written into the bundled checkpoint's
-own folder, from which `cfsam export` takes it along.
+own folder, from which `cfsam export` takes it along, and the main scores into its configuration, for `cfsam info`.
 """
 
 import json
@@ -15,7 +14,7 @@ from pathlib import Path
 from huggingface_hub import EvalResult, ModelCard
 
 from cfsam_hf import CfSamConfig, bundled_checkpoint
-from cfsam_hf.export.atomic import atomic_path
+from cfsam_hf.export.json_files import write_json
 from cfsam_hf.publish.card import card_metadata
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -28,7 +27,6 @@ SYSTEMS = {
     "U-Net": "results_unet.json",
     "classical": "results_classical.json",
 }
-UNTYPED = "classical"
 NAMES = {"consep": "CoNSeP", "monuseg": "MoNuSeg"}
 DATASETS = ("consep", "monuseg", "bbbc038")
 # Tissue whose licence allows to show it: scikit-image's `immunohistochemistry`, as in the demo.
@@ -42,7 +40,14 @@ COLUMNS = {
     "Fd": "detection_f1_pooled",
 }
 
-STATED = (*(name for name in COLUMNS.values() if name[:2] not in ("dq", "sq")), "type_f1_pooled_mean_over_types")
+# Of those and of the types, what the checkpoint's configuration states.
+STATED = (
+    "aji_mean_over_images",
+    "detection_f1_pooled",
+    "dice_mean_over_images",
+    "pq_mean_over_images",
+    "type_f1_pooled_mean_over_types",
+)
 
 
 def read_record(name: str) -> dict:
@@ -99,7 +104,9 @@ def make_card() -> tuple[ModelCard, str]:
     compared = figures_table(
         {f"{NAMES[dataset]}, {name}": of[dataset] for dataset in results for name, of in systems.items()}
     )
-    typed = type_table({f"CoNSeP, {name}": of["consep"] for name, of in systems.items() if name != UNTYPED}, types)
+    with_types = {name: of["consep"] for name, of in systems.items() if STATED[-1] in of["consep"]}
+    typed = type_table({f"CoNSeP, {name}": scores for name, scores in with_types.items()}, types)
+    tables = f"{compared}\n\n{typed}"
     # No base_model: it was trained from nothing.
     card_data = card_metadata(
         config,
@@ -120,13 +127,13 @@ def make_card() -> tuple[ModelCard, str]:
         license_note=info["license_note"],
         figures=figures_table({NAMES[dataset]: scores for dataset, scores in results.items()}),
         unet=f"{read_record(SYSTEMS['U-Net'])['system']['parameters'] / 1e6:.1f} M parameters",
-        compared=f"{compared}\n\n{typed}",
+        compared=tables,
         training="\n".join(f"- {key}: {value}" for key, value in info["training"].items()),
         tuning_tiles=info["decoding_chosen_on"],
         decoding=", ".join(f"{k} {v}" for k, v in read_record("results.json")["system"]["decoding"].items()),
         limits="\n".join(f"- {line}" for line in info["limits"]),
     )
-    return card, f"{compared}\n\n{typed}"
+    return card, tables
 
 
 def without_local_pictures(text: str) -> str:
@@ -144,8 +151,7 @@ def state_metrics() -> None:
         }
         for dataset, scores in read_results("results.json").items()
     }
-    with atomic_path(path) as working:
-        working.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+    write_json(path, config)
 
 
 def main() -> None:
