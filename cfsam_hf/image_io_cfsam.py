@@ -142,7 +142,8 @@ def _read_file(path: Path, max_pixels: int | None, page: int | None) -> np.ndarr
         frames = getattr(image, "n_frames", 1) if image.format in _ANIMATED else 1
         if page is not None:
             check_page(page, frames)
-            image.seek(page - 1)
+            with _without_pillow_limit():
+                image.seek(page - 1)
         elif frames > 1:
             raise ValueError(several_pictures(frames, width, height, frames))
         array = _pil_to_array(image)
@@ -160,15 +161,21 @@ def _naming(path: Path) -> Iterator[None]:
         raise OSError(f"cannot read {str(path)!r} as an image: {_reason(error)}") from error
 
 
-def _open_unlimited(path: Path) -> PIL.Image.Image:
-    """Open without Pillow's own size limit, which is global and fixed; the caller checks the size before decoding."""
+@contextlib.contextmanager
+def _without_pillow_limit() -> Iterator[None]:
+    """Lifts Pillow's own size limit, which is global and fixed; callers check the size themselves, before decoding."""
     with _PIL_LIMIT_LOCK:
         limit = PIL.Image.MAX_IMAGE_PIXELS
         PIL.Image.MAX_IMAGE_PIXELS = None
         try:
-            return PIL.Image.open(path)
+            yield
         finally:
             PIL.Image.MAX_IMAGE_PIXELS = limit
+
+
+def _open_unlimited(path: Path) -> PIL.Image.Image:
+    with _without_pillow_limit():
+        return PIL.Image.open(path)
 
 
 def _read_tiff(path: Path, max_pixels: int | None, page: int | None) -> np.ndarray:
@@ -187,7 +194,9 @@ def _tiff_by_pillow(path: Path, index: int) -> np.ndarray | None:
     """A page of a TIFF; None where Pillow does not know its kind."""
     try:
         with _open_unlimited(path) as image:
-            image.seek(index)
+            with _without_pillow_limit():
+                image.seek(index)
+                image.load_prepare()  # where Pillow checks the size of a TIFF
             return _pil_to_array(image)
     except PIL.UnidentifiedImageError:
         return None

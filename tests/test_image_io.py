@@ -254,11 +254,15 @@ def test_large_files_are_refused_before_they_are_decoded(tmp_path, dtype):
         read_rgb(PIL.Image.fromarray(RGB), max_pixels=34)
 
 
-def test_pillows_own_limit_does_not_get_in_the_way(tmp_path, monkeypatch):
-    monkeypatch.setattr(PIL.Image, "MAX_IMAGE_PIXELS", 10)
-    PIL.Image.fromarray(RGB).save(tmp_path / "image.png")
-    assert np.array_equal(read_rgb(tmp_path / "image.png"), RGB)
-    assert PIL.Image.MAX_IMAGE_PIXELS == 10
+@pytest.mark.parametrize("name", ["image.png", "image.tif"])
+def test_pillows_own_limit_does_not_get_in_the_way(tmp_path, monkeypatch, name):
+    path = tmp_path / name
+    PIL.Image.fromarray(RGB).save(path)
+    with monkeypatch.context() as patch:
+        patch.setattr(PIL.Image, "MAX_IMAGE_PIXELS", 10)
+        assert np.array_equal(read_rgb(path), RGB)
+        assert np.array_equal(read_rgb(path, page=1), RGB)
+        assert PIL.Image.MAX_IMAGE_PIXELS == 10
 
 
 def test_what_is_one_picture(tmp_path):
