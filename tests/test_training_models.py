@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import load_file
 
 from cfsam_hf import CfSamConfig, CfSamForNucleiSegmentation, CfSamImageProcessor, CfSamProcessor
-from cfsam_hf.baselines.unet import UNetForNucleiSegmentation
+from cfsam_hf.baselines.unet import UNetConfig, UNetForNucleiSegmentation
 from cfsam_hf.training import build_model, build_processor, make_recipe, retype
 
 from .tiny import SIZE, random_labels, tiny_test_config, tiny_test_model
@@ -106,6 +106,23 @@ def test_random_bases():
     unet = build_model(recipe("unet", model_options={"widths": [4, 8]}), ["a", "b"])
     assert isinstance(unet, UNetForNucleiSegmentation)
     assert unet.config.type_names == {1: "a", 2: "b"}
+
+
+def test_a_trained_unet_is_trained_on(tmp_path):
+    unet = UNetForNucleiSegmentation(UNetConfig(widths=[4, 8], id2label=dict(enumerate(NAMES, start=1))))
+    unet.save_pretrained(tmp_path)
+    CfSamProcessor(CfSamImageProcessor(decoding={"minimum_area": 99})).save_pretrained(tmp_path)
+    again = recipe(tmp_path, model_options={"nuclei_loss": "focal_tversky"})
+    for names in (NAMES, NAMES[1:], ()):
+        model = build_model(again, names)
+        assert model.config.type_names == dict(enumerate(NAMES, start=1))
+        assert model.config.nuclei_loss == "focal_tversky"
+        assert all(torch.equal(value, unet.state_dict()[name]) for name, value in model.state_dict().items())
+    assert build_processor(again, model.config).image_processor.decoding_parameters().minimum_area == 99
+    with pytest.raises(ValueError, match="does not know x, y of the data's types"):
+        build_model(again, ["a", "x", "y"])
+    with pytest.raises(ValueError, match="adapter_dim"):
+        build_model(recipe(tmp_path, model_options={"adapter_dim": 8}), NAMES)
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ from ..processing_cfsam import CfSamProcessor
 from ..resampling_cfsam import check_mpp
 from .before_after import before_after_picture
 from .launching import crops_per_step, full_disk_explained, make_accelerator
-from .models import build_model, build_processor
+from .models import RANDOM_BASES, build_model, build_processor
 from .optimization import make_optimizer
 from .own_tiles import (
     TileSummary,
@@ -105,7 +105,7 @@ class FinetuneOptions:
             check_mpp(self.mpp)
         if not 0 < self.held_out_share < 1:
             raise ValueError(f"held_out_share must lie between 0 and 1, got {self.held_out_share}.")
-        if self.checkpoint in ("tiny", "unet"):
+        if self.checkpoint in RANDOM_BASES:
             raise ValueError(
                 f"{self.checkpoint!r} is random weights, of which a frozen encoder is of no use; give a checkpoint."
             )

@@ -1,4 +1,4 @@
-"""The model that a recipe trains: a random one, a pretrained SAM, or a CF-SAM checkpoint, for the data's types."""
+"""The model that a recipe trains: a random one, a pretrained SAM, or a checkpoint of ours, for the data's types."""
 
 import contextlib
 import logging
@@ -20,6 +20,9 @@ from .recipe import Recipe
 
 logger = logging.getLogger(__name__)
 
+# Bases without weights.
+RANDOM_BASES = ("tiny", "unet")
+
 # The first maps of every model, before those of the background and of the types.
 UNTYPED_MAPS = 3
 
@@ -36,15 +39,15 @@ def build_model(recipe: Recipe, data_types: Sequence[str]) -> PreTrainedModel:
         data_types: names of the data's types, in the order that they get in a new model; empty without types.
 
     Raises:
-        ValueError: an option that the model's configuration does not have.
+        ValueError: an option that the model's configuration does not have; a trained U-Net that lacks a type.
         OSError: the base cannot be loaded.
     """
     type_names = dict(enumerate(data_types, start=1))
     options = recipe.model.settings()
     base = recipe.model.base
     check_options(recipe)
-    if base == "unet":
-        model = UNetForNucleiSegmentation(UNetConfig(id2label=type_names, **options))
+    if is_unet(base):
+        model = _unet(base, type_names, options)
     else:
         options["train_encoder"] = recipe.model.train_encoder
         model = _cfsam(base, type_names, options)
@@ -78,12 +81,21 @@ def build_processor(recipe: Recipe, config: CfSamConfig | UNetConfig) -> CfSamPr
 
 
 def checkpoint_of(base: str) -> str | None:
-    """Folder or Hub id of a CF-SAM base; `None` for random weights and for a plain SAM."""
-    if base in ("tiny", "unet"):
+    """Folder or Hub id of a CF-SAM or U-Net base; `None` for random weights and for a plain SAM."""
+    if base in RANDOM_BASES:
         return None
     if base == DEFAULT_CHECKPOINT:
         return str(bundled_checkpoint())
-    return base if CfSamConfig.get_config_dict(base)[0].get("model_type") == CfSamConfig.model_type else None
+    return base if _kind(base) in (CfSamConfig.model_type, UNetConfig.model_type) else None
+
+
+def is_unet(base: str) -> bool:
+    """Whether a base is the U-Net to stand beside CF-SAM, random or trained."""
+    return base == "unet" or (base not in (*RANDOM_BASES, DEFAULT_CHECKPOINT) and _kind(base) == UNetConfig.model_type)
+
+
+def _kind(base: str) -> str | None:
+    return CfSamConfig.get_config_dict(base)[0].get("model_type")
 
 
 def check_options(recipe: Recipe) -> None:
@@ -94,13 +106,26 @@ def check_options(recipe: Recipe) -> None:
     Raises:
         ValueError: naming them.
     """
-    options, config_class = recipe.model.settings(), UNetConfig if recipe.model.base == "unet" else CfSamConfig
+    options, config_class = recipe.model.settings(), UNetConfig if is_unet(recipe.model.base) else CfSamConfig
     known = {field.name for field in fields(config_class)} - {"id2label", "label2id", "num_types", "train_encoder"}
     if unknown := sorted(set(options) - known):
         raise ValueError(
             f"model_options has {', '.join(unknown)}, which is not among the options of {config_class.__name__}; the "
             "types are the data's, and train_encoder is an option of its own."
         )
+
+
+def _unet(base: str, type_names: dict[int, str], options: dict[str, Any]) -> UNetForNucleiSegmentation:
+    if base in RANDOM_BASES:
+        return UNetForNucleiSegmentation(UNetConfig(id2label=type_names, **options))
+    model = UNetForNucleiSegmentation.from_pretrained(base, dtype=torch.float32, **options)
+    known = model.config.type_names.values()
+    if others := [name for name in type_names.values() if name not in known]:
+        raise ValueError(
+            f"the U-Net {base} does not know {', '.join(others)} of the data's types, and learns no new ones; its own "
+            f"are {', '.join(known) or 'none'}."
+        )
+    return model
 
 
 def _cfsam(base: str, type_names: dict[int, str], options: dict[str, Any]) -> CfSamForNucleiSegmentation:

@@ -49,14 +49,14 @@ class ModelOptions:
 
     base: str = _with(
         "what training starts from: 'tiny' or 'unet' (random weights), 'cfsam-tiny' (the bundled checkpoint), or "
-        "folder or Hub id of a SamModel or of a CF-SAM checkpoint",
+        "folder or Hub id of a SamModel or of a checkpoint of CF-SAM or of the U-Net",
         "facebook/sam-vit-base",
     )
     train_encoder: bool = _with(
         "train the SAM encoder too. Only to make a small backbone: adapting SAM means leaving it as it is", False
     )
     model_options: str = _with(
-        "JSON (in YAML a mapping) of fields of CfSamConfig, or of UNetConfig for 'unet', that differ from the base's",
+        "JSON (in YAML a mapping) of fields of CfSamConfig, or of UNetConfig for a U-Net, that differ from the base's",
         "{}",
     )
 

@@ -16,7 +16,7 @@ import torch
 
 from ..configuration_cfsam import CfSamConfig
 from ..modeling_cfsam import CfSamForNucleiSegmentation, CfSamNucleiSegmentationOutput
-from .models import build_model, check_options, checkpoint_of, enable_gradient_checkpointing
+from .models import build_model, check_options, checkpoint_of, enable_gradient_checkpointing, is_unet
 from .recipe import Recipe
 
 logger = logging.getLogger(__name__)
@@ -129,8 +129,8 @@ def build_variant(
         ValueError: a base that is no SAM; an option that the configuration does not have.
         ImportError: LoRA without PEFT.
     """
-    if recipe.model.base == "unet":
-        raise ValueError("Variants are of CF-SAM, and the base 'unet' is another network; give a SAM or CF-SAM.")
+    if is_unet(recipe.model.base):
+        raise ValueError(f"Variants are of CF-SAM, and the base {recipe.model.base} is a U-Net; give a SAM or CF-SAM.")
     check_options(recipe)
     bare = replace(
         recipe,
