@@ -9,8 +9,10 @@ itself, its middle pasted; `crop`: the maps of a pixel from the tile whose centr
 tiles' maps; `blend`: mean weighted by `blend_weights`, what the pipeline does) the table gives
 
 - F1 between the nuclei under the tile grid and under shifted ones (pairs at IoU > .5): the mean over shifts by whole
-  patches, and over others, which move the patches of the network too; and of the nuclei with a score of at least .5
-  the share that has a partner under the grids shifted by whole patches;
+  patches, and over others, which move the patches of the network too;
+- the share of nuclei that have a partner under the shifted grids: of those with a score of at least .5 (sure), of
+  those whose middle lies less than a quarter of a tile inside the innermost tile of either grid (border), and of the
+  others (middle). If seams were at fault, border would be lower than middle;
 - straight: how many pixels of contour lie in straight pieces along a line of tile borders, over the same for the other
   lines; and s.e., how many standard errors the first lie above the second;
 - seconds of the network for the mosaic.
@@ -23,6 +25,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy import ndimage
 from transformers import pipeline
 
 import cfsam_hf
@@ -112,8 +115,8 @@ def predict_tiles(
     return Run(windows, maps, MapLayout.of(outputs), image.shape[:2], shift, seconds)
 
 
-def nearest_tiles(run: Run) -> np.ndarray:
-    """(H, W) of the padded grid: the index of the tile whose border is farthest away."""
+def nearest_tiles(run: Run) -> tuple[np.ndarray, np.ndarray]:
+    """(H, W) each: the index of the tile that has a pixel deepest inside, and how many pixels deep."""
     tile_size = run.windows[0].size
     depth = np.minimum(np.arange(tile_size), np.arange(tile_size)[::-1]) + 1
     depth = np.minimum(depth[:, None], depth)
@@ -124,7 +127,7 @@ def nearest_tiles(run: Run) -> np.ndarray:
         better = depth > deepest[place]
         nearest[place][better] = index
         deepest[place][better] = depth[better]
-    return nearest
+    return nearest, deepest
 
 
 def stitch(run: Run, overlap: int, how: str) -> np.ndarray:
@@ -132,7 +135,7 @@ def stitch(run: Run, overlap: int, how: str) -> np.ndarray:
     tile_size = run.windows[0].size
     maps = np.zeros((run.layout.channels, *run.padded_size), dtype=np.float32)
     total = np.zeros(run.padded_size, dtype=np.float32)
-    nearest = nearest_tiles(run) if how == "crop" else None
+    nearest = nearest_tiles(run)[0] if how == "crop" else None
     weights = blend_weights(tile_size, overlap) if how == "blend" else np.ones((tile_size, tile_size), np.float32)
     for index, (window, tile) in enumerate(zip(run.windows, run.maps, strict=True)):
         place = slice(window.y, window.y + tile_size), slice(window.x, window.x + tile_size)
@@ -144,7 +147,7 @@ def stitch(run: Run, overlap: int, how: str) -> np.ndarray:
 
 def paste(run: Run, decode: Callable[[np.ndarray], DecodedNuclei]) -> tuple[np.ndarray, np.ndarray]:
     """Label map and scores of tiles that are decoded one by one: what is usual, and cuts nuclei at the borders."""
-    nearest = nearest_tiles(run)
+    nearest, _ = nearest_tiles(run)
     labels = np.zeros(run.padded_size, dtype=np.int64)
     scores = [np.zeros(1)]
     count = 0
@@ -234,16 +237,16 @@ def measure(
     for how in STITCHES:
         found, scores = find(base, how)
         f1: dict[bool, list[float]] = {True: [], False: []}
-        kept = []
+        partners, depths = [], []
         for run, shift in zip(others, shifts, strict=True):
             again, _ = find(run, how)
             whole_patches = all(step % patch == 0 for step in shift)
             f1[whole_patches].append(panoptic_quality(found, again).dq)
-            if whole_patches:
-                table = overlap_table(found, again)
-                partners = np.zeros(len(scores) + 1, dtype=bool)
-                partners[table.true_ids[table.pair_true[table.matches()]]] = True
-                kept.append(partners[1:][scores >= SURE].mean())
+            partners.append(has_partner(found, again))
+            depth = np.minimum(*(r.crop(nearest_tiles(r)[1]) for r in (base, run)))
+            depths.append(depth[tuple(middles(found).T)])
+        kept, depth = np.array(partners).reshape(-1, len(scores)), np.array(depths).reshape(-1, len(scores))
+        near = depth < tile_size / 4
         seams = [seam_lines(s, tile_size, n, how) for s, n in zip(starts, image.shape[:2], strict=True)]
         ratio, errors = seam_statistic(found, tuple(seams), patch if aligned else 1)
         yield {
@@ -252,16 +255,32 @@ def measure(
             "nuclei": int(found.max()),
             "F1 patches": mean(f1[True]),
             "F1 other": mean(f1[False]),
-            "sure kept": mean(kept),
+            "sure kept": mean(kept[:, scores >= SURE]),
+            "border": mean(kept[near]),
+            "middle": mean(kept[~near]),
             "straight": ratio,
             "s.e.": errors,
             "seconds": base.seconds,
         }
 
 
-def mean(values: list[float]) -> float:
-    """The mean; NaN of nothing."""
-    return float(np.mean(values)) if values else float("nan")
+def has_partner(instance_map: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Whether the nuclei 1 to n of a label map (H, W) overlap one of another with IoU > .5: (n,)."""
+    table = overlap_table(instance_map, other)
+    partners = np.zeros(instance_map.max() + 1, dtype=bool)
+    partners[table.true_ids[table.pair_true[table.matches()]]] = True
+    return partners[1:]
+
+
+def middles(instance_map: np.ndarray) -> np.ndarray:
+    """Row and column (n, 2) at which the nuclei 1 to n of a label map have their centre, rounded."""
+    centres = ndimage.center_of_mass(instance_map > 0, instance_map, np.arange(1, instance_map.max() + 1))
+    return np.rint(np.reshape(centres, (-1, 2))).astype(int)
+
+
+def mean(values: Sequence[float] | np.ndarray) -> float:
+    """The mean of all values; NaN of nothing."""
+    return float(np.mean(values)) if np.size(values) else float("nan")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -285,11 +304,13 @@ def run(args: argparse.Namespace) -> None:
     pipe = pipeline("nuclei-segmentation", model=checkpoint, device=args.device)
     image = mosaic(images, args.size)
     print(f"{args.size} px mosaic of {len(images)} images, {pipe.device}, {args.threads} threads")
-    titles = ("tiles", "stitch", "nuclei", "F1 patches", "F1 other", "sure kept", "straight", "s.e.", "seconds")
-    print("".join(f"{title:>11}" for title in titles))
+    titles = None
     for tiling in args.tilings:
         size, overlap, *aligned = tiling.split(":")
         for row in measure(pipe, image, int(size), int(overlap), aligned == ["aligned"]):
+            if titles is None:
+                titles = list(row)
+                print("".join(f"{title:>11}" for title in titles))
             values = (value if isinstance(value, str | int) else f"{value:.3f}" for value in row.values())
             print("".join(f"{value:>11}" for value in values), flush=True)
 

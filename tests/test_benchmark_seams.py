@@ -68,6 +68,26 @@ def test_stitching_the_tiles_of_a_shifted_grid_gives_the_maps(seams):
         assert np.abs(stitched - maps).max() < 1e-3
 
 
+def test_which_nuclei_have_a_partner_and_where_they_lie(seams):
+    labels, other = np.zeros((12, 20), int), np.zeros((12, 20), int)
+    labels[1:4, 1:6] = 1
+    labels[6:11, 10:13] = 2
+    other[1:4, 2:6] = 7  # IoU .8
+    other[6:8, 10:13] = 3  # .4
+    assert seams.has_partner(labels, other).tolist() == [True, False]
+    assert seams.middles(labels).tolist() == [[2, 3], [8, 11]]
+    assert seams.has_partner(other * 0, labels).tolist() == []
+    assert seams.middles(other * 0).shape == (0, 2)
+
+
+def test_the_depth_in_the_innermost_tile(seams):
+    windows = seams.tile_windows(32, 52, 32, 12)
+    run = seams.Run(windows, [], seams.MapLayout(num_types=0, has_boundary=False), (32, 52), (0, 0), 0.0)
+    nearest, depth = seams.nearest_tiles(run)
+    assert depth[15, [0, 15, 25, 26, 36, 51]].tolist() == [1, 16, 7, 7, 16, 1]
+    assert nearest[15, [0, 25, 26, 51]].tolist() == [0, 0, 1, 1]
+
+
 def test_the_default_way_leaves_no_seams_and_tiles_decoded_alone_do(seams):
     image = data.immunohistochemistry()
     pipe = pipeline("nuclei-segmentation", model=str(cfsam_hf.bundled_checkpoint()), device="cpu")
