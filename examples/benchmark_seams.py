@@ -46,6 +46,12 @@ SURE = 0.5
 STRAIGHT_LENGTH = 8
 # Where the mosaic begins in the images put side by side: joins lie at no multiple of anything.
 MOSAIC_ORIGIN = (613, 571)
+# Lines so near to a join, where the picture itself cuts nuclei straight, are not looked at.
+JOIN_MARGIN = 4
+
+# Lines between rows and lines between columns: line i lies before pixel i.
+Lines = tuple[np.ndarray, np.ndarray]
+NO_LINES: Lines = (np.zeros(0, dtype=int), np.zeros(0, dtype=int))
 
 
 @dataclass
@@ -70,9 +76,10 @@ class Run:
         return np.ascontiguousarray(values[..., y : y + height, x : x + width])
 
 
-def mosaic(images: list[np.ndarray], size: int) -> np.ndarray:
-    """Square of `size` px cut from the images put side by side and repeated."""
+def mosaic(images: list[np.ndarray], size: int) -> tuple[np.ndarray, Lines]:
+    """Square of `size` px cut from the images put side by side and repeated, and the lines of its joins."""
     rows = []
+    joins: tuple[list[int], list[int]] = [], []
     top, count = 0, 0
     while top < size + MOSAIC_ORIGIN[0]:
         row, left = [], 0
@@ -80,11 +87,15 @@ def mosaic(images: list[np.ndarray], size: int) -> np.ndarray:
         while left < size + MOSAIC_ORIGIN[1]:
             row.append(images[count % len(images)][:height])
             left += row[-1].shape[1]
+            joins[1].append(left)
             count += 1
         rows.append(np.concatenate(row, axis=1)[:, : size + MOSAIC_ORIGIN[1]])
         top += height
+        joins[0].append(top)
     y, x = MOSAIC_ORIGIN
-    return np.ascontiguousarray(np.concatenate(rows)[y : y + size, x : x + size])
+    image = np.ascontiguousarray(np.concatenate(rows)[y : y + size, x : x + size])
+    lines = (np.unique(of) - start for of, start in zip(joins, MOSAIC_ORIGIN, strict=True))
+    return image, tuple(of[(of > 0) & (of < size)] for of in lines)
 
 
 @torch.inference_mode()
@@ -187,23 +198,29 @@ def straight_edges(instance_map: np.ndarray) -> np.ndarray:
     return counts
 
 
+def away_from(joins: np.ndarray, lines: np.ndarray) -> np.ndarray:
+    """The lines that are not near a join."""
+    return lines[np.all(np.abs(lines[:, None] - joins) > JOIN_MARGIN, axis=1)]
+
+
 def seam_statistic(
-    instance_map: np.ndarray, seams: tuple[np.ndarray, np.ndarray], unit: int = 1
+    instance_map: np.ndarray, seams: Lines, unit: int = 1, joins: Lines = NO_LINES
 ) -> tuple[float, float]:
     """Straight contour on seams over that on other lines, and by how many standard errors the mean over the seams lies
     above that over the others.
 
     Args:
         instance_map: (H, W).
-        seams: lines between rows and lines between columns, as `seam_lines` gives them.
+        seams: as `seam_lines` gives them.
         unit: the other lines are those at multiples of it: of the patch size, if the seams are such lines themselves,
             since the network's own grid leaves traces.
+        joins: of the picture; lines near them count on neither side.
     """
     on_seams, elsewhere = [], []
-    for lines, ids in zip(seams, (instance_map, instance_map.T), strict=True):
+    for lines, cuts, ids in zip(seams, joins, (instance_map, instance_map.T), strict=True):
         counts = straight_edges(ids)
-        grid = np.arange(unit, len(ids), unit)
-        on_seams.append(counts[lines - 1])
+        grid = away_from(cuts, np.arange(unit, len(ids), unit))
+        on_seams.append(counts[away_from(cuts, lines) - 1])
         elsewhere.append(counts[np.setdiff1d(grid, lines) - 1])
     first, second = np.concatenate(on_seams), np.concatenate(elsewhere)
     if len(first) == 0 or len(second) < 2 or second.mean() == 0:
@@ -219,6 +236,7 @@ def measure(
     overlap: int,
     aligned: bool = False,
     shifts: Sequence[tuple[int, int]] = PATCH_SHIFTS + OTHER_SHIFTS,
+    joins: Lines = NO_LINES,
 ) -> Iterator[dict[str, float | str | int]]:
     """A row of the table for each way to stitch."""
 
@@ -248,7 +266,7 @@ def measure(
         kept, depth = np.array(partners).reshape(-1, len(scores)), np.array(depths).reshape(-1, len(scores))
         near = depth < tile_size / 4
         seams = [seam_lines(s, tile_size, n, how) for s, n in zip(starts, image.shape[:2], strict=True)]
-        ratio, errors = seam_statistic(found, tuple(seams), patch if aligned else 1)
+        ratio, errors = seam_statistic(found, tuple(seams), patch if aligned else 1, joins)
         yield {
             "tiles": f"{tile_size}:{overlap}" + ":aligned" * aligned,
             "stitch": how,
@@ -302,12 +320,12 @@ def run(args: argparse.Namespace) -> None:
         images = [data.immunohistochemistry()]
     checkpoint = args.checkpoint or str(cfsam_hf.bundled_checkpoint())
     pipe = pipeline("nuclei-segmentation", model=checkpoint, device=args.device)
-    image = mosaic(images, args.size)
+    image, joins = mosaic(images, args.size)
     print(f"{args.size} px mosaic of {len(images)} images, {pipe.device}, {args.threads} threads")
     titles = None
     for tiling in args.tilings:
         size, overlap, *aligned = tiling.split(":")
-        for row in measure(pipe, image, int(size), int(overlap), aligned == ["aligned"]):
+        for row in measure(pipe, image, int(size), int(overlap), aligned == ["aligned"], joins=joins):
             if titles is None:
                 titles = list(row)
                 print("".join(f"{title:>11}" for title in titles))

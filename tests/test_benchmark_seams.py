@@ -51,9 +51,23 @@ def test_the_statistic_sees_cut_nuclei_and_nothing_else(seams):
 
 def test_the_mosaic_joins_images_of_any_size(seams):
     images = [np.full((height, 300, 3), value, np.uint8) for value, height in ((10, 250), (200, 400))]
-    image = seams.mosaic(images, 700)
+    image, (rows, columns) = seams.mosaic(images, 700)
     assert image.shape == (700, 700, 3)
     assert set(np.unique(image)) == {10, 200}
+    # Pieces of 250 x 300 from (613, 571) on.
+    assert rows.tolist() == [137, 387, 637]
+    assert columns.tolist() == [29, 329, 629]
+    assert image[0, columns[0] - 1, 0] != image[0, columns[0], 0]
+    assert seams.away_from(rows, np.array([132, 133, 141, 142, 400])).tolist() == [132, 142, 400]
+
+
+def test_lines_near_the_joins_of_the_picture_do_not_count(seams):
+    lines = np.arange(64, 320, 64), np.array([], dtype=int)
+    labels = disks(cut_at=[130])  # two lines from a seam
+    _, seen = seams.seam_statistic(labels, (lines[0] + 2, lines[1]), 1)
+    _, without = seams.seam_statistic(labels, (lines[0] + 2, lines[1]), 1, (np.array([131]), lines[1]))
+    assert seen > 3
+    assert without < 2
 
 
 def test_stitching_the_tiles_of_a_shifted_grid_gives_the_maps(seams):
