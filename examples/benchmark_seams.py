@@ -30,12 +30,13 @@ from transformers import pipeline
 
 import cfsam_hf
 from cfsam_hf.image_io_cfsam import read_rgb
-from cfsam_hf.maps_cfsam import MapLayout, stack_maps
+from cfsam_hf.maps_cfsam import MapLayout
 from cfsam_hf.metrics import panoptic_quality
 from cfsam_hf.metrics.overlap import overlap_table
 from cfsam_hf.pipeline_cfsam import NucleiSegmentationPipeline
 from cfsam_hf.post_processing_cfsam import DecodedNuclei
 from cfsam_hf.tiling_cfsam import Window, blend_weights, cut_window, tile_windows
+from cfsam_hf.views_cfsam import VIEW_COUNTS, mean_maps, views_of
 
 STITCHES = ("alone", "crop", "mean", "blend")
 PATCH_SHIFTS = ((48, 80), (112, 32))
@@ -106,9 +107,10 @@ def predict_tiles(
     overlap: int,
     shift: tuple[int, int],
     aligned: bool = False,
+    views: int = 1,
 ) -> Run:
     """Maps of all tiles of a grid that begins `shift` pixels above and left of the image; `aligned`: tiles begin at
-    multiples of the patch size."""
+    multiples of the patch size; `views`: how many are averaged of each tile."""
     padded = np.pad(image, ((shift[0], 0), (shift[1], 0), (0, 0)), mode="reflect")
     unit = pipe.image_processor.pad_multiple if aligned else 1
     height, width = (-(-length // unit) for length in padded.shape[:2])
@@ -120,10 +122,10 @@ def predict_tiles(
     for window in windows:
         values = torch.from_numpy(pipe.image_processor.pixel_values(cut_window(padded, window)[None]))
         began = time.perf_counter()
-        outputs = pipe.model(pixel_values=values.to(pipe.device, pipe.dtype))
-        maps.append(stack_maps(outputs)[0].cpu().numpy().astype(np.float16))
+        tile_maps, layout = mean_maps(pipe.model, values.to(pipe.device, pipe.dtype), views_of(views))
+        maps.append(tile_maps[0].cpu().numpy().astype(np.float16))
         seconds += time.perf_counter() - began
-    return Run(windows, maps, MapLayout.of(outputs), image.shape[:2], shift, seconds)
+    return Run(windows, maps, layout, image.shape[:2], shift, seconds)
 
 
 def nearest_tiles(run: Run) -> tuple[np.ndarray, np.ndarray]:
@@ -237,6 +239,7 @@ def measure(
     aligned: bool = False,
     shifts: Sequence[tuple[int, int]] = PATCH_SHIFTS + OTHER_SHIFTS,
     joins: Lines = NO_LINES,
+    views: int = 1,
 ) -> Iterator[dict[str, float | str | int]]:
     """A row of the table for each way to stitch."""
 
@@ -250,7 +253,9 @@ def measure(
         return found.instance_map, found.scores
 
     patch = pipe.image_processor.pad_multiple
-    base, *others = (predict_tiles(pipe, image, tile_size, overlap, shift, aligned) for shift in ((0, 0), *shifts))
+    base, *others = (
+        predict_tiles(pipe, image, tile_size, overlap, shift, aligned, views) for shift in ((0, 0), *shifts)
+    )
     starts = [sorted({getattr(window, axis) for window in base.windows}) for axis in "yx"]
     for how in STITCHES:
         found, scores = find(base, how)
@@ -305,6 +310,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--images", nargs="+", default=[], help="files; default: scikit-image's tissue picture")
     parser.add_argument("--size", type=int, default=2000, help="side of the mosaic in pixels")
     parser.add_argument("--tilings", nargs="+", default=["256:64", "512:128"], metavar="SIZE:OVERLAP[:aligned]")
+    parser.add_argument("--views", type=int, choices=VIEW_COUNTS, default=1, help="of each tile, averaged")
     parser.add_argument("--checkpoint", default=None, help="folder or Hub id; default: the bundled one")
     parser.add_argument("--device", default=None)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -321,11 +327,13 @@ def run(args: argparse.Namespace) -> None:
     checkpoint = args.checkpoint or str(cfsam_hf.bundled_checkpoint())
     pipe = pipeline("nuclei-segmentation", model=checkpoint, device=args.device)
     image, joins = mosaic(images, args.size)
-    print(f"{args.size} px mosaic of {len(images)} images, {pipe.device}, {args.threads} threads")
+    print(f"{args.size} px mosaic of {len(images)} images, {pipe.device}, {args.threads} threads, {args.views} views")
     titles = None
     for tiling in args.tilings:
         size, overlap, *aligned = tiling.split(":")
-        for row in measure(pipe, image, int(size), int(overlap), aligned == ["aligned"], joins=joins):
+        for row in measure(
+            pipe, image, int(size), int(overlap), aligned == ["aligned"], joins=joins, views=args.views
+        ):
             if titles is None:
                 titles = list(row)
                 print("".join(f"{title:>11}" for title in titles))
