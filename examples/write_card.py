@@ -3,8 +3,9 @@
     python examples/write_card.py
 
 In `model_cards/cfsam-tiny/` it reads `results.json` (of the stored file) and the results of what it is compared with,
-all written by `cfsam evaluate`; the text is `card.md.jinja`. The card is also written into the bundled checkpoint's
-own folder, from which `cfsam export` takes it along, and the main scores into its configuration, for `cfsam info`.
+all written by `cfsam evaluate`, `ablation.json` of `ablate.py` and `robustness.json` of `robustness.py`; the text is
+`card.md.jinja`. The card is also written into the bundled checkpoint's own folder, from which `cfsam export` takes it
+along, and the main scores into its configuration, for `cfsam info`.
 """
 
 import json
@@ -14,8 +15,10 @@ from pathlib import Path
 from huggingface_hub import EvalResult, ModelCard
 
 from cfsam_hf import CfSamConfig, bundled_checkpoint
+from cfsam_hf.evaluation.tables import markdown_table, with_deviation
 from cfsam_hf.export.json_files import write_json
 from cfsam_hf.publish.card import card_metadata
+from cfsam_hf.training.variants import READINGS
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "model_cards" / "cfsam-tiny"
@@ -28,16 +31,18 @@ SYSTEMS = {
     "classical": "results_classical.json",
 }
 NAMES = {"consep": "CoNSeP", "monuseg": "MoNuSeg"}
+TRANSFER_NAMES = {"dsb2018": "DSB2018, pink images"}
 DATASETS = ("consep", "monuseg", "bbbc038")
 # Tissue whose licence allows to show it: scikit-image's `immunohistochemistry`, as in the demo.
 EXAMPLE_IMAGE = "https://gitlab.com/scikit-image/data/-/raw/5c090b56df3988d988ff97928e2ef2d2cbe38e1b/ihc.png"
+PQ, FD = "pq_mean_over_images", "detection_f1_pooled"
 COLUMNS = {
     "Dice": "dice_mean_over_images",
     "AJI": "aji_mean_over_images",
     "DQ": "dq_mean_over_images",
     "SQ": "sq_mean_over_images",
-    "PQ": "pq_mean_over_images",
-    "Fd": "detection_f1_pooled",
+    "PQ": PQ,
+    "Fd": FD,
 }
 
 # Of those and of the types, what the checkpoint's configuration states.
@@ -47,6 +52,26 @@ STATED = (
     "dice_mean_over_images",
     "pq_mean_over_images",
     "type_f1_pooled_mean_over_types",
+)
+
+# Of an ablation's scores, and of a robustness file's conditions, what the card shows.
+ABLATION_COLUMNS = {"AJI": "aji_mean_over_images", "PQ": PQ, "Fd": FD, "type F1": "type_f1_pooled_mean_over_types"}
+CONDITIONS = (
+    "plain",
+    "haematoxylin and eosin x 0.6",
+    "haematoxylin and eosin x 1.7",
+    "haematoxylin x 0.77, eosin x 1.3",
+    "blur, sigma 1 px",
+    "blur, sigma 2 px",
+    "JPEG, quality 70",
+    "JPEG, quality 20",
+    "brightness -40 grey values",
+    "brightness +40 grey values",
+    "noise, sigma 10 grey values",
+    "noise, sigma 20 grey values",
+    "20x (0.5 um per pixel), mpp given",
+    "20x (0.5 um per pixel), mpp not given",
+    "10x (1 um per pixel), mpp given",
 )
 
 
@@ -76,6 +101,50 @@ def type_table(rows: dict[str, dict], types: list[str]) -> str:
         values = " | ".join(f"{scores[f'type_f1_pooled/{type_name}']:.3f}" for type_name in types)
         lines.append(f"| {name} | {values} |")
     return "\n".join(lines)
+
+
+def ablation_table() -> str:
+    """The variants beside each other: means and standard deviations over the seeds."""
+    rows = []
+    for of in read_record("ablation.json")["variants"].values():
+        for reading, scores in of["scores"].items():
+            [of_dataset] = scores.values()
+            values = [of_dataset[key] for key in ABLATION_COLUMNS.values()]
+            first = reading == "refined"
+            rows.append(
+                [
+                    of["title"] if first else f"{of['title']}, {READINGS[reading]}",
+                    *(with_deviation(value["mean"], value["deviation"]) for value in values),
+                    f"{of['trainable'] / 1e6:.2f} M" if first else "",
+                    f"{of['peak_memory_mb']['mean']:,.0f} MB" if first else "",
+                ]
+            )
+    return "\n".join(markdown_table(["", *ABLATION_COLUMNS, "trained", "memory"], rows))
+
+
+def ablation_budget() -> tuple[str, str]:
+    """What each run of the ablation had, and its seeds."""
+    record = read_record("ablation.json")
+    budget = record["budget"]
+    [seeds] = {tuple(of["seeds"]) for of in record["variants"].values()}
+    text = f"{budget['steps']} steps of {budget['crops_per_step']} crops of {budget['crop_size']} px"
+    return text, " and ".join(map(str, seeds))
+
+
+def robustness_table() -> str:
+    """PQ and Fd under some conditions, and of data that the checkpoint was not made for."""
+    record = read_record("robustness.json")
+    results, transfer = record["results"], record["transfer"]
+    head = [f"{NAMES[dataset]} {column}" for dataset in results for column in ("PQ", "Fd")]
+    rows = [
+        [
+            condition,
+            *(f"{of['conditions'][condition]['scores'][key]:.3f}" for of in results.values() for key in (PQ, FD)),
+        ]
+        for condition in CONDITIONS
+    ]
+    elsewhere = figures_table({TRANSFER_NAMES[name]: of["scores"] for name, of in transfer.items()})
+    return "\n".join([*markdown_table(["", *head], rows), "", elsewhere])
 
 
 def eval_results(results: dict) -> list[EvalResult]:
@@ -117,6 +186,7 @@ def make_card() -> tuple[ModelCard, str]:
         datasets=list(DATASETS),
         widget=[{"src": EXAMPLE_IMAGE, "example_title": "Colon, haematoxylin and DAB (not H&E)"}],
     )
+    budget, seeds = ablation_budget()
     card = ModelCard.from_template(
         card_data,
         template_path=FOLDER / "card.md.jinja",
@@ -128,6 +198,10 @@ def make_card() -> tuple[ModelCard, str]:
         figures=figures_table({NAMES[dataset]: scores for dataset, scores in results.items()}),
         unet=f"{read_record(SYSTEMS['U-Net'])['system']['parameters'] / 1e6:.1f} M parameters",
         compared=tables,
+        ablation=ablation_table(),
+        ablation_budget=budget,
+        ablation_seeds=seeds,
+        robustness=robustness_table(),
         training="\n".join(f"- {key}: {value}" for key, value in info["training"].items()),
         tuning_tiles=info["decoding_chosen_on"],
         decoding=", ".join(f"{k} {v}" for k, v in read_record("results.json")["system"]["decoding"].items()),

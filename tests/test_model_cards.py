@@ -71,12 +71,22 @@ def test_the_figures_of_the_metadata_are_those_measured(card, results):
     assert {"dice_mean_over_images", "aji_mean_over_images", "pq_mean_over_images"} <= {name for _, name in stated}
 
 
+def numbers_in(value) -> list[float]:
+    """All floats of a JSON value."""
+    if isinstance(value, dict | list):
+        parts = value.values() if isinstance(value, dict) else value
+        return [number for part in parts for number in numbers_in(part)]
+    return [value] if isinstance(value, float) else []
+
+
 def test_every_figure_of_the_text_stands_in_a_results_file(card, results):
     folder = CARDS / "cfsam-tiny"
     measured = set()
     for file in folder.glob("results*.json"):
         for result in json.loads(file.read_text())["results"].values():
             measured |= {f"{value:.3f}" for value in result["scores"].values() if value is not None}
+    for name in ("ablation.json", "robustness.json"):
+        measured |= {f"{value:.3f}" for value in numbers_in(json.loads((folder / name).read_text()))}
     figures = NUMBER.findall(card.text)
     assert len(figures) > 40
     assert set(figures) <= measured
