@@ -4,6 +4,7 @@ import contextlib
 import logging
 from collections.abc import Sequence
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -81,17 +82,17 @@ def build_processor(recipe: Recipe, config: CfSamConfig | UNetConfig) -> CfSamPr
 
 
 def checkpoint_of(base: str) -> str | None:
-    """Folder or Hub id of a CF-SAM or U-Net base; `None` for random weights and for a plain SAM."""
+    """Folder or Hub id of a CF-SAM base, or folder of a U-Net; `None` for random weights and for a plain SAM."""
     if base in RANDOM_BASES:
         return None
     if base == DEFAULT_CHECKPOINT:
         return str(bundled_checkpoint())
-    return base if _kind(base) in (CfSamConfig.model_type, UNetConfig.model_type) else None
+    return base if is_unet(base) or _kind(base) == CfSamConfig.model_type else None
 
 
 def is_unet(base: str) -> bool:
-    """Whether a base is the U-Net to stand beside CF-SAM, random or trained."""
-    return base == "unet" or (base not in (*RANDOM_BASES, DEFAULT_CHECKPOINT) and _kind(base) == UNetConfig.model_type)
+    """Whether a base is the U-Net to stand beside CF-SAM: random, or the folder of a trained one."""
+    return base == "unet" or (Path(base).is_dir() and _kind(base) == UNetConfig.model_type)
 
 
 def _kind(base: str) -> str | None:

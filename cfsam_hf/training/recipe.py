@@ -49,7 +49,7 @@ class ModelOptions:
 
     base: str = _with(
         "what training starts from: 'tiny' or 'unet' (random weights), 'cfsam-tiny' (the bundled checkpoint), or "
-        "folder or Hub id of a SamModel or of a checkpoint of CF-SAM or of the U-Net",
+        "folder or Hub id of a SamModel or of a CF-SAM checkpoint, or folder of a trained U-Net",
         "facebook/sam-vit-base",
     )
     train_encoder: bool = _with(
