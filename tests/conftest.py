@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -88,3 +89,11 @@ def run_example(load_example, monkeypatch) -> Callable[..., None]:
         module.main()
 
     return run
+
+
+@pytest.fixture
+def interruptible():
+    """SIGINT as in a foreground process: a shell's background jobs begin with it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

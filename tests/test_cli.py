@@ -93,6 +93,7 @@ def half_written(folder, number):
     return work
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_interrupting_cleans_up_and_says_so(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(cli, "_run", half_written(tmp_path, signal.SIGINT))
     assert cli.main(["info"]) == cli.EXIT_INTERRUPTED

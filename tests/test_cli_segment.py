@@ -447,6 +447,7 @@ def test_errors_stay_with_their_image_in_the_stream(tmp_path, monkeypatch, capsy
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_ends_all_threads_and_leaves_whole_files(tmp_path):
     from skimage import data
 
