@@ -31,8 +31,7 @@ from transformers import pipeline
 import cfsam_hf
 from cfsam_hf.image_io_cfsam import read_rgb
 from cfsam_hf.maps_cfsam import MapLayout
-from cfsam_hf.metrics import panoptic_quality
-from cfsam_hf.metrics.overlap import overlap_table
+from cfsam_hf.metrics import matched_nuclei, panoptic_quality
 from cfsam_hf.pipeline_cfsam import NucleiSegmentationPipeline
 from cfsam_hf.post_processing_cfsam import DecodedNuclei
 from cfsam_hf.tiling_cfsam import Window, blend_weights, cut_window, tile_windows
@@ -256,18 +255,20 @@ def measure(
     base, *others = (
         predict_tiles(pipe, image, tile_size, overlap, shift, aligned, views) for shift in ((0, 0), *shifts)
     )
+    base_depth, *other_depths = (run.crop(nearest_tiles(run)[1]) for run in (base, *others))
+    least_depths = [np.minimum(base_depth, depth) for depth in other_depths]
     starts = [sorted({getattr(window, axis) for window in base.windows}) for axis in "yx"]
     for how in STITCHES:
         found, scores = find(base, how)
         f1: dict[bool, list[float]] = {True: [], False: []}
+        places = tuple(middles(found).T)
         partners, depths = [], []
-        for run, shift in zip(others, shifts, strict=True):
+        for run, shift, least_depth in zip(others, shifts, least_depths, strict=True):
             again, _ = find(run, how)
             whole_patches = all(step % patch == 0 for step in shift)
             f1[whole_patches].append(panoptic_quality(found, again).dq)
             partners.append(has_partner(found, again))
-            depth = np.minimum(*(r.crop(nearest_tiles(r)[1]) for r in (base, run)))
-            depths.append(depth[tuple(middles(found).T)])
+            depths.append(least_depth[places])
         kept, depth = np.array(partners).reshape(-1, len(scores)), np.array(depths).reshape(-1, len(scores))
         near = depth < tile_size / 4
         seams = [seam_lines(s, tile_size, n, how) for s, n in zip(starts, image.shape[:2], strict=True)]
@@ -289,10 +290,7 @@ def measure(
 
 def has_partner(instance_map: np.ndarray, other: np.ndarray) -> np.ndarray:
     """Whether the nuclei 1 to n of a label map (H, W) overlap one of another with IoU > .5: (n,)."""
-    table = overlap_table(instance_map, other)
-    partners = np.zeros(instance_map.max() + 1, dtype=bool)
-    partners[table.true_ids[table.pair_true[table.matches()]]] = True
-    return partners[1:]
+    return np.array(list(matched_nuclei(other, instance_map).values()), dtype=bool)
 
 
 def middles(instance_map: np.ndarray) -> np.ndarray:
