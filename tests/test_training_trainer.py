@@ -61,12 +61,12 @@ def test_labels_are_found_by_their_names():
 
 
 def test_the_loss_falls_and_the_evaluation_loop_runs(tmp_path):
-    found = trainer(tmp_path, Crops(), eval_strategy="steps", eval_steps=6)
+    found = trainer(tmp_path, Crops(), max_steps=240, logging_steps=60, eval_strategy="steps", eval_steps=240)
     before = found.evaluate()["eval_loss"]
     found.train()
     losses = [record["loss"] for record in found.state.log_history if "loss" in record]
     assert len(losses) == 4
-    assert losses[-1] < 0.95 * losses[0]
+    assert losses[-1] < 0.9 * losses[0]
     assert found.evaluate()["eval_loss"] < 0.9 * before
 
 
