@@ -15,7 +15,7 @@ from pathlib import Path
 from huggingface_hub import EvalResult, ModelCard
 
 from cfsam_hf import CfSamConfig, bundled_checkpoint
-from cfsam_hf.evaluation.tables import markdown_table, with_deviation
+from cfsam_hf.evaluation.tables import TYPE_F1, markdown_table, with_deviation
 from cfsam_hf.export.json_files import write_json
 from cfsam_hf.publish.card import card_metadata
 from cfsam_hf.training.variants import READINGS
@@ -87,20 +87,24 @@ def read_results(name: str) -> dict:
 
 def figures_table(rows: dict[str, dict]) -> str:
     """A Markdown table of the main scores, a row per name."""
-    lines = [f"| | tiles | nuclei | {' | '.join(COLUMNS)} |", "|---" * (len(COLUMNS) + 3) + "|"]
-    for name, scores in rows.items():
-        values = " | ".join(f"{scores[key]:.3f}" for key in COLUMNS.values())
-        lines.append(f"| {name} | {scores['images']} | {scores['true_nuclei']:,} | {values} |")
-    return "\n".join(lines)
+    cells = [
+        [
+            name,
+            str(scores["images"]),
+            f"{scores['true_nuclei']:,}",
+            *(f"{scores[key]:.3f}" for key in COLUMNS.values()),
+        ]
+        for name, scores in rows.items()
+    ]
+    return "\n".join(markdown_table(["", "tiles", "nuclei", *COLUMNS], cells))
 
 
 def type_table(rows: dict[str, dict], types: list[str]) -> str:
     """A Markdown table of the F1 of each type, a row per name."""
-    lines = [f"| type F1 | {' | '.join(types)} |", "|---" * (len(types) + 1) + "|"]
-    for name, scores in rows.items():
-        values = " | ".join(f"{scores[f'type_f1_pooled/{type_name}']:.3f}" for type_name in types)
-        lines.append(f"| {name} | {values} |")
-    return "\n".join(lines)
+    cells = [
+        [name, *(f"{scores[f'{TYPE_F1}{type_name}']:.3f}" for type_name in types)] for name, scores in rows.items()
+    ]
+    return "\n".join(markdown_table(["type F1", *types], cells))
 
 
 def ablation_table() -> str:
