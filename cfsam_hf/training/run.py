@@ -31,6 +31,7 @@ from ..export.atomic import atomic_folder, atomic_path
 from ..export.json_files import write_json
 from ..pipeline_cfsam import NucleiSegmentationPipeline
 from ..processing_cfsam import CfSamProcessor
+from .agreement import WindowPair, disagreement
 from .checkpoints import (
     latest_checkpoint,
     prune_checkpoints,
@@ -226,11 +227,9 @@ class TrainingRun:
             # Gradients are exchanged once a step.
             last = number == passes - 1
             with contextlib.nullcontext() if last else accelerator.no_sync(self.model):
-                output = self.model(**batch)
-                accelerator.backward(output.loss / passes)
-            losses.append(
-                torch.stack([output.loss.detach().float(), *(v.float() for v in output.loss_parts.values())])
-            )
+                loss, terms = self._loss(batch)
+                accelerator.backward(loss / passes)
+            losses.append(torch.stack([loss.detach().float(), *(v.float() for v in terms.values())]))
         means = torch.stack(losses).mean(0)
         if accelerator.num_processes > 1:
             means = accelerator.reduce(means, reduction="mean")
@@ -250,7 +249,20 @@ class TrainingRun:
         self.optimizer.zero_grad()
         self.step += 1
         if usable:
-            self.monitor.note(["loss", *output.loss_parts], values, norm, self.optimizer.param_groups[-1]["lr"])
+            self.monitor.note(["loss", *terms], values, norm, self.optimizer.param_groups[-1]["lr"])
+
+    def _loss(self, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """The loss of a batch of crops, and its unweighted terms."""
+        weight = self.recipe.optimization.agreement_weight
+        if not weight:
+            output = self.model(**batch)
+            return output.loss, output.loss_parts
+        pair = WindowPair.draw(self.recipe.data.crop_size)
+        batch = pair.cut(batch)
+        batch["pixel_values"] = batch["pixel_values"].contiguous(memory_format=self._memory_format)
+        output = self.model(**batch)
+        between = disagreement(output, pair)
+        return output.loss + weight * between, {**output.loss_parts, "disagreement": between.detach()}
 
     def _leave_out(self, losses: list[float], what: str) -> None:
         """Ends the run at a batch that is not finite, or notes that it was left out.
@@ -374,7 +386,7 @@ class TrainingRun:
             if not self.accelerator.is_main_process:
                 return
             if self._examples is None:
-                self._examples = picture_examples(self.recipe, self.data, self.crops, model.config)
+                self._examples = picture_examples(self.recipe, self.data, model.config)
             picture = comparison_picture(
                 model, self.processor.image_processor, self._examples, self.accelerator.device
             )

@@ -13,6 +13,7 @@ from ..data import CropDataset, CropSource, SamplingOptions, Tile, TileRecord, j
 from ..data.data_items import DataItem, records_by_dataset
 from ..data.leaks import training_leaks
 from ..image_processing_cfsam import CfSamImageProcessor
+from .agreement import shift_margin
 from .pictures import Example
 from .recipe import Recipe
 
@@ -91,6 +92,7 @@ def build_crops(
         image_processor: how pixels are normalised.
         length: crops of the whole run.
     """
+    size = recipe.data.crop_size
     sources = [
         CropSource(
             name=item.path,
@@ -104,7 +106,7 @@ def build_crops(
     ]
     return CropDataset(
         sources,
-        size=recipe.data.crop_size,
+        size=size + (shift_margin(size) if recipe.optimization.agreement_weight else 0),
         image_mean=image_processor.image_mean,
         image_std=image_processor.image_std,
         length=length,
@@ -116,13 +118,12 @@ def build_crops(
 
 
 def picture_examples(
-    recipe: Recipe, data: TrainingData, crops: CropDataset, config: CfSamConfig | UNetConfig, number: int = 4
+    recipe: Recipe, data: TrainingData, config: CfSamConfig | UNetConfig, number: int = 4
 ) -> list[Example]:
     """Upright crops for pictures, the same in every run: of validation tiles, of training tiles where there are none.
 
     Args:
         recipe, data: of the run.
-        crops: of the run, for the way in which tiles are prepared.
         config: of the model.
         number: of examples at most; one a tile.
     """
@@ -141,7 +142,7 @@ def picture_examples(
         )
         of_tile = CropDataset(
             [source],
-            size=crops.size,
+            size=recipe.data.crop_size,
             image_mean=(0, 0, 0),
             image_std=(1, 1, 1),
             length=1,
