@@ -4,7 +4,8 @@
         --data reader=consep,path=CoNSeP,split=examples/splits/consep.json
 
 Writes `errors.json`, `errors.md` (counts by data set and tissue, what each class of error costs in PQ, confusion of
-types) and `<data set>_errors.png`, a sheet of examples. With `--predictions FOLDER` label maps are read in place of a
+types), `<data set>_errors.png`, a sheet of examples, and `<data set>_map.png`, the tiles without their tissue and
+what became of every prediction. With `--predictions FOLDER` label maps are read in place of a
 checkpoint's, as by `cfsam evaluate`.
 """
 
@@ -15,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
 from transformers import HfArgumentParser
 
 # Imported to make the checkpoints of the U-Net known.
@@ -26,6 +28,7 @@ from cfsam_hf.data.data_items import DataItem, records_by_dataset
 from cfsam_hf.data.tile_sheet import choose_tiles
 from cfsam_hf.evaluation import LabelMapFolder, System, checkpoint_system, folder_system, results_record
 from cfsam_hf.evaluation.environment import environment
+from cfsam_hf.evaluation.error_map import COLORS, error_map, error_panel
 from cfsam_hf.evaluation.error_sheet import encode_small, error_examples, error_sheet, evenly
 from cfsam_hf.evaluation.errors import (
     DEFINITIONS,
@@ -45,6 +48,7 @@ from cfsam_hf.evaluation.errors import (
 from cfsam_hf.evaluation.tables import MISSING, markdown_table
 from cfsam_hf.export.atomic import staged_folder
 from cfsam_hf.export.json_files import write_json
+from cfsam_hf.export.lettering import INK, MUTED, PAPER
 
 FORMAT = "cfsam_hf errors 1"
 SHOWN_TILES = 12  # tiles of a data set that the pictures are taken from: they are kept in memory no longer than needed
@@ -64,20 +68,21 @@ class ErrorOptions:
 
 def analyse(
     records: Sequence[TileRecord], system: System
-) -> tuple[list[tuple[str | None, ErrorCounts]], dict[str, list]]:
-    """Tissue and counts of each tile, and examples of each class, of the tiles that are shown."""
+) -> tuple[list[tuple[str | None, ErrorCounts]], dict[str, list], list[Image.Image]]:
+    """Tissue and counts of each tile; examples of each class, and a map, of the tiles that are shown."""
     shown = {record.id for record in choose_tiles(records, SHOWN_TILES)}
-    tiles, examples = [], {}
+    tiles, examples, panels = [], {}, []
     for record in records:
         tile = record.load()
         prediction = system.predict(tile)
         errors = classify_nuclei(tile, prediction)
         tiles.append((tile.tissue, errors.counts()))
         if record.id in shown:
+            panels.append(error_panel(tile, prediction, errors))
             for name, found in error_examples(tile, prediction, errors, COLUMNS).items():
                 examples.setdefault(name, []).append(found)
         print(f"  {record.id}: {dict(tiles[-1][1].true)}", flush=True)
-    return tiles, {name: spread(found) for name, found in examples.items()}
+    return tiles, {name: spread(found) for name, found in examples.items()}, panels
 
 
 def spread(by_tile: Sequence[Sequence]) -> list:
@@ -209,11 +214,12 @@ def main() -> None:
     for name, records in groups.items():
         records = choose_tiles(records, options.tiles or len(records))
         print(f"{name}, {len(records)} tiles", flush=True)
-        tiles, examples = analyse(records, system)
+        tiles, examples, panels = analyse(records, system)
         split = ", ".join(sorted({item.split for item in items if item.dataset == name and item.split})) or None
         results[name] = {"split": split, "tiles": [record.id for record in records], **dataset_errors(tiles)}
         title = f"{system.name} on {name}: what became of its nuclei ({len(records)} tiles)"
-        pages[name] = encode_small(error_sheet(title, examples, sheet_counts(results[name]), COLUMNS))
+        pages[f"{name}_errors"] = encode_small(error_sheet(title, examples, sheet_counts(results[name]), COLUMNS))
+        pages[f"{name}_map"] = encode_small(error_map(title, panels), kept=(INK, MUTED, PAPER, *COLORS.values()))
     device = "cpu" if options.predictions else resolve_device(options.device)
     record = results_record(system, options.part, environment(device), results)
     record |= {"format": FORMAT, "definitions": DEFINITIONS, "repairs": REPAIRS}
@@ -221,7 +227,7 @@ def main() -> None:
         write_json(stage / "errors.json", record)
         (stage / "errors.md").write_text(report(record), encoding="utf-8")
         for name, page in pages.items():
-            (stage / f"{name.replace('/', '_')}_errors.png").write_bytes(page)
+            (stage / f"{name.replace('/', '_')}.png").write_bytes(page)
     print(report(record))
 
 

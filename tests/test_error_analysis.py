@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cfsam_hf.evaluation import error_map as error_map_module
+from cfsam_hf.evaluation.error_map import COLORS, error_map, error_panel
 from cfsam_hf.evaluation.error_sheet import CONCERNED, PANEL, encode_small, error_examples, error_sheet, evenly
 from cfsam_hf.evaluation.errors import classify_nuclei
 
@@ -63,6 +65,37 @@ def test_the_files_hold_the_counts(folders, run_example):
     with Image.open(sheet) as page:
         assert page.format == "PNG"
         assert page.height > len(CLASSES) * PANEL
+    with Image.open(folders / "out" / "made_map.png") as page:
+        pixels = np.array(page.convert("RGB"))
+    for name, color in COLORS.items():
+        assert (pixels == color).all(axis=-1).any(), name
+
+
+def test_the_map_draws_every_prediction_in_the_colour_of_its_class():
+    truth, found = one_of_each()
+    of_tile, of_system = tile(truth), prediction(found)
+    panel = np.array(error_panel(of_tile, of_system, classify_nuclei(of_tile, of_system)))
+    head = panel.shape[0] - round(error_map_module.PANEL * truth.shape[0] / truth.shape[1])
+    picture = panel[head:]
+    scale = picture.shape[1] / truth.shape[1]
+
+    def colors_near(label_map: np.ndarray, nucleus: int) -> set[str]:
+        rows, columns = np.nonzero(label_map == nucleus)
+        window = picture[
+            round(rows.min() * scale) : round((rows.max() + 1) * scale),
+            round(columns.min() * scale) : round((columns.max() + 1) * scale),
+        ]
+        return {name for name, color in COLORS.items() if (window == color).all(axis=-1).any()}
+
+    expected = {21: "matched", 22: "mistyped", 23: "split", 24: "split", 25: "merged", 26: "loose", 27: "spurious"}
+    for nucleus, name in expected.items():
+        assert name in colors_near(found, nucleus), nucleus
+    assert colors_near(truth, 17) == {"missed"}
+    page = error_map("made on made", [Image.fromarray(panel)] * 4)
+    assert page.width > 3 * panel.shape[1]
+    assert page.height > 2 * panel.shape[0]
+    # Of a data set with nothing to show the legend is left.
+    assert error_map("nothing", []).height < panel.shape[0] + 200
 
 
 def test_examples_show_the_nuclei_they_are_of():

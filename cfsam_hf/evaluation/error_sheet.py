@@ -157,12 +157,18 @@ def error_sheet(
     return page
 
 
-def encode_small(page: Image.Image, largest: int = LARGEST_FILE) -> bytes:
+def encode_small(
+    page: Image.Image,
+    largest: int = LARGEST_FILE,
+    kept: Sequence[tuple[int, int, int]] = (INK, MUTED, PAPER, CONCERNED, OTHERS),
+) -> bytes:
     """The picture as a PNG with as many colours as keep it under `largest` bytes, 16 at the least.
 
-    Those of text and outlines stay as they are.
+    Args:
+        page: an RGB picture.
+        largest: bytes.
+        kept: RGB colours that stay as they are, such as those of text and outlines; fewer than 16.
     """
-    kept = (INK, MUTED, PAPER, CONCERNED, OTHERS)
     pixels = np.asarray(page)
     for colors in PALETTES:
         own = page.quantize(colors - len(kept), Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).getpalette()
