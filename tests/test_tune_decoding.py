@@ -1,20 +1,21 @@
 """The decoding search of `examples/tune_decoding.py`: what it chooses is what loading reads."""
 
 from cfsam_hf import CfSamImageProcessor, CfSamProcessor
+from cfsam_hf.evaluation import decoding_search
 
 from .tiny import SIZE
 
 
-def test_the_decoding_search_writes_what_loading_reads(training_root, run_example):
+def test_the_decoding_search_writes_what_loading_reads(training_root, run_example, monkeypatch):
     checkpoint = training_root / "base"
     CfSamProcessor(CfSamImageProcessor(tile_size=SIZE, tile_overlap=16)).save_pretrained(checkpoint)
+    monkeypatch.setattr(decoding_search, "GRID", {"minimum_area": (1007, 1013)})
+    # The larger the better, whatever the nuclei.
+    monkeypatch.setattr(decoding_search, "quality", lambda cases, parameters: parameters.minimum_area)
     run_example(
         "tune_decoding",
         *("--checkpoint", str(checkpoint), "--tiles", "1", "--rounds", "1"),
         *("--data", f"reader=instance_pairs,path={training_root / 'pairs'},split={training_root / 'split.json'}"),
-        GRID={"minimum_area": (1007, 1013)},
-        # The larger the better, whatever the nuclei.
-        quality=lambda cases, parameters: parameters.minimum_area,
     )
     assert CfSamImageProcessor.from_pretrained(checkpoint).decoding_parameters().minimum_area == 1013
     assert CfSamProcessor.from_pretrained(checkpoint).image_processor.tile_size == SIZE

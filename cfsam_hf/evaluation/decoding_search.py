@@ -1,0 +1,75 @@
+"""The search for decoding parameters: of highest PQ on tiles whose truth is known."""
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from ..maps_cfsam import NucleiMaps
+from ..metrics import panoptic_quality
+from ..post_processing_cfsam import DecodingParameters, decode_nuclei
+
+# The candidates of each parameter, in the order in which they are searched.
+GRID = {
+    "nuclei_threshold": (0.35, 0.4, 0.45, 0.5, 0.55, 0.6),
+    "marker_threshold": (0.2, 0.3, 0.4, 0.5, 0.6),
+    "core_threshold": (0.65, 0.7, 0.75, 0.8, 0.85, 0.9),
+    "boundary_weight": (0.5, 0.75, 1.0, 1.25, 1.5),
+    "jump_weight": (0.0, 0.5, 1.0, 2.0, 3.0),
+    "lone_jump_weight": (1.0, 2.0, 3.0, 4.5, 6.0),
+    "minimum_marker_area": (3, 5, 10, 20),
+    "minimum_core_area": (20, 40, 60, 80),
+    "minimum_area": (10, 20, 30, 45, 60),
+}
+# Which of them matter where there is no boundary map, and where there is one.
+LONE, PAIRED = {"lone_jump_weight"}, {"boundary_weight", "jump_weight"}
+
+# Maps and true label map of each tile, by data set.
+Cases = Mapping[str, Sequence[tuple[NucleiMaps, np.ndarray]]]
+
+
+def quality(cases: Cases, parameters: DecodingParameters) -> float:
+    """Mean PQ over the tiles of each data set, then over the data sets."""
+    by_dataset = []
+    for pairs in cases.values():
+        scores = []
+        for maps, truth in pairs:
+            decoded = decode_nuclei(maps.nuclei, maps.hv, None, maps.boundary, parameters)
+            scores.append(panoptic_quality(truth, decoded.instance_map).pq)
+        by_dataset.append(np.nanmean(scores))
+    return float(np.mean(by_dataset))
+
+
+def search_decoding(
+    cases: Cases,
+    parameters: DecodingParameters,
+    rounds: int = 2,
+    report: Callable[[str], None] = lambda line: None,
+) -> tuple[DecodingParameters, float]:
+    """Searches the parameters one after the other for the highest quality.
+
+    Args:
+        cases: of training tiles: whatever is chosen here flatters the tiles that it was chosen on.
+        parameters: where the search begins.
+        rounds: times around all parameters.
+        report: gets a line for the begin and for every improvement.
+
+    Returns:
+        The parameters, and their quality.
+    """
+    best = quality(cases, parameters)
+    report(f"{best:.4f} to begin with")
+    has_boundary = any(maps.boundary is not None for pairs in cases.values() for maps, _ in pairs)
+    grid = {name: values for name, values in GRID.items() if name not in (LONE if has_boundary else PAIRED)}
+    for _, (name, candidates) in itertools.product(range(rounds), grid.items()):
+        for value in candidates:
+            try:
+                tried = dataclasses.replace(parameters, **{name: value})
+            except ValueError:
+                # Does not go with another parameter, as a core threshold below that of markers.
+                continue
+            if tried != parameters and (score := quality(cases, tried)) > best:
+                best, parameters = score, tried
+                report(f"{best:.4f} with {name} {value}")
+    return parameters, best
