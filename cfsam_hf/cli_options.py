@@ -338,8 +338,9 @@ def _add_views(parser: argparse.ArgumentParser) -> None:
         "--views",
         type=int,
         choices=(1, 2, 4, 8),
-        help="let the network see each tile in so many views and average them: 2 also turned by 180 degrees, 4 all "
-        "flips, 8 also with rows and columns swapped; takes that many times as long (default: 1)",
+        help="let the network see the image in so many views and average them: 2 also turned by 180 degrees, 4 all "
+        "flips, 8 also with rows and columns swapped, each with tiles that begin elsewhere; takes somewhat more than "
+        "that many times as long (default: 1)",
     )
 
 

@@ -19,14 +19,14 @@ from .checkpoint_cfsam import check_kind
 from .colors_cfsam import rgb
 from .image_io_cfsam import image_name, is_single_image, read_rgb
 from .image_processing_cfsam import CfSamImageProcessor, calibrated_scores, select_nuclei
-from .maps_cfsam import MapLayout, NucleiMaps
+from .maps_cfsam import MapLayout, NucleiMaps, stack_maps
 from .nuclei_cfsam import NucleiResult
 from .read_ahead_cfsam import read_ahead
 from .resampling_cfsam import check_mpp, resample_nuclei
 from .tile_stages_cfsam import ImageRun, NetworkClock, make_batches, run_network
 from .tiling_cfsam import check_tiling
 from .version import __version__
-from .views_cfsam import View, mean_maps, views_of
+from .views_cfsam import views_of
 
 # Tiles at once on an accelerator: enough to fill it with tiles of 256 px.
 DEFAULT_BATCH_SIZE = 8
@@ -141,9 +141,9 @@ class NucleiSegmentationPipeline(Pipeline):
                 an accelerator another `batch_size` changes the maps by rounding errors.
             threshold (`float`, defaults to 0): nuclei with a lower score are left out.
             tile_size, tile_overlap (`int`, *optional*): in the model's pixels; default: the processor's.
-            views (`int`, defaults to 1): in how many views the network sees each tile, 1, 2 (also turned by 180
-                degrees), 4 (all flips) or 8 (also with rows and columns swapped); their maps are averaged. It takes
-                that many times as long.
+            views (`int`, defaults to 1): in how many views the network sees the image, 1, 2 (also turned by 180
+                degrees), 4 (all flips) or 8 (also with rows and columns swapped), each with tiles of its own, that
+                begin elsewhere; their maps are averaged. It takes somewhat more than that many times as long.
             max_pixels (`int`, *optional*): larger images are refused; default: the processor's.
             input_data_format (`str`, *optional*): `"channels_first"` or `"channels_last"`, where both would do.
             page (`int`, *optional*): which picture of a file that holds several, counted from 1.
@@ -317,7 +317,6 @@ class NucleiSegmentationPipeline(Pipeline):
         in the caller's.
         """
         tiling = self._tiling(tile_size, tile_overlap)
-        turned = views_of(views)
         parameters = self.image_processor.decoding_parameters(**(decoding or {}))
         counts_images = total is not None and total > 1
         pending: deque[ImageRun] = deque()
@@ -330,9 +329,11 @@ class NucleiSegmentationPipeline(Pipeline):
             leave=False,
         )
         self.network_clock = NetworkClock()
-        batches = read_ahead(make_batches(runs, batch_size, tiling, self.image_processor.pixel_values), BATCHES_AHEAD)
+        tiles = make_batches(runs, batch_size, tiling, self.image_processor.pixel_values, views)
         network = run_network(
-            batches, lambda values: self._batch_maps(values, batch_size, turned, autocast_dtype), self.network_clock
+            read_ahead(tiles, BATCHES_AHEAD),
+            lambda values: self._batch_maps(values, batch_size, autocast_dtype),
+            self.network_clock,
         )
         batches = read_ahead(network, BATCHES_AHEAD)
         with bar, contextlib.closing(batches):
@@ -351,7 +352,7 @@ class NucleiSegmentationPipeline(Pipeline):
                     yield pending.popleft()
 
     def _batch_maps(
-        self, values: np.ndarray, batch_size: int, views: Sequence[View], autocast_dtype: str | torch.dtype | None
+        self, values: np.ndarray, batch_size: int, autocast_dtype: str | torch.dtype | None
     ) -> tuple[np.ndarray, MapLayout]:
         """
         Maps (B, C, size, size) of the tiles of a batch.
@@ -361,19 +362,17 @@ class NucleiSegmentationPipeline(Pipeline):
         batches gain nothing, tiles go alone.
         """
         if self.device.type == "cpu":
-            parts = [self._tile_maps(tile[None], views, autocast_dtype) for tile in values]
+            parts = [self._tile_maps(tile[None], autocast_dtype) for tile in values]
         else:
             filled = np.concatenate([values, np.repeat(values[-1:], batch_size - len(values), axis=0)])
-            parts = [self._tile_maps(filled, views, autocast_dtype)]
+            parts = [self._tile_maps(filled, autocast_dtype)]
         return np.concatenate([part for part, _ in parts])[: len(values)], parts[0][1]
 
-    def _tile_maps(
-        self, values: np.ndarray, views: Sequence[View], autocast_dtype: str | torch.dtype | None
-    ) -> tuple[np.ndarray, MapLayout]:
+    def _tile_maps(self, values: np.ndarray, autocast_dtype: str | torch.dtype | None) -> tuple[np.ndarray, MapLayout]:
         """Maps (B, C, size, size) of tiles (B, 3, size, size) as the processor's `pixel_values` makes them."""
         with self.device_placement(), torch.inference_mode(), self._autocast(autocast_dtype):
-            maps, layout = mean_maps(self.model, torch.from_numpy(values).to(self.device, self.dtype), views)
-            return maps.cpu().numpy(), layout
+            outputs = self.model(pixel_values=torch.from_numpy(values).to(self.device, self.dtype))
+            return stack_maps(outputs).cpu().numpy(), MapLayout.of(outputs)
 
     def _autocast(self, dtype: str | torch.dtype | None):
         if dtype is None:

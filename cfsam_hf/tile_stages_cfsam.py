@@ -11,6 +11,7 @@ from .bands_cfsam import BandDecoder
 from .maps_cfsam import MapLayout, NucleiMaps
 from .post_processing_cfsam import DecodedNuclei, DecodingParameters
 from .tiling_cfsam import MapBlender, Window, cut_window, tile_windows
+from .views_cfsam import turn_tiles, turn_tiles_back
 
 
 @dataclass
@@ -95,8 +96,8 @@ class Batch:
 
     started: list[ImageRun] = field(default_factory=list)  # images that begin in this batch
     tiles: list[tuple[ImageRun, Window]] = field(default_factory=list)
-    values: np.ndarray | None = None  # (B, 3, size, size) float32, what the network is given
-    maps: np.ndarray | None = None  # (B, C, size, size) float32, what it gives
+    values: np.ndarray | None = None  # (B, 3, size, size) float32, what the network is given, each in its view
+    maps: np.ndarray | None = None  # (B, C, size, size) float32, what it gives, turned back
     layout: MapLayout | None = None
 
 
@@ -124,6 +125,7 @@ def make_batches(
     batch_size: int,
     tiling: tuple[int, int],
     pixel_values: Callable[[np.ndarray], np.ndarray],
+    views: int = 1,
 ) -> Iterator[Batch]:
     """The tiles of the images in batches, ready for the network; the last may be smaller.
 
@@ -132,11 +134,13 @@ def make_batches(
         batch_size: tiles in a batch, also of several images.
         tiling: size and overlap, as for `tile_windows`.
         pixel_values: tiles (B, size, size, 3) uint8 to (B, 3, size, size) float32.
+        views: how many there are of the tissue, each with a grid of its own.
     """
 
     def filled(batch: Batch) -> Batch:
         if batch.tiles:
             batch.values = pixel_values(np.stack([cut_window(run.image, window) for run, window in batch.tiles]))
+            turn_tiles(batch.values, [window.view for _, window in batch.tiles])
         return batch
 
     batch = Batch()
@@ -144,7 +148,7 @@ def make_batches(
         batch.started.append(run)
         if run.error is not None:
             continue
-        windows = tile_windows(*run.model_size, *tiling)
+        windows = tile_windows(*run.model_size, *tiling, views)
         run.tiles = len(windows)
         for window in windows:
             if run.error is not None:  # the network failed on an earlier tile
@@ -179,6 +183,7 @@ def run_network(
             try:
                 if batch.tiles:
                     batch.maps, batch.layout = predict(batch.values)
+                    turn_tiles_back(batch.maps, [window.view for _, window in batch.tiles])
             except Exception as error:
                 for run, _ in batch.tiles:
                     run.error = run.error or error

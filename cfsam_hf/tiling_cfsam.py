@@ -2,30 +2,39 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
 
+from .views_cfsam import UPRIGHT, View, views_of
+
 
 @dataclass(frozen=True)
 class Window:
-    """A tile of the padded image: rows `y` to `y + size`, columns `x` to `x + size`."""
+    """A tile of the padded image: rows `y` to `y + size`, columns `x` to `x + size`, seen by the network in `view`."""
 
     y: int
     x: int
     size: int
+    view: View = UPRIGHT
 
 
-def axis_starts(length: int, tile_size: int, overlap: int) -> list[int]:
+def axis_starts(length: int, tile_size: int, overlap: int, shift: float = 0.0) -> list[int]:
     """
     First pixels of the tiles along one axis: as few as cover `length` with at least `overlap` pixels in common between
     neighbours, evenly spread, the first at 0 and the last ending at `length` (or at `tile_size`, if that is longer).
+
+    With a `shift` in (0, 1) all but the first are moved on by this share of the distance to the next, and the last
+    stays beside the one moved towards it: a grid of one tile more, whose borders lie elsewhere.
 
     They need not begin at multiples of the patch size: where tiles overlap, the blend then is a mean over several
     positions of the network's patches, which finds nuclei better than tiles that all see the same patches.
 
     >>> axis_starts(600, 256, 64)
     [0, 172, 344]
+    >>> axis_starts(600, 256, 64, shift=0.5)
+    [0, 86, 258, 344]
     >>> axis_starts(100, 256, 64)
     [0]
     """
@@ -33,7 +42,10 @@ def axis_starts(length: int, tile_size: int, overlap: int) -> list[int]:
     if length <= tile_size:
         return [0]
     steps = -(-(length - tile_size) // (tile_size - overlap))
-    return [(length - tile_size) * step // steps for step in range(steps + 1)]
+    starts = [(length - tile_size) * step // steps for step in range(steps + 1)]
+    if not shift:
+        return starts
+    return [0, *(first + round(shift * (second - first)) for first, second in pairwise(starts)), starts[-1]]
 
 
 def check_tiling(tile_size: int, overlap: int) -> None:
@@ -44,10 +56,23 @@ def check_tiling(tile_size: int, overlap: int) -> None:
         raise ValueError(f"tile_overlap must lie in 0..{tile_size - 1} for tiles of {tile_size} px, got {overlap}")
 
 
-def tile_windows(height: int, width: int, tile_size: int, overlap: int) -> list[Window]:
-    """All windows over an image of `height` x `width` pixels, row by row from the top."""
-    columns = axis_starts(width, tile_size, overlap)
-    return [Window(y, x, tile_size) for y in axis_starts(height, tile_size, overlap) for x in columns]
+def tile_windows(height: int, width: int, tile_size: int, overlap: int, views: int = 1) -> list[Window]:
+    """
+    All windows over an image of `height` x `width` pixels, row by row from the top.
+
+    Each view has a grid of its own, moved on by an equal share of a tile, so that what one view sees at the border of
+    a tile another sees in its middle.
+
+    Raises:
+        ValueError: `views` is not 1, 2, 4 or 8, or the tiling cannot be.
+    """
+    windows = [
+        Window(y, x, tile_size, view)
+        for number, view in enumerate(views_of(views))
+        for y in axis_starts(height, tile_size, overlap, number / views)
+        for x in axis_starts(width, tile_size, overlap, number / views)
+    ]
+    return sorted(windows, key=lambda window: (window.y, window.x))
 
 
 def pad_right_bottom(image: np.ndarray, height: int, width: int) -> np.ndarray:

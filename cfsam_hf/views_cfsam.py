@@ -1,12 +1,12 @@
-"""Views of a tile, mirrored and turned: the network sees each, and the mean of their maps is what is decoded."""
+"""Views of a tile, mirrored and turned: the network sees tissue in each, and their maps are blended into one."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
+import numpy as np
 import torch
 
-from .maps_cfsam import HV_CHANNELS, MapLayout, stack_maps
+from .maps_cfsam import HV_CHANNELS
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class View:
         The distances have a direction: where columns run backwards the horizontal one changes its sign, where rows do
         the vertical one, and where rows and columns are swapped the two change places.
         """
-        if self == View():
+        if self == UPRIGHT:
             return maps
         maps = maps.flip(self._flipped_axes)  # A copy, also without axes.
         horizontal, vertical = HV_CHANNELS
@@ -53,6 +53,8 @@ class View:
     def _flipped_axes(self) -> list[int]:
         return [axis for axis, flipped in ((2, self.flipped_y), (3, self.flipped_x)) if flipped]
 
+
+UPRIGHT = View()
 
 # The first two are the tile and its half turn, which reverses both axes: what leans to one side, in the maps of
 # distances above all, leans to the other in the second, along both. A mirror image would even out one axis alone. The
@@ -81,25 +83,15 @@ def views_of(count: int) -> tuple[View, ...]:
     return _VIEWS[:count]
 
 
-def mean_maps(
-    model: Callable[..., Any], pixel_values: torch.Tensor, views: Sequence[View]
-) -> tuple[torch.Tensor, MapLayout]:
-    """
-    Mean over the views of a model's stacked maps (B, C, H, W), float32, and their layout.
+def turn_tiles(tiles: np.ndarray, views: Sequence[View]) -> None:
+    """Turns each of some square tiles (B, C, S, S) into its own view, in place."""
+    for tile, view in zip(torch.from_numpy(tiles), views, strict=True):
+        if view != UPRIGHT:
+            tile.copy_(view.turn(tile[None])[0])
 
-    The views go through the model one after the other, so that no batch is larger than that of one view. The mean is
-    taken of halves, which keeps the sums exact where all views agree.
 
-    Args:
-        model: gives `CfSamNucleiSegmentationOutput` or what `stack_maps` takes in its place.
-        pixel_values: (B, 3, H, W).
-        views: as many as a power of two.
-    """
-    if len(views) > 1:
-        half = len(views) // 2
-        first, layout = mean_maps(model, pixel_values, views[:half])
-        second, _ = mean_maps(model, pixel_values, views[half:])
-        return (first + second) / 2, layout
-    [view] = views
-    outputs = model(pixel_values=view.turn(pixel_values))
-    return view.turn_back(stack_maps(outputs)), MapLayout.of(outputs)
+def turn_tiles_back(maps: np.ndarray, views: Sequence[View]) -> None:
+    """Turns stacked maps (B, C, S, S), of each tile in its own view, to those of the tiles themselves, in place."""
+    for tile_maps, view in zip(torch.from_numpy(maps), views, strict=True):
+        if view != UPRIGHT:
+            tile_maps.copy_(view.turn_back(tile_maps[None])[0])

@@ -30,12 +30,12 @@ from transformers import pipeline
 
 import cfsam_hf
 from cfsam_hf.image_io_cfsam import read_rgb
-from cfsam_hf.maps_cfsam import MapLayout
+from cfsam_hf.maps_cfsam import MapLayout, stack_maps
 from cfsam_hf.metrics import matched_nuclei, panoptic_quality
 from cfsam_hf.pipeline_cfsam import NucleiSegmentationPipeline
 from cfsam_hf.post_processing_cfsam import DecodedNuclei
 from cfsam_hf.tiling_cfsam import Window, blend_weights, cut_window, tile_windows
-from cfsam_hf.views_cfsam import VIEW_COUNTS, mean_maps, views_of
+from cfsam_hf.views_cfsam import VIEW_COUNTS
 
 STITCHES = ("alone", "crop", "mean", "blend")
 PATCH_SHIFTS = ((48, 80), (112, 32))
@@ -114,14 +114,15 @@ def predict_tiles(
     unit = pipe.image_processor.pad_multiple if aligned else 1
     height, width = (-(-length // unit) for length in padded.shape[:2])
     windows = [
-        Window(unit * window.y, unit * window.x, tile_size)
-        for window in tile_windows(height, width, tile_size // unit, -(-overlap // unit))
+        Window(unit * window.y, unit * window.x, tile_size, window.view)
+        for window in tile_windows(height, width, tile_size // unit, -(-overlap // unit), views)
     ]
     maps, seconds = [], 0.0
     for window in windows:
         values = torch.from_numpy(pipe.image_processor.pixel_values(cut_window(padded, window)[None]))
         began = time.perf_counter()
-        tile_maps, layout = mean_maps(pipe.model, values.to(pipe.device, pipe.dtype), views_of(views))
+        outputs = pipe.model(pixel_values=window.view.turn(values).to(pipe.device, pipe.dtype))
+        tile_maps, layout = window.view.turn_back(stack_maps(outputs)), MapLayout.of(outputs)
         maps.append(tile_maps[0].cpu().numpy().astype(np.float16))
         seconds += time.perf_counter() - began
     return Run(windows, maps, layout, image.shape[:2], shift, seconds)

@@ -1,11 +1,14 @@
 """Tiles must cover every pixel of an image of any size, and blending must neither shift, scale nor seam the maps."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cfsam_hf.tiling_cfsam import MapBlender, axis_starts, blend_weights, cut_window, pad_right_bottom, tile_windows
+from cfsam_hf.views_cfsam import UPRIGHT
 
 
 @given(st.integers(1, 3000), st.integers(1, 300), st.data())
@@ -114,3 +117,35 @@ def test_missing_and_disordered_tiles_are_noticed():
     blender.add(third, np.zeros((1, 32, 32), np.float32))
     with pytest.raises(ValueError, match="row by row"):
         blender.add(first, np.zeros((1, 32, 32), np.float32))
+
+
+@pytest.mark.parametrize("views", [1, 2, 4, 8])
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (32, 33), (50, 200), (131, 97)])
+def test_the_grids_of_all_views_cover_the_image(height, width, views):
+    windows = tile_windows(height, width, 32, 10, views)
+    assert [window.y for window in windows] == sorted(window.y for window in windows)
+    by_view = {}
+    for window in windows:
+        by_view.setdefault(window.view, []).append(window)
+    assert len(by_view) == views
+    grids = set()
+    for of_view in by_view.values():
+        covered = np.zeros((max(height, 32), max(width, 32)), bool)
+        for window in of_view:
+            assert window.y + 32 <= covered.shape[0]
+            assert window.x + 32 <= covered.shape[1]
+            covered[window.y : window.y + 32, window.x : window.x + 32] = True
+        assert covered.all()
+        rows, columns = ({getattr(window, axis) for window in of_view} for axis in "yx")
+        for starts in (sorted(rows), sorted(columns)):
+            assert all(second - first <= 32 - 10 for first, second in pairwise(starts))
+        grids.add((tuple(sorted(rows)), tuple(sorted(columns))))
+    if max(height, width) > 3 * 32:
+        # No two views have the same grid.
+        assert len(grids) == views
+    assert by_view[UPRIGHT] == tile_windows(height, width, 32, 10)
+
+
+def test_a_wrong_number_of_views_has_no_windows():
+    with pytest.raises(ValueError, match="views must be 1, 2, 4 or 8, got 3"):
+        tile_windows(100, 100, 32, 10, views=3)
