@@ -339,8 +339,8 @@ def _add_views(parser: argparse.ArgumentParser) -> None:
         type=int,
         choices=(1, 2, 4, 8),
         help="let the network see the image in so many views and average them: 2 also turned by 180 degrees, 4 all "
-        "flips, 8 also with rows and columns swapped, each with tiles that begin elsewhere; takes somewhat more than "
-        "that many times as long (default: 1)",
+        "flips, 8 also with rows and columns swapped, each with tiles that begin elsewhere; takes that many times as "
+        "long, and more on small images (default: 1)",
     )
 
 

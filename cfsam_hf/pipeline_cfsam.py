@@ -143,7 +143,8 @@ class NucleiSegmentationPipeline(Pipeline):
             tile_size, tile_overlap (`int`, *optional*): in the model's pixels; default: the processor's.
             views (`int`, defaults to 1): in how many views the network sees the image, 1, 2 (also turned by 180
                 degrees), 4 (all flips) or 8 (also with rows and columns swapped), each with tiles of its own, that
-                begin elsewhere; their maps are averaged. It takes somewhat more than that many times as long.
+                begin elsewhere; their maps are averaged, alike in weight. It takes that many times as long, and
+                more on small images (4 views of 1,000 px: 5.3 times the tiles).
             max_pixels (`int`, *optional*): larger images are refused; default: the processor's.
             input_data_format (`str`, *optional*): `"channels_first"` or `"channels_last"`, where both would do.
             page (`int`, *optional*): which picture of a file that holds several, counted from 1.
@@ -316,7 +317,7 @@ class NucleiSegmentationPipeline(Pipeline):
         Three stages work at once: reading and cutting tiles in a thread, the network in another, blending and decoding
         in the caller's.
         """
-        tiling = self._tiling(tile_size, tile_overlap)
+        tiling = (*self._tiling(tile_size, tile_overlap), views)
         parameters = self.image_processor.decoding_parameters(**(decoding or {}))
         counts_images = total is not None and total > 1
         pending: deque[ImageRun] = deque()
@@ -329,7 +330,7 @@ class NucleiSegmentationPipeline(Pipeline):
             leave=False,
         )
         self.network_clock = NetworkClock()
-        tiles = make_batches(runs, batch_size, tiling, self.image_processor.pixel_values, views)
+        tiles = make_batches(runs, batch_size, tiling, self.image_processor.pixel_values)
         network = run_network(
             read_ahead(tiles, BATCHES_AHEAD),
             lambda values: self._batch_maps(values, batch_size, autocast_dtype),

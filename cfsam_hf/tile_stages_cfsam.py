@@ -61,7 +61,7 @@ class ImageRun:
         window: Window,
         maps: np.ndarray,
         layout: MapLayout,
-        tiling: tuple[int, int],
+        tiling: tuple[int, int, int],
         parameters: DecodingParameters,
         keep_maps: bool = False,
     ) -> None:
@@ -69,7 +69,7 @@ class ImageRun:
         Blend the maps (C, size, size) of a tile, and decode the rows that are complete with it.
 
         Args:
-            tiling: size and overlap, as for `tile_windows`.
+            tiling: size, overlap and views, as for `tile_windows`.
             parameters: thresholds of decoding.
             keep_maps: collect the blended maps in `bands` and decode nothing.
         """
@@ -123,18 +123,16 @@ class NetworkClock:
 def make_batches(
     runs: Iterator[ImageRun],
     batch_size: int,
-    tiling: tuple[int, int],
+    tiling: tuple[int, int, int],
     pixel_values: Callable[[np.ndarray], np.ndarray],
-    views: int = 1,
 ) -> Iterator[Batch]:
     """The tiles of the images in batches, ready for the network; the last may be smaller.
 
     Args:
         runs: images, or errors in place of them.
         batch_size: tiles in a batch, also of several images.
-        tiling: size and overlap, as for `tile_windows`.
+        tiling: size, overlap and views, as for `tile_windows`.
         pixel_values: tiles (B, size, size, 3) uint8 to (B, 3, size, size) float32.
-        views: how many there are of the tissue, each with a grid of its own.
     """
 
     def filled(batch: Batch) -> Batch:
@@ -148,7 +146,7 @@ def make_batches(
         batch.started.append(run)
         if run.error is not None:
             continue
-        windows = tile_windows(*run.model_size, *tiling, views)
+        windows = tile_windows(*run.model_size, *tiling)
         run.tiles = len(windows)
         for window in windows:
             if run.error is not None:  # the network failed on an earlier tile

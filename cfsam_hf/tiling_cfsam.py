@@ -25,8 +25,8 @@ def axis_starts(length: int, tile_size: int, overlap: int, shift: float = 0.0) -
     First pixels of the tiles along one axis: as few as cover `length` with at least `overlap` pixels in common between
     neighbours, evenly spread, the first at 0 and the last ending at `length` (or at `tile_size`, if that is longer).
 
-    With a `shift` in (0, 1) all but the first are moved on by this share of the distance to the next, and the last
-    stays beside the one moved towards it: a grid of one tile more, whose borders lie elsewhere.
+    With a `shift` in (0, 1) each but the last is moved on by this share of the distance to the next, and one more
+    stays at 0: a grid whose borders lie elsewhere.
 
     They need not begin at multiples of the patch size: where tiles overlap, the blend then is a mean over several
     positions of the network's patches, which finds nuclei better than tiles that all see the same patches.
@@ -45,7 +45,9 @@ def axis_starts(length: int, tile_size: int, overlap: int, shift: float = 0.0) -
     starts = [(length - tile_size) * step // steps for step in range(steps + 1)]
     if not shift:
         return starts
-    return [0, *(first + round(shift * (second - first)) for first, second in pairwise(starts)), starts[-1]]
+    moved = (first + round(shift * (second - first)) for first, second in pairwise(starts))
+    # Tiles that hardly overlap move by less than a pixel.
+    return sorted({0, *moved, starts[-1]})
 
 
 def check_tiling(tile_size: int, overlap: int) -> None:
@@ -60,8 +62,8 @@ def tile_windows(height: int, width: int, tile_size: int, overlap: int, views: i
     """
     All windows over an image of `height` x `width` pixels, row by row from the top.
 
-    Each view has a grid of its own, moved on by an equal share of a tile, so that what one view sees at the border of
-    a tile another sees in its middle.
+    Each view has a grid of its own, moved on by an equal share of the way to the next tile, so that what one view sees
+    at the border of a tile another sees in its middle.
 
     Raises:
         ValueError: `views` is not 1, 2, 4 or 8, or the tiling cannot be.
@@ -117,6 +119,25 @@ def blend_weights(tile_size: int, overlap: int) -> np.ndarray:
     return (profile[:, None] * profile[None, :]).astype(np.float32)
 
 
+def view_shares(length: int, tile_size: int, overlap: int, views: int) -> dict[View, np.ndarray]:
+    """
+    By how much the tiles of each view are weighted along one axis, (length,) float32, so that all views count alike.
+
+    Grids overlap more here than there; the shares are one over the sum of the weights of a grid's own tiles. Of a
+    single view they are left out: its sum is divided by in the end.
+    """
+    if views == 1:
+        return {}
+    profile = blend_weights(tile_size, overlap)[tile_size // 2]
+    shares = {}
+    for number, view in enumerate(views_of(views)):
+        total = np.zeros(max(length, tile_size))
+        for start in axis_starts(length, tile_size, overlap, number / views):
+            total[start : start + tile_size] += profile
+        shares[view] = (1 / total[:length]).astype(np.float32)
+    return shares
+
+
 class MapBlender:
     """
     Weighted mean of the maps of overlapping tiles, handed on in bands of rows.
@@ -129,7 +150,7 @@ class MapBlender:
     Args:
         channels (`int`): number of maps C.
         height, width (`int`): size of the image in pixels; what tiles predict beyond it is cut off.
-        tile_size, overlap (`int`): as given to `tile_windows`.
+        tile_size, overlap, views (`int`): as given to `tile_windows`.
         sink (`Callable`): called with each band of finished rows (C, rows, W) float16, from the top.
     """
 
@@ -140,10 +161,14 @@ class MapBlender:
         width: int,
         tile_size: int,
         overlap: int,
+        views: int = 1,
         *,
         sink: Callable[[np.ndarray], object],
     ):
         self.weights = blend_weights(tile_size, overlap)
+        self._row_shares, self._column_shares = (
+            view_shares(length, tile_size, overlap, views) for length in (height, width)
+        )
         self.height, self.width = height, width
         self._sink = sink
         rows = min(tile_size, height)
@@ -160,6 +185,9 @@ class MapBlender:
         rows = min(window.size, self.height - window.y)
         columns = slice(window.x, min(window.x + window.size, self.width))
         weights = self.weights[:rows, : columns.stop - columns.start]
+        if self._row_shares:
+            weights = weights * self._row_shares[window.view][window.y : window.y + rows, None]
+            weights *= self._column_shares[window.view][columns]
         self._sums[:, :rows, columns] += maps[:, :rows, : weights.shape[1]] * weights
         self._total[:rows, columns] += weights
 

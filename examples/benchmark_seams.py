@@ -34,7 +34,7 @@ from cfsam_hf.maps_cfsam import MapLayout, stack_maps
 from cfsam_hf.metrics import matched_nuclei, panoptic_quality
 from cfsam_hf.pipeline_cfsam import NucleiSegmentationPipeline
 from cfsam_hf.post_processing_cfsam import DecodedNuclei
-from cfsam_hf.tiling_cfsam import Window, blend_weights, cut_window, tile_windows
+from cfsam_hf.tiling_cfsam import MapBlender, Window, cut_window, tile_windows
 from cfsam_hf.views_cfsam import VIEW_COUNTS
 
 STITCHES = ("alone", "crop", "mean", "blend")
@@ -64,6 +64,7 @@ class Run:
     size: tuple[int, int]
     shift: tuple[int, int]
     seconds: float
+    views: int = 1
 
     @property
     def padded_size(self) -> tuple[int, int]:
@@ -109,7 +110,7 @@ def predict_tiles(
     views: int = 1,
 ) -> Run:
     """Maps of all tiles of a grid that begins `shift` pixels above and left of the image; `aligned`: tiles begin at
-    multiples of the patch size; `views`: how many are averaged of each tile."""
+    multiples of the patch size; `views`: in how many the network sees the image, each with a grid of its own."""
     padded = np.pad(image, ((shift[0], 0), (shift[1], 0), (0, 0)), mode="reflect")
     unit = pipe.image_processor.pad_multiple if aligned else 1
     height, width = (-(-length // unit) for length in padded.shape[:2])
@@ -125,7 +126,7 @@ def predict_tiles(
         tile_maps, layout = window.view.turn_back(stack_maps(outputs)), MapLayout.of(outputs)
         maps.append(tile_maps[0].cpu().numpy().astype(np.float16))
         seconds += time.perf_counter() - began
-    return Run(windows, maps, layout, image.shape[:2], shift, seconds)
+    return Run(windows, maps, layout, image.shape[:2], shift, seconds, views)
 
 
 def nearest_tiles(run: Run) -> tuple[np.ndarray, np.ndarray]:
@@ -146,13 +147,21 @@ def nearest_tiles(run: Run) -> tuple[np.ndarray, np.ndarray]:
 def stitch(run: Run, overlap: int, how: str) -> np.ndarray:
     """The maps (C, H, W) of the image, float16 as the pipeline keeps them; `how` is crop, mean or blend."""
     tile_size = run.windows[0].size
+    if how == "blend":
+        bands = []
+        blender = MapBlender(run.layout.channels, *run.padded_size, tile_size, overlap, run.views, sink=bands.append)
+        for window, tile in zip(run.windows, run.maps, strict=True):
+            blender.add(window, tile)
+        blender.finish()
+        return run.crop(np.concatenate(bands, axis=1))
     maps = np.zeros((run.layout.channels, *run.padded_size), dtype=np.float32)
     total = np.zeros(run.padded_size, dtype=np.float32)
     nearest = nearest_tiles(run)[0] if how == "crop" else None
-    weights = blend_weights(tile_size, overlap) if how == "blend" else np.ones((tile_size, tile_size), np.float32)
     for index, (window, tile) in enumerate(zip(run.windows, run.maps, strict=True)):
         place = slice(window.y, window.y + tile_size), slice(window.x, window.x + tile_size)
-        share = weights if nearest is None else (nearest[place] == index).astype(np.float32)
+        share = np.ones((tile_size, tile_size), np.float32)
+        if nearest is not None:
+            share = (nearest[place] == index).astype(np.float32)
         maps[:, *place] += tile.astype(np.float32) * share
         total[place] += share
     return run.crop(maps / total).astype(np.float16)
@@ -259,7 +268,8 @@ def measure(
     base_depth, *other_depths = (run.crop(nearest_tiles(run)[1]) for run in (base, *others))
     least_depths = [np.minimum(base_depth, depth) for depth in other_depths]
     starts = [sorted({getattr(window, axis) for window in base.windows}) for axis in "yx"]
-    for how in STITCHES:
+    # Of several views only a blend makes one picture.
+    for how in STITCHES if views == 1 else ("blend",):
         found, scores = find(base, how)
         f1: dict[bool, list[float]] = {True: [], False: []}
         places = tuple(middles(found).T)
@@ -309,7 +319,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--images", nargs="+", default=[], help="files; default: scikit-image's tissue picture")
     parser.add_argument("--size", type=int, default=2000, help="side of the mosaic in pixels")
     parser.add_argument("--tilings", nargs="+", default=["256:64", "512:128"], metavar="SIZE:OVERLAP[:aligned]")
-    parser.add_argument("--views", type=int, choices=VIEW_COUNTS, default=1, help="of each tile, averaged")
+    views = "in how many the network sees the mosaic; of several only blend is shown, and :aligned is not possible"
+    parser.add_argument("--views", type=int, choices=VIEW_COUNTS, default=1, help=views)
     parser.add_argument("--checkpoint", default=None, help="folder or Hub id; default: the bundled one")
     parser.add_argument("--device", default=None)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -317,6 +328,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
+    if args.views > 1 and any(tiling.endswith(":aligned") for tiling in args.tilings):
+        raise ValueError("the grids of several views are not aligned; leave :aligned or --views out")
     if args.images:
         images = [read_rgb(path) for path in args.images]
     else:

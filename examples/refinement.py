@@ -23,7 +23,7 @@ from cfsam_hf.commands.outputs import check_writable
 from cfsam_hf.data import Tile, TileRecord
 from cfsam_hf.data.data_items import DataItem, records_by_dataset
 from cfsam_hf.evaluation import checkpoint_system, results_record
-from cfsam_hf.evaluation.decoding_search import Cases, search_decoding
+from cfsam_hf.evaluation.decoding_search import Cases, search_decoding, tuning_case
 from cfsam_hf.evaluation.environment import environment
 from cfsam_hf.evaluation.tables import markdown_table
 from cfsam_hf.evaluation.tuning import training_tiles
@@ -55,15 +55,15 @@ class RefinementOptions:
     device: str | None = field(default=None, metadata={"help": "such as cuda or cpu"})
 
 
-def read_maps(pipe: NucleiSegmentationPipeline, tile: Tile) -> dict[str, NucleiMaps]:
-    """The blended maps of a tile by reading; both passes of the network give the same boundary map."""
-    found: dict[str, NucleiMaps] = {}
-    by_name = {}
-    for name, (maps, with_boundary) in READINGS.items():
-        if maps not in by_name:
-            with reading(pipe.model, maps):
-                by_name[maps] = pipe.blended_maps(tile.image, mpp=tile.mpp)
-        found[name] = by_name[maps] if with_boundary else replace(by_name[maps], boundary=None)
+def read_maps(pipe: NucleiSegmentationPipeline, tile: Tile) -> dict[str, tuple[NucleiMaps, np.ndarray]]:
+    """The maps of a tile by reading, each with the truth; both passes of the network give the same boundary map."""
+    found, by_name = {}, {}
+    for name, (source, with_boundary) in READINGS.items():
+        if source not in by_name:
+            with reading(pipe.model, source):
+                by_name[source] = tuning_case(pipe, tile)
+        maps, truth = by_name[source]
+        found[name] = (maps if with_boundary else replace(maps, boundary=None), truth)
     return found
 
 
@@ -72,9 +72,8 @@ def cases_by_reading(pipe: NucleiSegmentationPipeline, groups: Mapping[str, Sequ
     cases = {name: {dataset: [] for dataset in groups} for name in READINGS}
     for dataset, records in groups.items():
         for record in records:
-            tile = record.load()
-            for name, maps in read_maps(pipe, tile).items():
-                cases[name][dataset].append((maps, tile.instance_map))
+            for name, case in read_maps(pipe, record.load()).items():
+                cases[name][dataset].append(case)
     return cases
 
 

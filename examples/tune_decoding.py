@@ -16,7 +16,7 @@ from cfsam_hf import DecodingParameters
 
 # Imported to make the checkpoints of the U-Net known.
 from cfsam_hf.baselines import unet  # noqa: F401
-from cfsam_hf.evaluation.decoding_search import search_decoding
+from cfsam_hf.evaluation.decoding_search import search_decoding, tuning_case
 from cfsam_hf.evaluation.tuning import training_tiles, write_processor_options
 
 
@@ -33,9 +33,8 @@ def main() -> None:
     pipe = pipeline("nuclei-segmentation", model=options.checkpoint)
     cases = {}
     for name, records in training_tiles(options.data, options.tiles).items():
-        tiles = [record.load() for record in records]
-        cases[name] = [(pipe.blended_maps(tile.image, mpp=tile.mpp), tile.instance_map) for tile in tiles]
-        print(f"{name}: {', '.join(tile.id for tile in tiles)}", flush=True)
+        cases[name] = [tuning_case(pipe, record.load()) for record in records]
+        print(f"{name}: {', '.join(record.id for record in records)}", flush=True)
 
     parameters, _ = search_decoding(cases, DecodingParameters(), options.rounds, report=partial(print, flush=True))
     write_processor_options(options.checkpoint, pipe.image_processor, decoding=parameters.to_dict())

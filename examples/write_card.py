@@ -3,9 +3,10 @@
     python examples/write_card.py
 
 In `model_cards/cfsam-tiny/` it reads `results.json` (of the stored file) and the results of what it is compared with,
-all written by `cfsam evaluate`, `ablation.json` of `ablate.py` and `robustness.json` of `robustness.py`; the text is
-`card.md.jinja`. The card is also written into the bundled checkpoint's own folder, from which `cfsam export` takes it
-along, and the main scores into its configuration, for `cfsam info`.
+all written by `cfsam evaluate`, `ablation.json` of `ablate.py`, `refinement.json` of `refinement.py` and
+`robustness.json` of `robustness.py`; the text is `card.md.jinja`. The card is also written into the bundled
+checkpoint's own folder, from which `cfsam export` takes it along, and the main scores into its configuration, for
+`cfsam info`.
 """
 
 import json
@@ -135,6 +136,17 @@ def ablation_budget() -> tuple[str, str]:
     return text, " and ".join(map(str, seeds))
 
 
+def refinement_table() -> str:
+    """The checkpoint's initial and refined maps beside each other, with the boundary map and without."""
+    record = read_record("refinement.json")
+    columns = [(dataset, key) for dataset in record["datasets"] for key in ("pq", "aji")]
+    rows = [
+        [name, *(f"{of['scores'][dataset][key]:.3f}" for dataset, key in columns)]
+        for name, of in record["readings"].items()
+    ]
+    return "\n".join(markdown_table(["", *(f"{NAMES[dataset]} {key.upper()}" for dataset, key in columns)], rows))
+
+
 def robustness_table() -> str:
     """PQ and Fd under some conditions, and of data that the checkpoint was not made for."""
     record = read_record("robustness.json")
@@ -205,6 +217,7 @@ def make_card() -> tuple[ModelCard, str]:
         ablation=ablation_table(),
         ablation_budget=budget,
         ablation_seeds=seeds,
+        refinement=refinement_table(),
         robustness=robustness_table(),
         training="\n".join(f"- {key}: {value}" for key, value in info["training"].items()),
         tuning_tiles=info["decoding_chosen_on"],

@@ -1,12 +1,18 @@
 """The search for decoding parameters: it finds what the maps were made for, and tries nothing that cannot matter."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from cfsam_hf import DecodingParameters
+from cfsam_hf.data import Tile
 from cfsam_hf.evaluation import decoding_search
-from cfsam_hf.evaluation.decoding_search import quality, search_decoding
+from cfsam_hf.evaluation.decoding_search import quality, search_decoding, tuning_case
 from cfsam_hf.maps_cfsam import NucleiMaps
+from cfsam_hf.pipeline_cfsam import NucleiSegmentationPipeline
+
+from .painted_model import PaintedModel, paint, painted_config
 
 
 def case(boundary: bool = True) -> tuple[NucleiMaps, np.ndarray]:
@@ -49,8 +55,6 @@ def test_parameters_without_effect_are_not_tried(boundary, monkeypatch):
     }
     assert ("lone_jump_weight" in changed) != boundary
     assert ("jump_weight" in changed) == ("boundary_weight" in changed) == boundary
-    # The default of markers, .5, lies below every candidate of cores; a higher one would be left out, not tried.
-    assert all(one.core_threshold >= one.marker_threshold for one in tried)
 
 
 def test_data_sets_count_alike_however_many_tiles_they_have():
@@ -59,3 +63,33 @@ def test_data_sets_count_alike_however_many_tiles_they_have():
     nothing[0:2, 50:60] = 1
     parameters = DecodingParameters(nuclei_threshold=0.4, minimum_area=45)
     assert quality({"a": [(maps, truth)] * 3, "b": [(maps, nothing)]}, parameters) == pytest.approx(0.5)
+
+
+def test_values_that_do_not_go_together_are_left_out(monkeypatch):
+    tried = []
+    monkeypatch.setattr(decoding_search, "quality", lambda cases, parameters: tried.append(parameters) or 0.0)
+    # Cores below the markers' threshold of .5 are refused by the parameters themselves.
+    monkeypatch.setattr(decoding_search, "GRID", {"core_threshold": (0.3, 0.6)})
+    search_decoding({"made": [case()]}, DecodingParameters(), 1)
+    assert [one.core_threshold for one in tried] == [0.8, 0.6]
+
+
+def test_where_nothing_can_be_scored_nothing_is_chosen():
+    maps, truth = case()
+    empty = replace(maps, nuclei=np.zeros_like(maps.nuclei))
+    with pytest.raises(ValueError, match="a data set among made has no nuclei in its tiles"):
+        search_decoding({"made": [(empty, np.zeros_like(truth))]}, DecodingParameters(), 1)
+
+
+def test_a_case_is_what_is_annotated_in_the_models_pixels():
+    image, instance_map, _ = paint(96, 80)
+    pipe = NucleiSegmentationPipeline(model=PaintedModel(painted_config()))
+    annotated = np.ones(instance_map.shape, bool)
+    annotated[:40] = False
+    maps, truth = tuning_case(pipe, Tile(image, instance_map, None, "a", mpp=0.25, annotated=annotated))
+    assert not maps.nuclei[:40].any()
+    assert not truth[:40].any()
+    assert np.array_equal(truth[40:], instance_map[40:])
+    assert maps.nuclei[40:].max() > 0.9
+    with pytest.raises(ValueError, match=r"tile a has 0\.5 micrometres per pixel and the model 0\.25"):
+        tuning_case(pipe, Tile(image, instance_map, None, "a", mpp=0.5))

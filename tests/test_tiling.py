@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cfsam_hf.tiling_cfsam import MapBlender, axis_starts, blend_weights, cut_window, pad_right_bottom, tile_windows
-from cfsam_hf.views_cfsam import UPRIGHT
+from cfsam_hf.views_cfsam import UPRIGHT, views_of
 
 
 @given(st.integers(1, 3000), st.integers(1, 300), st.data())
@@ -139,6 +139,7 @@ def test_the_grids_of_all_views_cover_the_image(height, width, views):
         rows, columns = ({getattr(window, axis) for window in of_view} for axis in "yx")
         for starts in (sorted(rows), sorted(columns)):
             assert all(second - first <= 32 - 10 for first, second in pairwise(starts))
+        assert len(of_view) == len(rows) * len(columns)
         grids.add((tuple(sorted(rows)), tuple(sorted(columns))))
     if max(height, width) > 3 * 32:
         # No two views have the same grid.
@@ -149,3 +150,16 @@ def test_the_grids_of_all_views_cover_the_image(height, width, views):
 def test_a_wrong_number_of_views_has_no_windows():
     with pytest.raises(ValueError, match="views must be 1, 2, 4 or 8, got 3"):
         tile_windows(100, 100, 32, 10, views=3)
+
+
+@pytest.mark.parametrize("views", [2, 4, 8])
+@pytest.mark.parametrize("size", [(20, 20), (33, 70), (100, 64)])
+def test_all_views_count_alike_everywhere(size, views):
+    # Each view has a value of its own: wherever grids overlap, the blend is their plain mean.
+    bands = []
+    blender = MapBlender(1, *size, 32, 10, views, sink=bands.append)
+    values = {view: float(number) for number, view in enumerate(views_of(views))}
+    for window in tile_windows(*size, 32, 10, views):
+        blender.add(window, np.full((1, 32, 32), values[window.view], np.float32))
+    blender.finish()
+    np.testing.assert_allclose(np.concatenate(bands, axis=1), (views - 1) / 2, atol=2e-3)

@@ -9,7 +9,7 @@ from cfsam_hf.modeling_cfsam import CfSamNucleiSegmentationOutput
 from cfsam_hf.training.agreement import NUM_VIEWS, WindowPair, disagreement, shift_margin
 from cfsam_hf.views_cfsam import views_of
 
-from .training_cases import smoke_recipe, start_run, weights, write_base, write_tiles
+from .training_cases import smoke_recipe, start_run, weights, write_base, write_qupath_tiles, write_tiles
 
 SIZE = 48
 MARGIN = 12
@@ -105,6 +105,24 @@ def test_disagreement_is_the_divergence_from_the_mean():
     assert disagreement(outputs_of(batch, boundary_logits=boundary), pair).item() > 0.1
 
 
+def test_the_disagreement_of_a_batch_is_the_mean_over_its_crops():
+    pair = WindowPair(SIZE, ((0, 3), (5, 0)), views_of(NUM_VIEWS)[3])
+    batch = crops()
+    # Few nuclei in one crop, many in the other.
+    for name in ("nuclei_labels", "hv_labels", "boundary_labels", "type_labels"):
+        batch[name][0, ..., SIZE // 2 :] = 0
+
+    def of(rows: slice) -> float:
+        windows = pair.cut({name: values[rows] for name, values in batch.items()})
+        logits = outputs_of(windows)
+        logits.hv_maps[len(logits.hv_maps) // 2 :] *= 0.5
+        return disagreement(logits, pair).item()
+
+    singles = of(slice(0, 1)), of(slice(1, 2))
+    assert singles[0] != pytest.approx(singles[1], rel=0.01)
+    assert of(slice(0, 2)) == pytest.approx(np.mean(singles), rel=1e-4)
+
+
 def test_models_without_types_or_boundary_agree_too():
     pair = WindowPair(SIZE, ((0, 0), (10, 10)), views_of(NUM_VIEWS)[1])
     batch = pair.cut(crops())
@@ -132,7 +150,26 @@ def test_drawn_pairs_stay_in_the_crop():
     assert {pair.view for pair in drawn} == set(views_of(NUM_VIEWS))
 
 
-def test_a_run_with_agreement_learns_and_resumes_to_the_same_weights(tmp_path):
+@pytest.mark.parametrize("base", ["tiny", "unet"])
+def test_typed_models_and_the_unet_train_with_agreement(tmp_path, base):
+    write_qupath_tiles(tmp_path)
+    values = {"base": "unet", "model_options": {"widths": [8, 12, 16]}}
+    if base == "tiny":
+        write_base(tmp_path)
+        values = {}
+    data = [f"reader=qupath,path={tmp_path / 'qupath'}"]
+    recipe = smoke_recipe(
+        tmp_path, agreement_weight=2.0, data=data, gradient_accumulation_steps=2, batch_size=1, steps=2, **values
+    )
+    run = start_run(recipe)
+    before = weights(run)
+    run.train()
+    assert run.step == 2
+    assert run.skipped == []
+    assert any(not torch.equal(value, before[name]) for name, value in weights(run).items())
+
+
+def test_a_run_with_agreement_resumes_to_the_same_weights(tmp_path):
     write_tiles(tmp_path)
     write_base(tmp_path)
     whole = start_run(smoke_recipe(tmp_path, agreement_weight=2.0, output_dir=str(tmp_path / "whole")))

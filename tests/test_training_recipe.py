@@ -123,6 +123,10 @@ def test_values_that_may_change_are_values():
     assert differences(before, before | {"seed": 3}) == ["seed 0 -> 3"]
     # A value that only one of two versions of this package knows is a difference too.
     assert differences(before, {k: v for k, v in before.items() if k != "gamma"}) == ["gamma 0.85 -> None"]
+    # Of an older version, which did not know the option: as if it had been left at its default.
+    older = {name: value for name, value in before.items() if name != "agreement_weight"}
+    assert differences(older, before) == []
+    assert differences(older, before | {"agreement_weight": 2.0}) == ["agreement_weight 0.0 -> 2.0"]
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)

@@ -1,13 +1,15 @@
 """The search for decoding parameters: of highest PQ on tiles whose truth is known."""
 
-import dataclasses
 import itertools
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
+from ..data import Tile
 from ..maps_cfsam import NucleiMaps
-from ..metrics import panoptic_quality
+from ..metrics import defined_mean, panoptic_quality
+from ..pipeline_cfsam import NucleiSegmentationPipeline
 from ..post_processing_cfsam import DecodingParameters, decode_nuclei
 
 # The candidates of each parameter, in the order in which they are searched.
@@ -29,6 +31,23 @@ LONE, PAIRED = {"lone_jump_weight"}, {"boundary_weight", "jump_weight"}
 Cases = Mapping[str, Sequence[tuple[NucleiMaps, np.ndarray]]]
 
 
+def tuning_case(pipe: NucleiSegmentationPipeline, tile: Tile) -> tuple[NucleiMaps, np.ndarray]:
+    """The blended maps of a tile, as `pipe` decodes them, and its true label map; nothing where it is not annotated.
+
+    Raises:
+        ValueError: the tile has another pixel size than the model, whose pixels the decoding parameters are in.
+    """
+    maps, truth = pipe.blended_maps(tile.image, mpp=tile.mpp), tile.instance_map
+    if maps.nuclei.shape != truth.shape:
+        raise ValueError(
+            f"tile {tile.id} has {tile.mpp} micrometres per pixel and the model {pipe.image_processor.mpp}; choose "
+            "decoding parameters on tiles of the model's pixel size"
+        )
+    if tile.annotated is not None:
+        maps, truth = replace(maps, nuclei=maps.nuclei * tile.annotated), np.where(tile.annotated, truth, 0)
+    return maps, truth
+
+
 def quality(cases: Cases, parameters: DecodingParameters) -> float:
     """Mean PQ over the tiles of each data set, then over the data sets."""
     by_dataset = []
@@ -37,7 +56,7 @@ def quality(cases: Cases, parameters: DecodingParameters) -> float:
         for maps, truth in pairs:
             decoded = decode_nuclei(maps.nuclei, maps.hv, None, maps.boundary, parameters)
             scores.append(panoptic_quality(truth, decoded.instance_map).pq)
-        by_dataset.append(np.nanmean(scores))
+        by_dataset.append(defined_mean(scores))
     return float(np.mean(by_dataset))
 
 
@@ -57,15 +76,22 @@ def search_decoding(
 
     Returns:
         The parameters, and their quality.
+
+    Raises:
+        ValueError: a data set in which there is nothing to find and nothing is found.
     """
     best = quality(cases, parameters)
+    if not np.isfinite(best):
+        raise ValueError(
+            f"a data set among {', '.join(cases)} has no nuclei in its tiles: nothing can be chosen on it"
+        )
     report(f"{best:.4f} to begin with")
     has_boundary = any(maps.boundary is not None for pairs in cases.values() for maps, _ in pairs)
     grid = {name: values for name, values in GRID.items() if name not in (LONE if has_boundary else PAIRED)}
     for _, (name, candidates) in itertools.product(range(rounds), grid.items()):
         for value in candidates:
             try:
-                tried = dataclasses.replace(parameters, **{name: value})
+                tried = replace(parameters, **{name: value})
             except ValueError:
                 # Does not go with another parameter, as a core threshold below that of markers.
                 continue

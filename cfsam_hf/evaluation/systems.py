@@ -48,7 +48,7 @@ def checkpoint_system(
         pipe: the pipeline. A tile whose pixel size is not known is taken to have the model's.
         source: folder or Hub id that it was loaded from.
         name: by default the one that the checkpoint gives itself, or that of its folder.
-        views: in how many views the network sees each tile.
+        views: in how many views the network sees the image, see the pipeline's.
     """
     info = pipe.model.config.checkpoint_info or {}
     facts = {

@@ -3,9 +3,12 @@
 A network with strides gives other maps for the same tissue when it lies elsewhere in the tile. Here each crop is cut
 into two windows, shifted against each other and mirrored; both are trained on, and what their maps disagree in where
 they overlap is a term of the loss (as Bachman, Alsharif and Precup 2014 have it for any random change of the input).
+The labels of a nucleus that a window cuts are those of all of it that lies in the crop: the same in both windows.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -76,9 +79,9 @@ class WindowPair:
 def disagreement(outputs, pair: WindowPair) -> torch.Tensor:
     """How much the maps of the two windows differ where they overlap: 0 for the same maps.
 
-    Of the nuclei, boundary and type maps it is the divergence of either from their mean (Jensen and Shannon's, in
+    Of the nuclei, boundary and type maps it is the divergence of their mean from either (Kullback and Leibler's, in
     nats, summed over the two and averaged over pixels); of the distance maps the squared distance from their mean
-    where nuclei are. Each is pulled to the mean, which itself is held fixed.
+    where nuclei are. Each is pulled to the mean, which itself is held fixed. All is averaged over the crops.
 
     Args:
         outputs (`CfSamNucleiSegmentationOutput`): of the windows that `pair` has cut.
@@ -95,7 +98,7 @@ def disagreement(outputs, pair: WindowPair) -> torch.Tensor:
     offsets = torch.stack([maps[:, HV_CHANNELS[0] : HV_CHANNELS[1] + 1] for maps in both])
     inside = torch.stack(nuclei).detach().sigmoid().mean(0)
     squares = (offsets - offsets.detach().mean(0)).square().sum((0, 2), keepdim=True)[0]
-    total = total + (squares * inside).sum() / inside.sum().clamp_min(1)
+    total = total + ((squares * inside).sum((1, 2, 3)) / inside.sum((1, 2, 3)).clamp_min(1)).mean()
     channel = HV_CHANNELS[1] + 1
     if outputs.boundary_logits is not None:
         total = total + _binary_divergence([maps[:, channel : channel + 1] for maps in both])
@@ -108,8 +111,32 @@ def disagreement(outputs, pair: WindowPair) -> torch.Tensor:
     return total
 
 
+def training_loss(
+    model: Callable[..., Any], batch: dict[str, torch.Tensor], size: int, weight: float
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """The loss of a batch of crops, and its unweighted terms.
+
+    Args:
+        model: gives `CfSamNucleiSegmentationOutput` with a loss.
+        batch: pixels and labels of crops; of `size` pixels and the margin where they are seen twice.
+        size: of the windows.
+        weight: of the disagreement; at 0 crops are seen once, as they are.
+    """
+    if not weight:
+        output = model(**batch)
+        return output.loss, output.loss_parts
+    pair = WindowPair.draw(size)
+    windows = pair.cut(batch)
+    if batch["pixel_values"].is_contiguous(memory_format=torch.channels_last):
+        windows["pixel_values"] = windows["pixel_values"].contiguous(memory_format=torch.channels_last)
+    output = model(**windows)
+    between = disagreement(output, pair)
+    return output.loss + weight * between, {**output.loss_parts, "disagreement": between.detach()}
+
+
 def _binary_divergence(logits: list[torch.Tensor]) -> torch.Tensor:
     """Sum over two logit maps of the mean divergence of each from the mean of their probabilities."""
     mean = torch.stack(logits).detach().sigmoid().mean(0)
-    entropy = F.binary_cross_entropy(mean, mean)
+    # Not F.binary_cross_entropy, which autocast refuses.
+    entropy = (torch.special.entr(mean) + torch.special.entr(1 - mean)).mean()
     return sum(F.binary_cross_entropy_with_logits(values, mean) for values in logits) - 2 * entropy

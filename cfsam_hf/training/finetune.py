@@ -35,6 +35,7 @@ from ..modeling_cfsam import CfSamForNucleiSegmentation
 from ..pipeline_cfsam import NucleiSegmentationPipeline
 from ..processing_cfsam import CfSamProcessor
 from ..resampling_cfsam import check_mpp
+from .agreement import training_loss
 from .before_after import before_after_picture
 from .launching import crops_per_step, full_disk_explained, make_accelerator
 from .models import RANDOM_BASES, build_model, build_processor
@@ -366,8 +367,9 @@ def _seconds_per_step(recipe: Recipe, accelerator: Accelerator, model: PreTraine
         batches = [default_collate([crops[i % len(crops)] for i in range(size)]) for _ in range(passes)]
         made = time.monotonic()
         for batch in batches:
+            batch = {name: value.to(accelerator.device) for name, value in batch.items()}
             with accelerator.autocast():
-                loss = learner(**{name: value.to(accelerator.device) for name, value in batch.items()}).loss
+                loss, _ = training_loss(learner, batch, recipe.data.crop_size, recipe.optimization.agreement_weight)
             loss.backward()
         optimizer.step()
         optimizer.zero_grad()

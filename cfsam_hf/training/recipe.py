@@ -123,7 +123,7 @@ class OptimizationOptions:
     batch_size: int = _with("crops per process that pass at once: what memory holds", 8)
     gradient_accumulation_steps: int = _with(
         "passes per optimiser step. Losses are averages over images, so that processes x passes x batch_size is all "
-        "that counts",
+        "that counts (but for agreement_weight, whose windows are drawn for each pass and process)",
         1,
     )
     learning_rate: float = _with("peak; 6e-4 from random weights, 3e-4 to adapt SAM", 6e-4)
@@ -314,6 +314,11 @@ def make_recipe(**values: Any) -> Recipe:
 
 
 def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """What two recipes differ in that changes what is learned, as `name before -> now`."""
+    """What two recipes differ in that changes what is learned, as `name before -> now`.
+
+    A value that an older recipe does not know was what is now its default.
+    """
+    defaults = {item.name: item.default for section in SECTIONS for item in fields(section)}
+    before = {name: defaults[name] for name in now if name in defaults} | before
     names = [name for name in {**before, **now} if name not in MAY_CHANGE]
     return [f"{name} {before.get(name)!r} -> {now.get(name)!r}" for name in names if before.get(name) != now.get(name)]

@@ -31,7 +31,7 @@ from ..export.atomic import atomic_folder, atomic_path
 from ..export.json_files import write_json
 from ..pipeline_cfsam import NucleiSegmentationPipeline
 from ..processing_cfsam import CfSamProcessor
-from .agreement import WindowPair, disagreement
+from .agreement import training_loss
 from .checkpoints import (
     latest_checkpoint,
     prune_checkpoints,
@@ -227,7 +227,7 @@ class TrainingRun:
             # Gradients are exchanged once a step.
             last = number == passes - 1
             with contextlib.nullcontext() if last else accelerator.no_sync(self.model):
-                loss, terms = self._loss(batch)
+                loss, terms = training_loss(self.model, batch, self.recipe.data.crop_size, options.agreement_weight)
                 accelerator.backward(loss / passes)
             losses.append(torch.stack([loss.detach().float(), *(v.float() for v in terms.values())]))
         means = torch.stack(losses).mean(0)
@@ -250,19 +250,6 @@ class TrainingRun:
         self.step += 1
         if usable:
             self.monitor.note(["loss", *terms], values, norm, self.optimizer.param_groups[-1]["lr"])
-
-    def _loss(self, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """The loss of a batch of crops, and its unweighted terms."""
-        weight = self.recipe.optimization.agreement_weight
-        if not weight:
-            output = self.model(**batch)
-            return output.loss, output.loss_parts
-        pair = WindowPair.draw(self.recipe.data.crop_size)
-        batch = pair.cut(batch)
-        batch["pixel_values"] = batch["pixel_values"].contiguous(memory_format=self._memory_format)
-        output = self.model(**batch)
-        between = disagreement(output, pair)
-        return output.loss + weight * between, {**output.loss_parts, "disagreement": between.detach()}
 
     def _leave_out(self, losses: list[float], what: str) -> None:
         """Ends the run at a batch that is not finite, or notes that it was left out.
@@ -424,7 +411,7 @@ class TrainingRun:
                 "crops_per_step": self.crops_per_step,
                 "crop_size": self.recipe.data.crop_size,
                 "train_encoder": self.recipe.model.train_encoder,
-                **{name: getattr(options, name) for name in ("steps", "learning_rate", "seed")},
+                **{name: getattr(options, name) for name in ("steps", "learning_rate", "seed", "agreement_weight")},
                 "weights": f"averages at step {step}",
             },
             "data": self.data.description(),
