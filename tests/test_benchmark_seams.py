@@ -6,6 +6,7 @@ from skimage import data
 from transformers import pipeline
 
 import cfsam_hf
+from cfsam_hf.resampling_cfsam import resample_image
 
 
 @pytest.fixture
@@ -103,9 +104,11 @@ def test_the_depth_in_the_innermost_tile(seams):
 
 
 def test_the_default_way_leaves_no_seams_and_tiles_decoded_alone_do(seams):
-    image = data.immunohistochemistry()
+    # At the pixel size of the checkpoint: twice as many as the picture has.
+    picture = data.immunohistochemistry()
+    image = resample_image(picture, 2 * picture.shape[0], 2 * picture.shape[1])
     pipe = pipeline("nuclei-segmentation", model=str(cfsam_hf.bundled_checkpoint()), device="cpu")
-    alone, *_, blended = seams.measure(pipe, image, 128, 48, shifts=())
+    alone, *_, blended = seams.measure(pipe, image, 256, 64, shifts=())
     assert alone["stitch"] == "alone"
     assert alone["s.e."] > 5
     assert blended["stitch"] == "blend"
