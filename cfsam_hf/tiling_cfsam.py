@@ -110,13 +110,19 @@ def blend_weights(tile_size: int, overlap: int) -> np.ndarray:
     It rises with the squared sine over `overlap` pixels from each side and is 1 between, so that a pixel counts most
     in the tile that sees it with the most context, and no tile ends with a step.
     """
+    profile = _blend_profile(tile_size, overlap)
+    return (profile[:, None] * profile[None, :]).astype(np.float32)
+
+
+def _blend_profile(tile_size: int, overlap: int) -> np.ndarray:
+    """The weights along one axis, (tile_size,) float64."""
     check_tiling(tile_size, overlap)
     ramp = min(overlap, tile_size // 2)
     edge = np.sin(np.pi / 2 * (np.arange(ramp) + 0.5) / max(ramp, 1)) ** 2
     profile = np.ones(tile_size)
     profile[:ramp] = edge
     profile[tile_size - ramp :] = edge[::-1]
-    return (profile[:, None] * profile[None, :]).astype(np.float32)
+    return profile
 
 
 def view_shares(length: int, tile_size: int, overlap: int, views: int) -> dict[View, np.ndarray]:
@@ -128,7 +134,7 @@ def view_shares(length: int, tile_size: int, overlap: int, views: int) -> dict[V
     """
     if views == 1:
         return {}
-    profile = blend_weights(tile_size, overlap)[tile_size // 2]
+    profile = _blend_profile(tile_size, overlap)
     shares = {}
     for number, view in enumerate(views_of(views)):
         total = np.zeros(max(length, tile_size))

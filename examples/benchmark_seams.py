@@ -159,9 +159,7 @@ def stitch(run: Run, overlap: int, how: str) -> np.ndarray:
     nearest = nearest_tiles(run)[0] if how == "crop" else None
     for index, (window, tile) in enumerate(zip(run.windows, run.maps, strict=True)):
         place = slice(window.y, window.y + tile_size), slice(window.x, window.x + tile_size)
-        share = np.ones((tile_size, tile_size), np.float32)
-        if nearest is not None:
-            share = (nearest[place] == index).astype(np.float32)
+        share = 1.0 if nearest is None else (nearest[place] == index).astype(np.float32)
         maps[:, *place] += tile.astype(np.float32) * share
         total[place] += share
     return run.crop(maps / total).astype(np.float16)

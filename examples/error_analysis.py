@@ -4,9 +4,9 @@
         --data reader=consep,path=CoNSeP,split=examples/splits/consep.json
 
 Writes `errors.json`, `errors.md` (counts by data set and tissue, what each class of error costs in PQ, confusion of
-types), `<data set>_errors.png`, a sheet of examples, and `<data set>_map.png`, the tiles without their tissue and
-what became of every prediction. With `--predictions FOLDER` label maps are read in place of a
-checkpoint's, as by `cfsam evaluate`.
+types), `<data set>_errors.png`, a sheet of examples, and `<data set>_map.png`, the tiles without their tissue and what
+became of every prediction. With `--predictions FOLDER` label maps are read in place of a checkpoint's, as by
+`cfsam evaluate`.
 """
 
 import math

@@ -17,7 +17,6 @@ from cfsam_hf import CfSamForNucleiSegmentation, CfSamImageProcessor, CfSamProce
 from cfsam_hf.nuclei_cfsam import TABLE_COLUMNS, NucleiResult
 from cfsam_hf.pipeline_cfsam import NucleiSegmentationPipeline
 from cfsam_hf.tile_stages_cfsam import ImageRun
-from cfsam_hf.tiling_cfsam import axis_starts
 
 from .painted_model import PaintedModel, paint, painted_config
 
@@ -111,39 +110,6 @@ def test_the_tiles_change_nothing(pipe, tile_size, tile_overlap):
     image, instance_map, _ = paint(190, 220)
     result = pipe(image, mpp=0.25, tile_size=tile_size, tile_overlap=tile_overlap)
     assert np.array_equal(result.instance_map, instance_map)
-
-
-def test_views_are_so_many_passes_and_no_larger_batches(pipe):
-    class EvenModel(PaintedModel):
-        """Has no distances, so that every view has the same maps."""
-
-        def forward(self, pixel_values):
-            outputs = super().forward(pixel_values)
-            outputs.hv_maps = torch.zeros_like(outputs.hv_maps)
-            return outputs
-
-    image = paint(150, 130)[0]
-    processor = CfSamImageProcessor(tile_size=64, tile_overlap=32)
-    even = NucleiSegmentationPipeline(EvenModel(painted_config(2)), image_processor=processor, device="cpu")
-    one = even(image, mpp=0.25, batch_size=3)
-    passes = list(even.model.tiles)
-    even.model.tiles.clear()
-    eight = even(image, mpp=0.25, batch_size=3, views=8)
-    # Each of the other views has tiles that begin elsewhere: one more along each side.
-    rows, columns = (len(axis_starts(length, 64, 32)) for length in image.shape[:2])
-    assert len(passes) == rows * columns
-    assert len(even.model.tiles) == len(passes) + 7 * (rows + 1) * (columns + 1)
-    assert set(even.model.tiles) == set(passes)
-    assert one.table.drop(columns=["score", "type_probability"], errors="ignore").equals(
-        eight.table.drop(columns=["score", "type_probability"], errors="ignore")
-    )
-    assert np.array_equal(one.instance_map, eight.instance_map)
-    # The maps that colours are read off have no direction to turn: their distances cancel.
-    tile = image[:64, :64]
-    assert pipe.blended_maps(tile, mpp=0.25).hv.std() > 0.1
-    assert not pipe.blended_maps(tile, mpp=0.25, views=2).hv.any()
-    with pytest.raises(ValueError, match="views must be 1, 2, 4 or 8, got 5"):
-        pipe.blended_maps(image, mpp=0.25, views=5)
 
 
 def test_inputs_of_every_kind_agree(pipe, tmp_path):

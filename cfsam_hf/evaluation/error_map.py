@@ -52,16 +52,15 @@ def error_panel(tile: Tile, prediction: Prediction, errors: NucleusErrors) -> Im
     """
     table = errors.table
     classes = dict(zip(table.pred_ids.tolist(), errors.pred_classes.tolist(), strict=True))
-    mistyped = set(table.pred_ids[errors.mistyped[:, 1]].tolist())
-    colors = {
-        nucleus: COLORS[MISTYPED if nucleus in mistyped and name == MATCHED else name]
-        for nucleus, name in classes.items()
-    }
+    # Those are among the matched.
+    classes |= dict.fromkeys(table.pred_ids[errors.mistyped[:, 1]].tolist(), MISTYPED)
     found = np.asarray(prediction.instance_map)
     # What lies where nobody looked is in no class.
     found = np.where(np.isin(found, list(classes)), found, 0)
     scale = PANEL / max(found.shape)
-    picture = Image.fromarray(outlined(np.full((*found.shape, 3), 255, np.uint8), found, colors.__getitem__, scale))
+    picture = Image.fromarray(
+        outlined(np.full((*found.shape, 3), 255, np.uint8), found, lambda i: COLORS[classes[i]], scale)
+    )
     draw = ImageDraw.Draw(picture)
     for x, y in table.true_centroids[errors.true_classes == MISSED] * scale:
         for sign in (-1, 1):
