@@ -14,7 +14,7 @@ import numpy as np
 
 from .instances_cfsam import JUMP_REACH, Foreground, boundary_evidence, find_foreground, instance_runs
 from .maps_cfsam import NucleiMaps, as_float32
-from .post_processing_cfsam import DecodedNuclei, DecodingParameters, drop_small, measure_instances, require_finite
+from .post_processing_cfsam import DecodedNuclei, DecodingParameters, kept_instances, measure_instances, require_finite
 from .runs_cfsam import expand_runs, find_runs
 
 # Rows that a component may be open for before it is divided: 256 um at 40x, many times the height of a nucleus.
@@ -203,12 +203,12 @@ class BandDecoder:
 
     def _keep(self, starts, ends, labels) -> None:
         """Paints and measures instances."""
-        starts, ends, ids, count = drop_small(starts, ends, labels, self.parameters.minimum_area)
         rows = slice(self._top, self._known)
         types = None
         if self._types is not None:
             types = [as_float32(values[: self._known - self._top]) for values in self._types]
         nuclei = as_float32(self._nuclei[: self._known - self._top])
+        starts, ends, ids, count = kept_instances(starts, ends, labels, nuclei, self.parameters)
         found = sum(len(part) for part in self._parts)
         self._parts.append(
             measure_instances(

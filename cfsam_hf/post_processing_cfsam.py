@@ -31,6 +31,8 @@ class DecodingParameters:
         minimum_marker_area: markers of fewer pixels are ignored.
         minimum_core_area: cores of fewer pixels are ignored.
         minimum_area: nuclei of fewer pixels are dropped.
+        minimum_probability: nuclei whose mean nuclei probability is lower are dropped; at least 0 and below 1. The
+            doubtful ones cost more precision than they bring recall, and come and go with where tiles begin.
         maximum_hole_area: a nucleus's holes of at most so many pixels are filled, unless something lies inside them;
             larger ones are kept, and so are gaps between several nuclei.
     """
@@ -44,12 +46,15 @@ class DecodingParameters:
     minimum_marker_area: int = 5
     minimum_core_area: int = 40
     minimum_area: int = 20
+    minimum_probability: float = 0.0
     maximum_hole_area: int = 100
 
     def __post_init__(self):
         for name in ("nuclei_threshold", "marker_threshold", "core_threshold"):
             if not 0 < getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: it must lie strictly between 0 and 1")
+        if not 0 <= self.minimum_probability < 1:
+            raise ValueError(f"minimum_probability is {self.minimum_probability}: it must be at least 0 and below 1")
         if self.core_threshold < self.marker_threshold:
             raise ValueError(
                 f"core_threshold is {self.core_threshold}: it must be at least the marker_threshold, "
@@ -150,7 +155,7 @@ def decode_nuclei(
     require_finite(hv_maps, "hv_maps")
 
     energy, evidence = boundary_evidence(nuclei, hv_maps, boundary_probability, parameters)
-    runs = drop_small(*instance_runs(energy, find_foreground(evidence), parameters), parameters.minimum_area)
+    runs = kept_instances(*instance_runs(energy, find_foreground(evidence), parameters), nuclei, parameters)
     instance_map = np.zeros(shape, dtype=np.int32)
     return measure_instances(*runs, instance_map, nuclei, type_probabilities)
 
@@ -171,11 +176,17 @@ def require_finite(values: np.ndarray, name: str) -> None:
         raise ValueError(f"{name} holds {np.count_nonzero(~np.isfinite(flat))} values that are not finite")
 
 
-def drop_small(starts, ends, labels, minimum_area):
-    """Runs of the instances that are large enough, labelled 1..N in the order of their first pixels, and N."""
+def kept_instances(starts, ends, labels, nuclei, parameters):
+    """Runs of the instances that are large and probable enough, labelled 1..N in the order of their first pixels, and
+    N."""
     lengths = ends - starts
     areas = np.bincount(labels, lengths) if len(labels) else np.zeros(1)
-    kept = areas[labels] >= minimum_area
+    enough = areas >= parameters.minimum_area
+    if parameters.minimum_probability > 0:
+        sums = run_summation(_run_pixels(starts, lengths, nuclei), lengths, nuclei.size) @ nuclei.reshape(-1)
+        means = np.bincount(labels, sums, minlength=len(areas)) / np.maximum(areas, 1)
+        enough &= means >= parameters.minimum_probability
+    kept = enough[labels]
     starts, ends, labels = starts[kept], ends[kept], labels[kept]
     first_run = np.full(len(areas), -1, dtype=np.int64)
     first_run[labels[::-1]] = np.arange(len(labels))[::-1]
@@ -183,6 +194,13 @@ def drop_small(starts, ends, labels, minimum_area):
     ids = np.zeros(len(areas), dtype=np.int64)
     ids[present[np.argsort(first_run[present])]] = np.arange(1, len(present) + 1)
     return starts, ends, ids[labels], len(present)
+
+
+def _run_pixels(starts, lengths, nuclei):
+    """Flat indices into the map of all pixels of runs, which are flat in the padded map."""
+    width = nuclei.shape[1]
+    rows, columns = np.divmod(starts, width + 2)
+    return expand_runs((rows - 1) * width + columns - 1, lengths)
 
 
 def measure_instances(
@@ -205,7 +223,7 @@ def measure_instances(
     rows -= 1
     columns -= 1
     lengths = ends - starts
-    pixels = expand_runs(rows * width + columns, lengths)
+    pixels = _run_pixels(starts, lengths, nuclei)
     instance_map.reshape(-1)[pixels] = np.repeat((ids + (first_id - 1)).astype(np.int32), lengths)
     rows += top
 

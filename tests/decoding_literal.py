@@ -56,8 +56,10 @@ def literal_instances(nuclei_probability, hv_maps, boundary_probability, paramet
 
     instances = np.zeros((height, width), dtype=np.int32)
     for label in dict.fromkeys(result[result > 0].tolist()):
-        if (result == label).sum() >= parameters.minimum_area:
-            instances[result == label] = instances.max() + 1
+        inside = result == label
+        mean = nuclei_probability[inside].mean(dtype=np.float64)
+        if inside.sum() >= parameters.minimum_area and mean >= parameters.minimum_probability:
+            instances[inside] = instances.max() + 1
     return instances
 
 

@@ -26,6 +26,7 @@ PARAMETERS = st.builds(
     minimum_marker_area=st.sampled_from([1, 5]),
     minimum_core_area=st.sampled_from([1, 8]),
     minimum_area=st.sampled_from([0, 10]),
+    minimum_probability=st.sampled_from([0.0, 0.65, 0.75]),
     maximum_hole_area=st.sampled_from([0, 4, 100]),
 )
 SHAPES = st.tuples(st.integers(1, 30), st.integers(1, 30))
@@ -71,6 +72,7 @@ def test_rows_describe_the_instances(seed, shape, parameters):
         assert decoded.boxes[row].tolist() == [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
         np.testing.assert_allclose(decoded.centroids[row], [columns.mean() + 0.5, rows.mean() + 0.5])
         np.testing.assert_allclose(decoded.scores[row], maps["nuclei_probability"][inside].mean(), rtol=1e-5)
+        assert decoded.scores[row] >= parameters.minimum_probability
         votes = maps["type_probabilities"][1:, inside].sum(axis=1, dtype=np.float64)
         np.testing.assert_allclose(decoded.type_probabilities[row], votes.max() / votes.sum(), rtol=1e-5)
         assert votes[decoded.type_ids[row] - 1] >= votes.max() * (1 - 1e-5)
@@ -282,6 +284,8 @@ def test_an_image_without_pixels_is_refused():
         ("jump_weight", float("inf")),
         ("lone_jump_weight", float("nan")),
         ("minimum_area", 2.5),
+        ("minimum_probability", 1),
+        ("minimum_probability", float("nan")),
         ("minimum_marker_area", -1),
         ("maximum_hole_area", True),
     ],

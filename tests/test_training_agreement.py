@@ -1,5 +1,7 @@
 """Two views of a crop have to be cut, turned and laid upon each other exactly, or their agreement teaches nonsense."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ import torch
 from cfsam_hf.data.targets import make_targets
 from cfsam_hf.modeling_cfsam import CfSamNucleiSegmentationOutput
 from cfsam_hf.training.agreement import NUM_VIEWS, WindowPair, disagreement, shift_margin
+from cfsam_hf.training.mixing import Mixture
 from cfsam_hf.views_cfsam import views_of
 
 from .training_cases import smoke_recipe, start_run, weights, write_base, write_qupath_tiles, write_tiles
@@ -44,12 +47,20 @@ def outputs_of(batch: dict[str, torch.Tensor], **changes: torch.Tensor) -> CfSam
     return CfSamNucleiSegmentationOutput(**{**values, **changes})
 
 
+def mixture() -> Mixture:
+    """The first window gets a rectangle of the second, which stays as it is."""
+    inside = torch.zeros(2, SIZE, SIZE, dtype=torch.bool)
+    inside[0, 5:30, 11:44] = True
+    return Mixture(torch.tensor([1, 0]), inside)
+
+
 def pairs() -> list[WindowPair]:
     places = [((0, 0), (0, 0)), ((3, 11), (MARGIN, 1)), ((10, 5), (7, 8))]
-    return [WindowPair(SIZE, place, view) for place in places for view in views_of(NUM_VIEWS)]
+    plain = [WindowPair(SIZE, place, view) for place in places for view in views_of(NUM_VIEWS)]
+    return plain + [replace(pair, mixture=mixture()) for pair in plain[-NUM_VIEWS:]]
 
 
-@pytest.mark.parametrize("pair", pairs(), ids=str)
+@pytest.mark.parametrize("pair", pairs(), ids=lambda pair: f"{pair.places} {pair.view} mixed={bool(pair.mixture)}")
 def test_what_is_known_of_either_window_agrees_where_they_overlap(pair):
     batch = pair.cut(crops())
     assert {len(values) for values in batch.values()} == {4}
@@ -70,6 +81,16 @@ def test_pixels_turn_with_their_labels():
     windows = pair.cut(batch)["pixel_values"]
     assert torch.equal(windows[:2], batch["pixel_values"][..., 3 : 3 + SIZE, 5 : 5 + SIZE])
     assert torch.equal(windows[2:], pair.view.turn(batch["pixel_values"][..., 9 : 9 + SIZE, 2 : 2 + SIZE]))
+
+
+def test_only_second_windows_are_mixed():
+    pair = WindowPair(SIZE, ((3, 5), (9, 2)), views_of(NUM_VIEWS)[1], mixture())
+    batch = crops()
+    plain, mixed = (replace(pair, mixture=of).cut(batch) for of in (None, pair.mixture))
+    for name, values in plain.items():
+        assert torch.equal(mixed[name][:2], values[:2]), name
+        assert torch.equal(mixed[name][3], values[3]), name
+        assert not torch.equal(mixed[name][2], values[2]), name
 
 
 def test_disagreement_is_the_divergence_from_the_mean():

@@ -151,7 +151,7 @@ def test_committed_recipes_are_in_order(path, monkeypatch):
 def test_there_are_recipes_for_what_labs_have():
     assert {path.stem for path in RECIPES} >= {
         *("pannuke_sam_b", "pannuke_sam_l", "pannuke_sam_h", "consep", "monuseg", "own_data", "cpu_smoke"),
-        *("cfsam_tiny", "cfsam_tiny_stage2", "cfsam_tiny_stage3"),
+        *("cfsam_tiny", "cfsam_tiny_stage2", "cfsam_tiny_stage3", "cfsam_tiny_stage4"),
     }
 
 

@@ -22,6 +22,7 @@ GRID = {
     "lone_jump_weight": (1.0, 2.0, 3.0, 4.5, 6.0),
     "minimum_marker_area": (3, 5, 10, 20),
     "minimum_core_area": (20, 40, 60, 80),
+    "minimum_probability": (0.0, 0.6, 0.65, 0.7, 0.725, 0.75, 0.775, 0.8),
     "minimum_area": (10, 20, 30, 45, 60),
 }
 # Which of them matter where there is no boundary map, and where there is one.

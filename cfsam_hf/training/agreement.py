@@ -15,6 +15,8 @@ import torch.nn.functional as F
 
 from ..maps_cfsam import HV_CHANNELS
 from ..views_cfsam import View, views_of
+from .mixing import Mixture
+from .recipe import OptimizationOptions
 
 # Tile as it is, half turn, mirror images. Each is its own inverse, so that labels turn as maps turn back.
 NUM_VIEWS = 4
@@ -33,25 +35,29 @@ class WindowPair:
         size: side of a window in pixels.
         places: row and column of each window's corner in the crop.
         view: in which the second window is seen.
+        mixture: of the second windows among each other, before they are turned; `None`: they stay as they are.
     """
 
     size: int
     places: tuple[tuple[int, int], tuple[int, int]]
     view: View
+    mixture: Mixture | None = None
 
     @classmethod
-    def draw(cls, size: int) -> "WindowPair":
+    def draw(cls, size: int, mixture: Mixture | None = None) -> "WindowPair":
         """A pair drawn with torch's generator."""
         rows_and_columns = torch.randint(shift_margin(size) + 1, (2, 2)).tolist()
         view = views_of(NUM_VIEWS)[int(torch.randint(NUM_VIEWS, ()))]
-        return cls(size, tuple(map(tuple, rows_and_columns)), view)
+        return cls(size, tuple(map(tuple, rows_and_columns)), view, mixture)
 
     def cut(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Pixels and labels of crops to those of the windows, (2 B, ..., size, size): first the first
-        windows of all B crops, then the second ones, turned."""
+        windows of all B crops, then the second ones, mixed and turned."""
         windows = {}
         for name, values in batch.items():
             first, second = (values[..., y : y + self.size, x : x + self.size] for y, x in self.places)
+            if self.mixture is not None:
+                second = self.mixture.mix(second)
             windows[name] = torch.cat([first, self._turn(name, second)])
         return windows
 
@@ -64,16 +70,17 @@ class WindowPair:
 
     def overlap(self, maps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Stacked maps (2 B, C, size, size) of the windows, in the order of `MapLayout`, to those of the first and of
-        the second windows where the two overlap, (B, C, h, w) each, pixel upon pixel."""
+        the second windows where the two overlap, (B, C, h, w) each, pixel upon pixel: the first mixed as the second
+        are."""
         first, second = maps.chunk(2)
-        upright = first, self.view.turn_back(second)
-        parts = []
-        for own, other, values in zip(self.places, self.places[::-1], upright, strict=True):
-            (top, bottom), (left, right) = (
-                (max(0, b - a), self.size - max(0, a - b)) for a, b in zip(own, other, strict=True)
-            )
-            parts.append(values[..., top:bottom, left:right])
-        return tuple(parts)
+        (first_rows, first_columns), (rows, columns) = (
+            [slice(max(0, b - a), self.size - max(0, a - b)) for a, b in zip(own, other, strict=True)]
+            for own, other in (self.places, self.places[::-1])
+        )
+        first = first[..., first_rows, first_columns]
+        if self.mixture is not None:
+            first = self.mixture.cut(rows, columns).mix(first)
+        return first, self.view.turn_back(second)[..., rows, columns]
 
 
 def disagreement(outputs, pair: WindowPair) -> torch.Tensor:
@@ -112,7 +119,10 @@ def disagreement(outputs, pair: WindowPair) -> torch.Tensor:
 
 
 def training_loss(
-    model: Callable[..., Any], batch: dict[str, torch.Tensor], size: int, weight: float
+    model: Callable[..., Any],
+    batch: dict[str, torch.Tensor],
+    size: int,
+    options: OptimizationOptions,
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """The loss of a batch of crops, and its unweighted terms.
 
@@ -120,18 +130,24 @@ def training_loss(
         model: gives `CfSamNucleiSegmentationOutput` with a loss.
         batch: pixels and labels of crops; of `size` pixels and the margin where they are seen twice.
         size: of the windows.
-        weight: of the disagreement; at 0 crops are seen once, as they are.
+        options: how much disagreement weighs (at 0 crops are seen once), and how often windows are mixed.
     """
-    if not weight:
+    pixels = batch["pixel_values"]
+    mixture = None
+    if options.mixing_probability:
+        mixture = Mixture.draw(len(pixels), size, size, options.mixing_probability, pixels.device)
+    if not options.agreement_weight:
+        if mixture is not None:
+            batch = {name: mixture.mix(values) for name, values in batch.items()}
         output = model(**batch)
         return output.loss, output.loss_parts
-    pair = WindowPair.draw(size)
+    pair = WindowPair.draw(size, mixture)
     windows = pair.cut(batch)
     if batch["pixel_values"].is_contiguous(memory_format=torch.channels_last):
         windows["pixel_values"] = windows["pixel_values"].contiguous(memory_format=torch.channels_last)
     output = model(**windows)
     between = disagreement(output, pair)
-    return output.loss + weight * between, {**output.loss_parts, "disagreement": between.detach()}
+    return output.loss + options.agreement_weight * between, {**output.loss_parts, "disagreement": between.detach()}
 
 
 def _binary_divergence(logits: list[torch.Tensor]) -> torch.Tensor:

@@ -369,7 +369,7 @@ def _seconds_per_step(recipe: Recipe, accelerator: Accelerator, model: PreTraine
         for batch in batches:
             batch = {name: value.to(accelerator.device) for name, value in batch.items()}
             with accelerator.autocast():
-                loss, _ = training_loss(learner, batch, recipe.data.crop_size, recipe.optimization.agreement_weight)
+                loss, _ = training_loss(learner, batch, recipe.data.crop_size, recipe.optimization)
             loss.backward()
         optimizer.step()
         optimizer.zero_grad()

@@ -145,6 +145,11 @@ class OptimizationOptions:
         "depend less on where tiles begin. 4 for the bundled checkpoint; 0: seen once. Takes twice the time a crop",
         0.0,
     )
+    mixing_probability: float = _with(
+        "of a window to get a rectangle of another crop, so that types are not read off the tile as a whole: for few "
+        "tiles. With agreement_weight only the second of two windows is mixed",
+        0.0,
+    )
     gradient_checkpointing: bool = _with("encoder layers are computed again in the backward pass: less memory", False)
     compile: bool = _with("torch.compile: a minute at the start, for long runs on a GPU", False)
     seed: int = _with("of new weights, crops and dropout", 0)
@@ -159,7 +164,7 @@ class OptimizationOptions:
                 "clip_norm",
             ),
             not_negative=("warmup_steps", "weight_decay", "agreement_weight"),
-            shares=("beta1", "beta2", "final_rate", "ema_decay"),
+            shares=("beta1", "beta2", "final_rate", "ema_decay", "mixing_probability"),
         )
 
 

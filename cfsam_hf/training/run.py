@@ -227,7 +227,7 @@ class TrainingRun:
             # Gradients are exchanged once a step.
             last = number == passes - 1
             with contextlib.nullcontext() if last else accelerator.no_sync(self.model):
-                loss, terms = training_loss(self.model, batch, self.recipe.data.crop_size, options.agreement_weight)
+                loss, terms = training_loss(self.model, batch, self.recipe.data.crop_size, options)
                 accelerator.backward(loss / passes)
             losses.append(torch.stack([loss.detach().float(), *(v.float() for v in terms.values())]))
         means = torch.stack(losses).mean(0)
@@ -411,7 +411,10 @@ class TrainingRun:
                 "crops_per_step": self.crops_per_step,
                 "crop_size": self.recipe.data.crop_size,
                 "train_encoder": self.recipe.model.train_encoder,
-                **{name: getattr(options, name) for name in ("steps", "learning_rate", "seed", "agreement_weight")},
+                **{
+                    name: getattr(options, name)
+                    for name in ("steps", "learning_rate", "seed", "agreement_weight", "mixing_probability")
+                },
                 "weights": f"averages at step {step}",
             },
             "data": self.data.description(),
