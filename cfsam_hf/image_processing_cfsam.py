@@ -28,6 +28,9 @@ class CfSamImageProcessorKwargs(ImagesKwargs, total=False):
         resampled if it differs by more than 2 %; without it they are taken to be at the model's.
     tile_size (`int`, *optional*, defaults to `self.tile_size`):
         Side in pixels of the square tiles that larger images are cut into.
+    smallest_tile_size (`int`, *optional*, defaults to `self.smallest_tile_size`):
+        The nuclei-segmentation pipeline makes tiles smaller, down to this, where as few of them cover an image.
+        Without it all are of `tile_size`.
     tile_overlap (`int`, *optional*, defaults to `self.tile_overlap`):
         Pixels that neighbouring tiles share at least.
     pad_multiple (`int`, *optional*, defaults to `self.pad_multiple`):
@@ -46,6 +49,7 @@ class CfSamImageProcessorKwargs(ImagesKwargs, total=False):
 
     mpp: float | int | None
     tile_size: int
+    smallest_tile_size: int | None
     tile_overlap: int
     pad_multiple: int
     max_pixels: int | None
@@ -74,6 +78,7 @@ class CfSamImageProcessor(PilBackend):
     image_std = IMAGENET_DEFAULT_STD
     mpp = 0.25
     tile_size = 256
+    smallest_tile_size = None
     tile_overlap = 64
     pad_multiple = 16
     max_pixels = DEFAULT_MAX_PIXELS
@@ -89,6 +94,12 @@ class CfSamImageProcessor(PilBackend):
             raise ValueError(
                 f"tile_size must be a multiple of pad_multiple, got tile_size={self.tile_size} and "
                 f"pad_multiple={self.pad_multiple}"
+            )
+        smallest = self.smallest_tile_size
+        if smallest is not None and (smallest % self.pad_multiple or not 0 < smallest <= self.tile_size):
+            raise ValueError(
+                f"smallest_tile_size must be a multiple of pad_multiple, {self.pad_multiple}, and at most tile_size, "
+                f"{self.tile_size}; got {smallest}"
             )
         self.decoding_parameters()
         _check_calibration(self.score_calibration)

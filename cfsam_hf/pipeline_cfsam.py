@@ -24,7 +24,7 @@ from .nuclei_cfsam import NucleiResult
 from .read_ahead_cfsam import read_ahead
 from .resampling_cfsam import check_mpp, resample_nuclei
 from .tile_stages_cfsam import ImageRun, NetworkClock, make_batches, run_network
-from .tiling_cfsam import check_tiling
+from .tiling_cfsam import check_tiling, fitted_tile_size
 from .version import __version__
 from .views_cfsam import views_of
 
@@ -140,7 +140,8 @@ class NucleiSegmentationPipeline(Pipeline):
                 On a CPU tiles go one by one, which is as fast and gives the very same nuclei for any `batch_size`; on
                 an accelerator another `batch_size` changes the maps by rounding errors.
             threshold (`float`, defaults to 0): nuclei with a lower score are left out.
-            tile_size, tile_overlap (`int`, *optional*): in the model's pixels; default: the processor's.
+            tile_size, tile_overlap (`int`, *optional*): in the model's pixels; default: the processor's, whose size is
+                fitted to the image where it has a `smallest_tile_size`.
             views (`int`, defaults to 1): in how many views the network sees the image, 1, 2 (also turned by 180
                 degrees), 4 (all flips) or 8 (also with rows and columns swapped), each with tiles of its own, that
                 begin elsewhere; their maps are averaged, alike in weight. It takes that many times as long, and
@@ -287,6 +288,25 @@ class NucleiSegmentationPipeline(Pipeline):
         self.image_processor.decoding_parameters(**(decoding or {}))
         self._tiling(tiling.get("tile_size"), tiling.get("tile_overlap"))
 
+    def tiling_for(
+        self, height: int, width: int, tile_size: int | None = None, tile_overlap: int | None = None, views: int = 1
+    ) -> tuple[int, int, int]:
+        """
+        The tiles that an image of `height` x `width` of the model's pixels is cut into.
+
+        Args:
+            tile_size, tile_overlap, views: as given to `__call__`.
+
+        Returns:
+            Size, overlap and views, as for `tile_windows`: a size that is given is kept, the processor's is fitted.
+        """
+        size, overlap = self._tiling(tile_size, tile_overlap)
+        smallest = self.image_processor.smallest_tile_size
+        if tile_size is None and smallest is not None:
+            size = fitted_tile_size(height, width, size, overlap, smallest, self.image_processor.pad_multiple)
+            overlap = min(overlap, size // 2)
+        return size, overlap, views
+
     def _tiling(self, tile_size: int | None, tile_overlap: int | None) -> tuple[int, int]:
         """Size and overlap of the tiles, the processor's where they are not given."""
         tile_size = self.image_processor.tile_size if tile_size is None else tile_size
@@ -317,7 +337,6 @@ class NucleiSegmentationPipeline(Pipeline):
         Three stages work at once: reading and cutting tiles in a thread, the network in another, blending and decoding
         in the caller's.
         """
-        tiling = (*self._tiling(tile_size, tile_overlap), views)
         parameters = self.image_processor.decoding_parameters(**(decoding or {}))
         counts_images = total is not None and total > 1
         pending: deque[ImageRun] = deque()
@@ -330,7 +349,12 @@ class NucleiSegmentationPipeline(Pipeline):
             leave=False,
         )
         self.network_clock = NetworkClock()
-        tiles = make_batches(runs, batch_size, tiling, self.image_processor.pixel_values)
+        tiles = make_batches(
+            runs,
+            batch_size,
+            lambda height, width: self.tiling_for(height, width, tile_size, tile_overlap, views),
+            self.image_processor.pixel_values,
+        )
         network = run_network(
             read_ahead(tiles, BATCHES_AHEAD),
             lambda values: self._batch_maps(values, batch_size, autocast_dtype),
@@ -344,7 +368,7 @@ class NucleiSegmentationPipeline(Pipeline):
                     bar.total += sum(run.tiles or 0 for run in batch.started)
                 for index, (run, window) in enumerate(batch.tiles):
                     if run.error is None:
-                        run.add_tile(window, batch.maps[index], batch.layout, tiling, parameters, keep_maps)
+                        run.add_tile(window, batch.maps[index], batch.layout, parameters, keep_maps)
                 if not counts_images:
                     bar.update(len(batch.tiles))
                 while pending and pending[0].is_finished:

@@ -26,6 +26,7 @@ class ImageRun:
         name: its file's name.
         model_size: (height, width) in the model's pixels.
         is_grey: whether it has no colour.
+        tiling: size, overlap and views of its tiles, as for `tile_windows`.
         tiles: how many there are, once that is known.
         done: how many of them are blended.
         bands: the blended maps, where they are asked for.
@@ -39,6 +40,7 @@ class ImageRun:
     name: str | None = None
     model_size: tuple[int, int] = (0, 0)
     is_grey: bool = False
+    tiling: tuple[int, int, int] | None = None
     tiles: int | None = None
     done: int = 0
     bands: list[NucleiMaps] = field(default_factory=list)
@@ -61,7 +63,6 @@ class ImageRun:
         window: Window,
         maps: np.ndarray,
         layout: MapLayout,
-        tiling: tuple[int, int, int],
         parameters: DecodingParameters,
         keep_maps: bool = False,
     ) -> None:
@@ -69,7 +70,6 @@ class ImageRun:
         Blend the maps (C, size, size) of a tile, and decode the rows that are complete with it.
 
         Args:
-            tiling: size, overlap and views, as for `tile_windows`.
             parameters: thresholds of decoding.
             keep_maps: collect the blended maps in `bands` and decode nothing.
         """
@@ -78,7 +78,7 @@ class ImageRun:
                 self._decoder = None if keep_maps else BandDecoder(*self.model_size, parameters)
                 sink = self.bands.append if keep_maps else self._decoder.add
                 self._blender = MapBlender(
-                    layout.channels, *self.model_size, *tiling, sink=lambda rows: sink(layout.split(rows))
+                    layout.channels, *self.model_size, *self.tiling, sink=lambda rows: sink(layout.split(rows))
                 )
             self._blender.add(window, maps)
             self.done += 1
@@ -123,15 +123,16 @@ class NetworkClock:
 def make_batches(
     runs: Iterator[ImageRun],
     batch_size: int,
-    tiling: tuple[int, int, int],
+    tiling_for: Callable[[int, int], tuple[int, int, int]],
     pixel_values: Callable[[np.ndarray], np.ndarray],
 ) -> Iterator[Batch]:
-    """The tiles of the images in batches, ready for the network; the last may be smaller.
+    """The tiles of the images in batches, ready for the network; the last may be smaller, and so may be one before
+    tiles of another size.
 
     Args:
         runs: images, or errors in place of them.
         batch_size: tiles in a batch, also of several images.
-        tiling: size, overlap and views, as for `tile_windows`.
+        tiling_for: height and width of an image to size, overlap and views of its tiles, as for `tile_windows`.
         pixel_values: tiles (B, size, size, 3) uint8 to (B, 3, size, size) float32.
     """
 
@@ -146,8 +147,12 @@ def make_batches(
         batch.started.append(run)
         if run.error is not None:
             continue
-        windows = tile_windows(*run.model_size, *tiling)
+        run.tiling = tiling_for(*run.model_size)
+        windows = tile_windows(*run.model_size, *run.tiling)
         run.tiles = len(windows)
+        if batch.tiles and batch.tiles[0][1].size != run.tiling[0]:
+            yield filled(batch)
+            batch = Batch()
         for window in windows:
             if run.error is not None:  # the network failed on an earlier tile
                 break

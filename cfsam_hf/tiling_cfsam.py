@@ -58,6 +58,30 @@ def check_tiling(tile_size: int, overlap: int) -> None:
         raise ValueError(f"tile_overlap must lie in 0..{tile_size - 1} for tiles of {tile_size} px, got {overlap}")
 
 
+def fitted_tile_size(height: int, width: int, tile_size: int, overlap: int, smallest: int, multiple: int) -> int:
+    """
+    The smallest tile that covers an image with as many tiles as `tile_size` does: less of the image is seen twice, and
+    less padding.
+
+    Args:
+        height, width (`int`): of the image in pixels.
+        tile_size, overlap (`int`): the largest tile, and the pixels that neighbours share at least.
+        smallest (`int`): no tile is smaller.
+        multiple (`int`): tiles are multiples of this, as `tile_size` and `smallest` are.
+
+    >>> fitted_tile_size(1000, 600, 576, 144, 256, 16), fitted_tile_size(600, 600, 576, 144, 256, 16)
+    (576, 384)
+    >>> fitted_tile_size(300, 200, 576, 144, 256, 16), fitted_tile_size(50, 200, 576, 144, 256, 16)
+    (304, 256)
+    """
+    needed = smallest
+    for length in (height, width):
+        tiles = len(axis_starts(length, tile_size, overlap))
+        side = -(-(length + (tiles - 1) * overlap) // tiles)
+        needed = max(needed, -(-side // multiple) * multiple)
+    return min(needed, tile_size)
+
+
 def tile_windows(height: int, width: int, tile_size: int, overlap: int, views: int = 1) -> list[Window]:
     """
     All windows over an image of `height` x `width` pixels, row by row from the top.

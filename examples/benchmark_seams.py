@@ -1,12 +1,13 @@
 """What tiles do to the nuclei: the same image under shifted tile grids, and contours along the tiles' borders.
 
-    python examples/benchmark.py seams --images CoNSeP/Train/Images/train_8.jpg ... --tilings 256:64 512:128
+    python examples/benchmark.py seams --images CoNSeP/Train/Images/train_8.jpg ... --tilings default 512:192
     python examples/benchmark.py seams --size 1000      # without images: the tissue picture of scikit-image
 
 The images are put together to one mosaic whose joins do not fall on tile borders. For each tiling (tile size and
-overlap; `aligned`: tiles begin at multiples of the patch size) and each way to stitch (`alone`: each tile decoded by
-itself, its middle pasted; `crop`: the maps of a pixel from the tile whose centre is nearest; `mean`: plain mean of the
-tiles' maps; `blend`: mean weighted by `blend_weights`, what the pipeline does) the table gives
+overlap, or `default`, as the checkpoint's processor has it; `aligned`: tiles begin at multiples of the patch size) and
+each way to stitch (`alone`: each tile decoded by itself, its middle pasted; `crop`: the maps of a pixel from the tile
+whose centre is nearest; `mean`: plain mean of the tiles' maps; `blend`: mean weighted by `blend_weights`, what the
+pipeline does) the table gives
 
 - F1 between the nuclei under the tile grid and under shifted ones (pairs at IoU > .5): the mean over shifts by whole
   patches, and over others, which move the patches of the network too;
@@ -61,6 +62,7 @@ class Run:
     windows: list[Window]
     maps: list[np.ndarray]
     layout: MapLayout
+    overlap: int
     size: tuple[int, int]
     shift: tuple[int, int]
     seconds: float
@@ -103,15 +105,17 @@ def mosaic(images: list[np.ndarray], size: int) -> tuple[np.ndarray, Lines]:
 def predict_tiles(
     pipe: NucleiSegmentationPipeline,
     image: np.ndarray,
-    tile_size: int,
-    overlap: int,
+    tile_size: int | None,
+    overlap: int | None,
     shift: tuple[int, int],
     aligned: bool = False,
     views: int = 1,
 ) -> Run:
-    """Maps of all tiles of a grid that begins `shift` pixels above and left of the image; `aligned`: tiles begin at
-    multiples of the patch size; `views`: in how many the network sees the image, each with a grid of its own."""
+    """Maps of all tiles of a grid that begins `shift` pixels above and left of the image. `tile_size` and `overlap`:
+    `None` for the processor's; `aligned`: tiles begin at multiples of the patch size; `views`: in how many the network
+    sees the image, each with a grid of its own."""
     padded = np.pad(image, ((shift[0], 0), (shift[1], 0), (0, 0)), mode="reflect")
+    tile_size, overlap, _ = pipe.tiling_for(*padded.shape[:2], tile_size, overlap)
     unit = pipe.image_processor.pad_multiple if aligned else 1
     height, width = (-(-length // unit) for length in padded.shape[:2])
     windows = [
@@ -126,7 +130,7 @@ def predict_tiles(
         tile_maps, layout = window.view.turn_back(stack_maps(outputs)), MapLayout.of(outputs)
         maps.append(tile_maps[0].cpu().numpy().astype(np.float16))
         seconds += time.perf_counter() - began
-    return Run(windows, maps, layout, image.shape[:2], shift, seconds, views)
+    return Run(windows, maps, layout, overlap, image.shape[:2], shift, seconds, views)
 
 
 def nearest_tiles(run: Run) -> tuple[np.ndarray, np.ndarray]:
@@ -144,12 +148,14 @@ def nearest_tiles(run: Run) -> tuple[np.ndarray, np.ndarray]:
     return nearest, deepest
 
 
-def stitch(run: Run, overlap: int, how: str) -> np.ndarray:
+def stitch(run: Run, how: str) -> np.ndarray:
     """The maps (C, H, W) of the image, float16 as the pipeline keeps them; `how` is crop, mean or blend."""
     tile_size = run.windows[0].size
     if how == "blend":
         bands = []
-        blender = MapBlender(run.layout.channels, *run.padded_size, tile_size, overlap, run.views, sink=bands.append)
+        blender = MapBlender(
+            run.layout.channels, *run.padded_size, tile_size, run.overlap, run.views, sink=bands.append
+        )
         for window, tile in zip(run.windows, run.maps, strict=True):
             blender.add(window, tile)
         blender.finish()
@@ -241,8 +247,8 @@ def seam_statistic(
 def measure(
     pipe: NucleiSegmentationPipeline,
     image: np.ndarray,
-    tile_size: int,
-    overlap: int,
+    tile_size: int | None,
+    overlap: int | None,
     aligned: bool = False,
     shifts: Sequence[tuple[int, int]] = PATCH_SHIFTS + OTHER_SHIFTS,
     joins: Lines = NO_LINES,
@@ -256,13 +262,14 @@ def measure(
 
         if how == "alone":
             return paste(run, decode)
-        found = decode(stitch(run, overlap, how))
+        found = decode(stitch(run, how))
         return found.instance_map, found.scores
 
     patch = pipe.image_processor.pad_multiple
     base, *others = (
         predict_tiles(pipe, image, tile_size, overlap, shift, aligned, views) for shift in ((0, 0), *shifts)
     )
+    size = base.windows[0].size
     base_depth, *other_depths = (run.crop(nearest_tiles(run)[1]) for run in (base, *others))
     least_depths = [np.minimum(base_depth, depth) for depth in other_depths]
     starts = [sorted({getattr(window, axis) for window in base.windows}) for axis in "yx"]
@@ -279,11 +286,11 @@ def measure(
             partners.append(has_partner(found, again))
             depths.append(least_depth[places])
         kept, depth = np.array(partners).reshape(-1, len(scores)), np.array(depths).reshape(-1, len(scores))
-        near = depth < tile_size / 4
-        seams = [seam_lines(s, tile_size, n, how) for s, n in zip(starts, image.shape[:2], strict=True)]
+        near = depth < size / 4
+        seams = [seam_lines(s, size, n, how) for s, n in zip(starts, image.shape[:2], strict=True)]
         ratio, errors = seam_statistic(found, tuple(seams), patch if aligned else 1, joins)
         yield {
-            "tiles": f"{tile_size}:{overlap}" + ":aligned" * aligned,
+            "tiles": f"{size}:{base.overlap}" + ":aligned" * aligned,
             "stitch": how,
             "nuclei": int(found.max()),
             "F1 patches": mean(f1[True]),
@@ -316,7 +323,7 @@ def mean(values: Sequence[float] | np.ndarray) -> float:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--images", nargs="+", default=[], help="files; default: scikit-image's tissue picture")
     parser.add_argument("--size", type=int, default=2000, help="side of the mosaic in pixels")
-    parser.add_argument("--tilings", nargs="+", default=["256:64", "512:128"], metavar="SIZE:OVERLAP[:aligned]")
+    parser.add_argument("--tilings", nargs="+", default=["default"], metavar="default|SIZE:OVERLAP[:aligned]")
     views = "in how many the network sees the mosaic; of several only blend is shown, and :aligned is not possible"
     parser.add_argument("--views", type=int, choices=VIEW_COUNTS, default=1, help=views)
     parser.add_argument("--checkpoint", default=None, help="folder or Hub id; default: the bundled one")
@@ -340,10 +347,9 @@ def run(args: argparse.Namespace) -> None:
     print(f"{args.size} px mosaic of {len(images)} images, {pipe.device}, {args.threads} threads, {args.views} views")
     titles = None
     for tiling in args.tilings:
-        size, overlap, *aligned = tiling.split(":")
-        for row in measure(
-            pipe, image, int(size), int(overlap), aligned == ["aligned"], joins=joins, views=args.views
-        ):
+        numbers, aligned = tiling.removesuffix(":aligned"), tiling.endswith(":aligned")
+        size, overlap = (None, None) if numbers == "default" else map(int, numbers.split(":"))
+        for row in measure(pipe, image, size, overlap, aligned, joins=joins, views=args.views):
             if titles is None:
                 titles = list(row)
                 print("".join(f"{title:>11}" for title in titles))

@@ -79,7 +79,7 @@ def test_stitching_the_tiles_of_a_shifted_grid_gives_the_maps(seams):
     tiles = [padded[:, w.y : w.y + 32, w.x : w.x + 32].astype(np.float16) for w in windows]
     layout = seams.MapLayout(num_types=0, has_boundary=False)
     for how in ("crop", "mean", "blend"):
-        stitched = seams.stitch(seams.Run(windows, tiles, layout, (90, 100), shift, 0.0), 12, how)
+        stitched = seams.stitch(seams.Run(windows, tiles, layout, 12, (90, 100), shift, 0.0), how)
         assert np.abs(stitched - maps).max() < 1e-3
 
 
@@ -97,7 +97,7 @@ def test_which_nuclei_have_a_partner_and_where_they_lie(seams):
 
 def test_the_depth_in_the_innermost_tile(seams):
     windows = seams.tile_windows(32, 52, 32, 12)
-    run = seams.Run(windows, [], seams.MapLayout(num_types=0, has_boundary=False), (32, 52), (0, 0), 0.0)
+    run = seams.Run(windows, [], seams.MapLayout(num_types=0, has_boundary=False), 12, (32, 52), (0, 0), 0.0)
     nearest, depth = seams.nearest_tiles(run)
     assert depth[15, [0, 15, 25, 26, 36, 51]].tolist() == [1, 16, 7, 7, 16, 1]
     assert nearest[15, [0, 25, 26, 51]].tolist() == [0, 0, 1, 1]
@@ -108,7 +108,7 @@ def test_the_default_way_leaves_no_seams_and_tiles_decoded_alone_do(seams):
     picture = data.immunohistochemistry()
     image = resample_image(picture, 2 * picture.shape[0], 2 * picture.shape[1])
     pipe = pipeline("nuclei-segmentation", model=str(cfsam_hf.bundled_checkpoint()), device="cpu")
-    alone, *_, blended = seams.measure(pipe, image, 256, 64, shifts=())
+    alone, *_, blended = seams.measure(pipe, image, None, None, shifts=())
     assert alone["stitch"] == "alone"
     assert alone["s.e."] > 5
     assert blended["stitch"] == "blend"

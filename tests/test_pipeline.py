@@ -112,6 +112,21 @@ def test_the_tiles_change_nothing(pipe, tile_size, tile_overlap):
     assert np.array_equal(result.instance_map, instance_map)
 
 
+@pytest.mark.parametrize("batch_size", [1, 3, 64])
+def test_fitted_tiles_of_images_of_many_sizes_change_nothing(batch_size):
+    processor = CfSamImageProcessor(tile_size=96, tile_overlap=32, smallest_tile_size=48)
+    fitted = NucleiSegmentationPipeline(PaintedModel(painted_config(2)), image_processor=processor, device="cpu")
+    images, expected, _ = zip(*(paint(h, w) for h, w in [(190, 220), (40, 30), (100, 75), (100, 80)]), strict=True)
+    results = fitted(list(images), mpp=0.25, batch_size=batch_size)
+    for result, instance_map in zip(results, expected, strict=True):
+        assert np.array_equal(result.instance_map, instance_map)
+    # 220 px take three tiles of 96, 40 px one of 48, 100 px two of 80.
+    assert [shape[2] for shape in fitted.model.tiles] == [96] * 9 + [48] + [80] * 4
+    fitted.model.tiles.clear()
+    fitted(images[1], mpp=0.25, tile_size=64)
+    assert [shape[2:] for shape in fitted.model.tiles] == [(64, 64)]
+
+
 def test_inputs_of_every_kind_agree(pipe, tmp_path):
     image, instance_map, _ = paint(80, 90)
     PIL.Image.fromarray(image).save(tmp_path / "a tile.png")

@@ -7,7 +7,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cfsam_hf.tiling_cfsam import MapBlender, axis_starts, blend_weights, cut_window, pad_right_bottom, tile_windows
+from cfsam_hf.tiling_cfsam import (
+    MapBlender,
+    axis_starts,
+    blend_weights,
+    cut_window,
+    fitted_tile_size,
+    pad_right_bottom,
+    tile_windows,
+)
 from cfsam_hf.views_cfsam import UPRIGHT, views_of
 
 
@@ -21,6 +29,33 @@ def test_starts_cover_the_axis_with_the_fewest_tiles(length, tile_size, data):
     assert (steps > 0).all()
     assert (steps <= tile_size - overlap).all()
     assert len(starts) == 1 or (len(starts) - 2) * (tile_size - overlap) + tile_size < length
+
+
+@given(st.integers(1, 3000), st.integers(1, 3000), st.integers(1, 20), st.data())
+def test_fitted_tiles_are_the_smallest_that_are_no_more(height, width, units, data):
+    tile_size = 16 * units
+    smallest = 16 * data.draw(st.integers(1, units))
+    overlap = data.draw(st.integers(0, tile_size // 2))
+    fitted = fitted_tile_size(height, width, tile_size, overlap, smallest, 16)
+    assert fitted % 16 == 0
+    assert smallest <= fitted <= tile_size
+
+    def tiles(size: int) -> tuple[int, int]:
+        # A tile that is all there is along an axis overlaps none.
+        return tuple(1 if n <= size else len(axis_starts(n, size, overlap)) for n in (height, width))
+
+    wanted = tiles(tile_size)
+    if fitted > overlap or max(wanted) == 1:
+        assert all(now <= before for now, before in zip(tiles(fitted), wanted, strict=True))
+    else:
+        pytest.fail(f"tiles of {fitted} px overlap by {overlap}")
+    if fitted - 16 >= smallest:
+        less = fitted - 16
+        assert (
+            less <= overlap
+            or tiles(less) > wanted
+            or any(now > before for now, before in zip(tiles(less), wanted, strict=True))
+        )
 
 
 @pytest.mark.parametrize(("tile_size", "overlap"), [(0, 0), (16, 16), (16, -1)])
