@@ -29,8 +29,8 @@ class CfSamImageProcessorKwargs(ImagesKwargs, total=False):
     tile_size (`int`, *optional*, defaults to `self.tile_size`):
         Side in pixels of the square tiles that larger images are cut into.
     smallest_tile_size (`int`, *optional*, defaults to `self.smallest_tile_size`):
-        The nuclei-segmentation pipeline makes tiles smaller, down to this, where as few of them cover an image.
-        Without it all are of `tile_size`.
+        The nuclei-segmentation pipeline makes tiles smaller, down to this, where as few of them cover an image; on an
+        accelerator images whose tiles differ in size share no batch. Without it all are of `tile_size`.
     tile_overlap (`int`, *optional*, defaults to `self.tile_overlap`):
         Pixels that neighbouring tiles share at least.
     pad_multiple (`int`, *optional*, defaults to `self.pad_multiple`):
@@ -252,7 +252,7 @@ class CfSamImageProcessor(PilBackend):
             threshold (`float`, defaults to 0): nuclei with a lower score are left out. That pipeline's own default is
                 .9, which keeps only the surest nuclei: call it with `threshold=0.0` for all.
             mask_threshold (`float`, defaults to 0.5): nuclei probability from which a pixel is foreground. At .5, the
-                stock pipeline's default, the checkpoint's own threshold is used.
+                stock pipeline's default, the checkpoint's own threshold is used, and its `minimum_probability`.
             overlap_mask_area_threshold (`float`): accepted and without effect, since nuclei do not overlap.
             target_sizes (`list[tuple[int, int]]`, *optional*): (height, width) of the images; padding is cut off.
 
@@ -260,7 +260,7 @@ class CfSamImageProcessor(PilBackend):
             For each image `segmentation`, an int32 tensor (height, width) with 0 for background, and `segments_info`,
             a list of `{"id", "label_id", "score"}`; `label_id` is a key of the model's `id2label`.
         """
-        overrides = {} if mask_threshold == 0.5 else {"nuclei_threshold": mask_threshold}
+        overrides = {} if mask_threshold == 0.5 else {"nuclei_threshold": mask_threshold, "minimum_probability": 0.0}
         return [
             {
                 "segmentation": torch.from_numpy(decoded.instance_map),

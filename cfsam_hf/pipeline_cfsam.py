@@ -30,6 +30,8 @@ from .views_cfsam import views_of
 
 # Tiles at once on an accelerator: enough to fill it with tiles of 256 px.
 DEFAULT_BATCH_SIZE = 8
+# Fitted tiles come in steps of so many patches, so that images of like size share batches on an accelerator.
+TILE_STEP = 4
 
 # Batches that wait on each side of the network: one would do if all took the same time.
 BATCHES_AHEAD = 2
@@ -303,8 +305,11 @@ class NucleiSegmentationPipeline(Pipeline):
         size, overlap = self._tiling(tile_size, tile_overlap)
         smallest = self.image_processor.smallest_tile_size
         if tile_size is None and smallest is not None:
-            size = fitted_tile_size(height, width, size, overlap, smallest, self.image_processor.pad_multiple)
-            overlap = min(overlap, size // 2)
+            size = fitted_tile_size(
+                height, width, size, overlap, smallest, TILE_STEP * self.image_processor.pad_multiple
+            )
+            # Smaller than this only where a single tile overlaps none.
+            overlap = min(overlap, size - 1)
         return size, overlap, views
 
     def _tiling(self, tile_size: int | None, tile_overlap: int | None) -> tuple[int, int]:

@@ -31,8 +31,7 @@ class DecodingParameters:
         minimum_marker_area: markers of fewer pixels are ignored.
         minimum_core_area: cores of fewer pixels are ignored.
         minimum_area: nuclei of fewer pixels are dropped.
-        minimum_probability: nuclei whose mean nuclei probability is lower are dropped; at least 0 and below 1. The
-            doubtful ones cost more precision than they bring recall, and come and go with where tiles begin.
+        minimum_probability: nuclei whose mean nuclei probability is lower are dropped; at least 0 and below 1.
         maximum_hole_area: a nucleus's holes of at most so many pixels are filled, unless something lies inside them;
             larger ones are kept, and so are gaps between several nuclei.
     """

@@ -105,17 +105,15 @@ def mosaic(images: list[np.ndarray], size: int) -> tuple[np.ndarray, Lines]:
 def predict_tiles(
     pipe: NucleiSegmentationPipeline,
     image: np.ndarray,
-    tile_size: int | None,
-    overlap: int | None,
+    tile_size: int,
+    overlap: int,
     shift: tuple[int, int],
     aligned: bool = False,
     views: int = 1,
 ) -> Run:
-    """Maps of all tiles of a grid that begins `shift` pixels above and left of the image. `tile_size` and `overlap`:
-    `None` for the processor's; `aligned`: tiles begin at multiples of the patch size; `views`: in how many the network
-    sees the image, each with a grid of its own."""
+    """Maps of all tiles of a grid that begins `shift` pixels above and left of the image; `aligned`: tiles begin at
+    multiples of the patch size; `views`: in how many the network sees the image, each with a grid of its own."""
     padded = np.pad(image, ((shift[0], 0), (shift[1], 0), (0, 0)), mode="reflect")
-    tile_size, overlap, _ = pipe.tiling_for(*padded.shape[:2], tile_size, overlap)
     unit = pipe.image_processor.pad_multiple if aligned else 1
     height, width = (-(-length // unit) for length in padded.shape[:2])
     windows = [
@@ -254,7 +252,9 @@ def measure(
     joins: Lines = NO_LINES,
     views: int = 1,
 ) -> Iterator[dict[str, float | str | int]]:
-    """A row of the table for each way to stitch."""
+    """A row of the table for each way to stitch. `tile_size` and `overlap`: `None` for what the pipeline takes for the
+    image."""
+    tile_size, overlap, _ = pipe.tiling_for(*image.shape[:2], tile_size, overlap)
 
     def find(run: Run, how: str) -> tuple[np.ndarray, np.ndarray]:
         def decode(maps: np.ndarray) -> DecodedNuclei:
@@ -269,7 +269,6 @@ def measure(
     base, *others = (
         predict_tiles(pipe, image, tile_size, overlap, shift, aligned, views) for shift in ((0, 0), *shifts)
     )
-    size = base.windows[0].size
     base_depth, *other_depths = (run.crop(nearest_tiles(run)[1]) for run in (base, *others))
     least_depths = [np.minimum(base_depth, depth) for depth in other_depths]
     starts = [sorted({getattr(window, axis) for window in base.windows}) for axis in "yx"]
@@ -286,11 +285,11 @@ def measure(
             partners.append(has_partner(found, again))
             depths.append(least_depth[places])
         kept, depth = np.array(partners).reshape(-1, len(scores)), np.array(depths).reshape(-1, len(scores))
-        near = depth < size / 4
-        seams = [seam_lines(s, size, n, how) for s, n in zip(starts, image.shape[:2], strict=True)]
+        near = depth < tile_size / 4
+        seams = [seam_lines(s, tile_size, n, how) for s, n in zip(starts, image.shape[:2], strict=True)]
         ratio, errors = seam_statistic(found, tuple(seams), patch if aligned else 1, joins)
         yield {
-            "tiles": f"{size}:{base.overlap}" + ":aligned" * aligned,
+            "tiles": f"{tile_size}:{overlap}" + ":aligned" * aligned,
             "stitch": how,
             "nuclei": int(found.max()),
             "F1 patches": mean(f1[True]),

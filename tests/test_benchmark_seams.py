@@ -110,6 +110,7 @@ def test_the_default_way_leaves_no_seams_and_tiles_decoded_alone_do(seams):
     pipe = pipeline("nuclei-segmentation", model=str(cfsam_hf.bundled_checkpoint()), device="cpu")
     alone, *_, blended = seams.measure(pipe, image, None, None, shifts=())
     assert alone["stitch"] == "alone"
+    assert alone["tiles"] == ":".join(map(str, pipe.tiling_for(*image.shape[:2])[:2]))
     assert alone["s.e."] > 5
     assert blended["stitch"] == "blend"
     assert blended["s.e."] < 2

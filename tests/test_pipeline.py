@@ -114,17 +114,27 @@ def test_the_tiles_change_nothing(pipe, tile_size, tile_overlap):
 
 @pytest.mark.parametrize("batch_size", [1, 3, 64])
 def test_fitted_tiles_of_images_of_many_sizes_change_nothing(batch_size):
-    processor = CfSamImageProcessor(tile_size=96, tile_overlap=32, smallest_tile_size=48)
+    processor = CfSamImageProcessor(tile_size=192, tile_overlap=48, smallest_tile_size=64)
     fitted = NucleiSegmentationPipeline(PaintedModel(painted_config(2)), image_processor=processor, device="cpu")
     images, expected, _ = zip(*(paint(h, w) for h, w in [(190, 220), (40, 30), (100, 75), (100, 80)]), strict=True)
     results = fitted(list(images), mpp=0.25, batch_size=batch_size)
     for result, instance_map in zip(results, expected, strict=True):
         assert np.array_equal(result.instance_map, instance_map)
-    # 220 px take three tiles of 96, 40 px one of 48, 100 px two of 80.
-    assert [shape[2] for shape in fitted.model.tiles] == [96] * 9 + [48] + [80] * 4
+    # In steps of four patches: 190 x 220 px take two tiles of 192, 40 px one of 64, 100 px one of 128.
+    assert [shape[2] for shape in fitted.model.tiles] == [192, 192, 64, 128, 128]
     fitted.model.tiles.clear()
-    fitted(images[1], mpp=0.25, tile_size=64)
-    assert [shape[2:] for shape in fitted.model.tiles] == [(64, 64)]
+    fitted(images[1], mpp=0.25, tile_size=96)
+    assert [shape[2:] for shape in fitted.model.tiles] == [(96, 96)]
+    assert np.array_equal(fitted(images[0], mpp=0.25, views=2).instance_map, expected[0])
+    assert fitted.blended_maps(images[3], mpp=0.25).nuclei.shape == (100, 80)
+
+
+def test_a_given_overlap_is_kept_in_fitted_tiles():
+    processor = CfSamImageProcessor(tile_size=96, tile_overlap=16, smallest_tile_size=32)
+    fitted = NucleiSegmentationPipeline(PaintedModel(painted_config(2)), image_processor=processor, device="cpu")
+    assert fitted.tiling_for(300, 300, tile_overlap=70)[1] == 70
+    # A single tile overlaps none.
+    assert fitted.tiling_for(20, 30, tile_overlap=70) == (64, 63, 1)
 
 
 def test_inputs_of_every_kind_agree(pipe, tmp_path):

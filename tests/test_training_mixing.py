@@ -77,6 +77,11 @@ def test_a_run_with_mixed_windows_resumes_to_the_same_weights(tmp_path, agreemen
     assert any(not torch.equal(value, weights(plain)[name]) for name, value in weights(whole).items())
 
 
+def test_a_single_crop_a_pass_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="batch_size of 1 has no second crop"):
+        smoke_recipe(tmp_path, mixing_probability=0.5, batch_size=1, gradient_accumulation_steps=2)
+
+
 def test_a_probability_above_one_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"mixing_probability must lie in \[0, 1\], got 1.5"):
         smoke_recipe(tmp_path, mixing_probability=1.5)

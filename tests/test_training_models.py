@@ -141,7 +141,21 @@ def test_the_processor_keeps_the_bases_decoding_and_not_its_calibration(typed_ba
     processor = build_processor(recipe(typed_base, tile_overlap=16), config).image_processor
     assert processor.decoding_parameters().minimum_area == 99
     assert processor.score_calibration is None
-    assert (processor.tile_size, processor.tile_overlap) == (SIZE, 16)
+    assert (processor.tile_size, processor.smallest_tile_size, processor.tile_overlap) == (SIZE, None, 16)
+
+
+def test_the_processor_keeps_the_bases_fitted_tiles_unless_the_recipe_has_tiles(typed_base):
+    config = CfSamConfig.from_pretrained(typed_base)
+    tiles = {"tile_size": 4 * SIZE, "smallest_tile_size": SIZE, "tile_overlap": 24}
+    CfSamProcessor(CfSamImageProcessor(**tiles)).save_pretrained(typed_base)
+
+    def tiles_of(**options):
+        processor = build_processor(recipe(typed_base, **options), config).image_processor
+        return {name: getattr(processor, name) for name in tiles}
+
+    assert tiles_of() == tiles
+    chosen = {"tile_size": 2 * SIZE, "smallest_tile_size": 16, "tile_overlap": 8}
+    assert tiles_of(**chosen) == chosen
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])

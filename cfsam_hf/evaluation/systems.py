@@ -21,6 +21,9 @@ from ..pipeline_cfsam import NucleiSegmentationPipeline
 from .label_maps import LabelMapFolder
 from .predictions import Prediction
 
+# Of the image processor: what a checkpoint's tiles are.
+TILE_OPTIONS = ("tile_size", "smallest_tile_size", "tile_overlap")
+
 
 @dataclass(frozen=True)
 class System:
@@ -58,6 +61,7 @@ def checkpoint_system(
         "model_type": pipe.model.config.model_type,
         "parameters": sum(parameter.numel() for parameter in pipe.model.parameters()),
         "decoding": pipe.image_processor.decoding_parameters().to_dict(),
+        "tiles": {name: getattr(pipe.image_processor, name) for name in TILE_OPTIONS},
         "views": views,
     }
     folder = Path(source).resolve()

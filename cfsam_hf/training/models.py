@@ -64,19 +64,27 @@ def enable_gradient_checkpointing(model: PreTrainedModel) -> None:
 
 
 def build_processor(recipe: Recipe, config: CfSamConfig | UNetConfig) -> CfSamProcessor:
-    """The processor that is saved with the model. Of a CF-SAM base it has the decoding, but not the calibration."""
-    base, decoding = checkpoint_of(recipe.model.base), None
-    if base is not None:
+    """The processor that is saved with the model. Of a CF-SAM base it has the decoding, and the tiles if these are
+    fitted to the image and the recipe has none, but not the calibration."""
+    checkpoint, base = checkpoint_of(recipe.model.base), None
+    if checkpoint is not None:
         # A checkpoint need not have a processor beside it.
         with contextlib.suppress(OSError):
-            decoding = CfSamImageProcessor.from_pretrained(base).decoding
+            base = CfSamImageProcessor.from_pretrained(checkpoint)
+    size = recipe.run.tile_size or recipe.data.crop_size
+    tiles = {
+        "tile_size": size,
+        "smallest_tile_size": recipe.run.smallest_tile_size or None,
+        "tile_overlap": min(recipe.run.tile_overlap, size // 2),
+    }
+    if base is not None and base.smallest_tile_size is not None and not recipe.run.tile_size:
+        tiles = {name: getattr(base, name) for name in tiles}
     return CfSamProcessor(
         CfSamImageProcessor(
             mpp=config.mpp,
-            tile_size=recipe.data.crop_size,
-            tile_overlap=min(recipe.run.tile_overlap, recipe.data.crop_size // 2),
             pad_multiple=config.pad_multiple,
-            decoding=decoding,
+            decoding=None if base is None else base.decoding,
+            **tiles,
         )
     )
 

@@ -123,7 +123,7 @@ class OptimizationOptions:
     batch_size: int = _with("crops per process that pass at once: what memory holds", 8)
     gradient_accumulation_steps: int = _with(
         "passes per optimiser step. Losses are averages over images, so that processes x passes x batch_size is all "
-        "that counts (but for agreement_weight, whose windows are drawn for each pass and process)",
+        "that counts (but for agreement_weight and mixing_probability, which act within each pass and process)",
         1,
     )
     learning_rate: float = _with("peak; 6e-4 from random weights, 3e-4 to adapt SAM", 6e-4)
@@ -146,8 +146,8 @@ class OptimizationOptions:
         0.0,
     )
     mixing_probability: float = _with(
-        "of a window to get a rectangle of another crop, so that types are not read off the tile as a whole: for few "
-        "tiles. With agreement_weight only the second of two windows is mixed",
+        "of a window to get a rectangle of another crop of its batch, so that types are not read off the tile as a "
+        "whole: for few tiles. With agreement_weight only the second of two windows is mixed",
         0.0,
     )
     gradient_checkpointing: bool = _with("encoder layers are computed again in the backward pass: less memory", False)
@@ -166,6 +166,11 @@ class OptimizationOptions:
             not_negative=("warmup_steps", "weight_decay", "agreement_weight"),
             shares=("beta1", "beta2", "final_rate", "ema_decay", "mixing_probability"),
         )
+        if self.mixing_probability and self.batch_size < 2:
+            raise ValueError(
+                f"mixing_probability is {self.mixing_probability}, but a batch_size of {self.batch_size} has no "
+                "second crop to mix with: make it at least 2, or mixing_probability 0."
+            )
 
 
 @dataclass(kw_only=True)
@@ -191,7 +196,13 @@ class RunOptions:
         "a loss or gradient that is not finite ends the run, or its batch is left out; weights never see it", "stop"
     )
     max_skipped: int = _with("so many batches left out in a row end the run: then it is not the data", 10)
-    tile_overlap: int = _with("pixels in which tiles are blended in validation", 64)
+    tile_size: int = _with(
+        "pixels of the tiles in validation and of the checkpoint; 0: those of the base where it fits its tiles to the "
+        "image, else crop_size",
+        0,
+    )
+    smallest_tile_size: int = _with("with tile_size: tiles are fitted to the image, down to this; 0: they are not", 0)
+    tile_overlap: int = _with("pixels in which tiles are blended; of no effect where the base's tiles are kept", 64)
     log_with: list[str] = field(
         default_factory=list,
         metadata={"help": "trackers of Accelerate: tensorboard, trackio, wandb, ...; none needed"},
@@ -204,7 +215,7 @@ class RunOptions:
         _check(
             self,
             positive=("log_every", "save_every", "keep_checkpoints", "max_skipped"),
-            not_negative=("evaluate_every", "picture_every", "tile_overlap"),
+            not_negative=("evaluate_every", "picture_every", "tile_size", "smallest_tile_size", "tile_overlap"),
         )
 
 
@@ -213,7 +224,17 @@ class RunOptions:
 MAY_CHANGE = frozenset(
     {
         *("output_dir", "data_root", "num_workers", "log_every", "save_every", "keep_checkpoints", "evaluate_every"),
-        *("picture_every", "tile_overlap", "log_with", "progress", "export", "best_metric", "on_nonfinite"),
+        *(
+            "picture_every",
+            "tile_size",
+            "smallest_tile_size",
+            "tile_overlap",
+            "log_with",
+            "progress",
+            "export",
+            "best_metric",
+            "on_nonfinite",
+        ),
         *("max_skipped", "gradient_checkpointing", "batch_size", "gradient_accumulation_steps"),
     }
 )
