@@ -1,9 +1,9 @@
 """Rectangles of one crop pasted into another, so that a nucleus is not judged by what else its tile holds.
 
 What a small data set teaches about whole tiles (in this one all nuclei are epithelial) does not hold on the next. A
-window in which two tiles meet has no such tell. Known as CutMix (Yun et al. 2019), here for maps of labels, and
-under a term of agreement (French et al. 2020) if there is one. Labels of boundaries are those of each crop: the edge of
-a rectangle, which cuts nuclei as the edge of a window does, is none.
+window in which two tiles meet has no such tell. Known as CutMix (Yun et al. 2019), here for maps of labels, and under
+a term of agreement (French et al. 2020) if there is one. Labels of boundaries are those of each crop: the edge of a
+rectangle, which cuts nuclei as the edge of a window does, is none.
 """
 
 from dataclasses import dataclass
