@@ -3,8 +3,8 @@
     python examples/tune_decoding.py --checkpoint runs/tiny/model --tiles 12 \
         --data reader=consep,path=CoNSeP,split=examples/splits/consep.json
 
-The network runs once per tile; then the parameters are searched one after the other, twice around, for the highest PQ
-(mean over the tiles of a data set, then over the data sets). Validation tiles are not looked at.
+The network runs once per tile; then the parameters are searched one after the other, twice around, for the highest
+mean of PQ and AJI (over the tiles of a data set, then over the data sets). Validation tiles are not looked at.
 """
 
 from dataclasses import dataclass, field
