@@ -74,6 +74,14 @@ def _add_segment(commands: argparse._SubParsersAction) -> None:
         metavar="P",
         help="leave out nuclei with a score (probability that the nucleus is real) below P (default: 0)",
     )
+    parser.add_argument(
+        "--decoding",
+        nargs="+",
+        type=_setting,
+        metavar="NAME=VALUE",
+        help="thresholds in place of the checkpoint's, such as nuclei_threshold=0.3 minimum_probability=0 where faint "
+        "nuclei are missed (names: DecodingParameters)",
+    )
     _add_views(parser)
     parser.add_argument(
         "--resume",
@@ -403,6 +411,15 @@ def _positive(kind: type):
         return value
 
     return parse
+
+
+def _setting(text: str) -> tuple[str, float]:
+    """An argparse type: a name and a number."""
+    name, _, value = text.partition("=")
+    try:
+        return name, int(value) if value.isdecimal() else float(value)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be NAME=VALUE with a number, got {text!r}") from None
 
 
 def _share(text: str) -> float:

@@ -76,6 +76,17 @@ def test_the_demo_with_the_bundled_checkpoint(tmp_path, capsys):
     assert PIL.Image.open(tmp_path / "immunohistochemistry_overlay.png").width >= 512
 
 
+def test_thresholds_that_cannot_be_are_told_in_a_line(tmp_path, capsys):
+    for setting, message in (
+        ("nuclei_treshold=0.3", "nuclei_treshold"),
+        ("nuclei_threshold=3", "nuclei_threshold is 3"),
+    ):
+        assert cli.main(["segment", "--demo", "-o", str(tmp_path), "--device", "cpu", "--decoding", setting]) == 1
+        [line] = capsys.readouterr().err.splitlines()
+        assert message in line
+    assert list(tmp_path.glob("*.png")) == []
+
+
 @pytest.mark.parametrize("checkpoint", ["no/such-model", "no-such-model"])
 def test_a_checkpoint_that_cannot_be_had_is_told_in_a_line(checkpoint, tmp_path, capsys):
     arguments = ["segment", "--demo", "-o", str(tmp_path), "--checkpoint", checkpoint]

@@ -25,7 +25,7 @@ from .test_pipeline import overlap, painted_pipeline, timed
 SUFFIXES = ["_instances.tif", ".geojson", ".parquet", "_overlay.png"]
 
 
-def threshold_pipeline(image, mpp=None, batch_size=None, max_pixels=None):
+def threshold_pipeline(image, mpp=None, batch_size=None, max_pixels=None, decoding=None):
     """Stands in for the network: dark pixels are nuclei."""
     if image.shape[0] == 13:
         raise RuntimeError("thirteen rows\nare too many")
@@ -144,6 +144,26 @@ def test_demo_says_what_it_is(tmp_path, capsys):
     assert "is assumed" in out
     assert names(tmp_path) == sorted(["summary.csv", *("immunohistochemistry" + s for s in SUFFIXES)])
     assert json.loads((tmp_path / "immunohistochemistry.geojson").read_text())["metadata"]["mpp"] == segment.DEMO_MPP
+
+
+def test_thresholds_of_decoding_reach_the_pipeline_and_count_for_resume(tmp_path, monkeypatch, capsys):
+    seen = []
+    monkeypatch.setattr(
+        segment, "load_pipeline", lambda *wanted: lambda image, **o: seen.append(o) or threshold_pipeline(image)
+    )
+    write_image(tmp_path / "a.png")
+    lowered = ["--decoding", "nuclei_threshold=0.3", "minimum_area=7"]
+    for arguments in ([], lowered, lowered):
+        assert run(tmp_path / "a.png", "-o", tmp_path / "out", "--resume", *arguments) == 0
+    # The last time they were done already.
+    assert [options.get("decoding") for options in seen] == [None, {"nuclei_threshold": 0.3, "minimum_area": 7}]
+    for arguments in ([], ["--checkpoint", "mine"], ["--decoding", "minimum_area=9"]):
+        assert run("--demo", "-o", tmp_path / "demo", *arguments) == 0
+    assert [o.get("decoding") for o in seen[2:]] == [segment.DEMO_DECODING, None, {"minimum_area": 9}]
+    assert capsys.readouterr().out.count("thresholds are lowered") == 1
+    with pytest.raises(SystemExit):
+        run("--demo", "-o", tmp_path / "demo", "--decoding", "minimum_area")
+    assert "must be NAME=VALUE with a number, got 'minimum_area'" in capsys.readouterr().err
 
 
 def test_a_full_disk_leaves_nothing_of_the_image(tmp_path, monkeypatch, capsys):

@@ -40,6 +40,8 @@ from .outputs import check_writable
 # this value, as they should be.
 DEMO_MPP = 0.5
 DEMO_NAME = "immunohistochemistry"
+# It is another stain than the bundled checkpoint knows, so it is less sure of its nuclei.
+DEMO_DECODING = {"nuclei_threshold": 0.3, "minimum_probability": 0}
 # What is written for each image, where it carries a provenance record.
 ENDINGS = ("_instances.tif", ".geojson", ".parquet", "_overlay.png", "_coco.json")
 SEARCHED_BYTES = 2**16
@@ -54,11 +56,13 @@ def run_segment(args: argparse.Namespace) -> int:
     if args.demo:
         jobs, problems = [ImageJob(Path(f"{DEMO_NAME}.png"), f"{DEMO_NAME}.png", PurePath(DEMO_NAME))], []
         read, mpp = _read_demo, args.mpp or DEMO_MPP
-        _explain_demo(mpp, assumed=args.mpp is None)
+        decoding = dict(args.decoding or (() if args.checkpoint else DEMO_DECODING))
+        _explain_demo(mpp, assumed=args.mpp is None, lowered=decoding and not args.decoding)
     else:
         jobs, problems = collect_images(args.inputs, output)
         limit = args.max_pixels or DEFAULT_MAX_PIXELS
         read, mpp = (lambda job: read_rgb(job.path, limit, page=args.page)), args.mpp
+        decoding = dict(args.decoding or ())
     for problem in problems:
         say(f"error: {problem}")
     if not jobs:
@@ -70,6 +74,8 @@ def run_segment(args: argparse.Namespace) -> int:
             options["threshold"] = args.threshold
         if args.views is not None:
             options["views"] = args.views
+        if decoding:
+            options["decoding"] = decoding
         failed = segment_images(
             pipe,
             jobs,
@@ -136,6 +142,7 @@ def segment_images(
         "mpp": options.get("mpp"),
         "threshold": options.get("threshold"),
         "views": options.get("views", 1),
+        **({"decoding": options["decoding"]} if "decoding" in options else {}),
         "page": page,
         "files": sorted({*also, *(["overlay"] if overlay else [])}),
     }
@@ -364,7 +371,7 @@ def _read_demo(job: ImageJob) -> np.ndarray:
     return data.immunohistochemistry()
 
 
-def _explain_demo(mpp: float, *, assumed: bool) -> None:
+def _explain_demo(mpp: float, *, assumed: bool, lowered: bool) -> None:
     print(
         "Demo: scikit-image's immunohistochemistry picture, colonic glands stained with haematoxylin and DAB.\n"
         "This is real tissue but NOT H&E, which the models are trained on: do not read anything into the types.\n"
@@ -372,7 +379,8 @@ def _explain_demo(mpp: float, *, assumed: bool) -> None:
             f"Its pixel size is not recorded; {mpp:g} µm is assumed from the size of its nuclei (--mpp changes that)."
             if assumed
             else f"Pixel size: {mpp:g} µm, as given."
-        ),
+        )
+        + ("\nFor this stain thresholds are lowered (--decoding changes that)." if lowered else ""),
         flush=True,
     )
 
