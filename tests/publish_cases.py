@@ -13,7 +13,7 @@ CLEAN_PROCESS = Path(__file__).with_name("clean_process.py")
 
 def tissue_image() -> np.ndarray:
     """(256, 300, 3) uint8: real tissue, and a width that is no multiple of the patch size."""
-    return data.immunohistochemistry()[:256, 100:400]
+    return data.immunohistochemistry()[128:384, 100:400]
 
 
 def run_clean(checkpoint: str, image: np.ndarray, folder: Path, *arguments: str, **environment: str) -> dict:
