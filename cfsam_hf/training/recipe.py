@@ -224,17 +224,8 @@ class RunOptions:
 MAY_CHANGE = frozenset(
     {
         *("output_dir", "data_root", "num_workers", "log_every", "save_every", "keep_checkpoints", "evaluate_every"),
-        *(
-            "picture_every",
-            "tile_size",
-            "smallest_tile_size",
-            "tile_overlap",
-            "log_with",
-            "progress",
-            "export",
-            "best_metric",
-            "on_nonfinite",
-        ),
+        *("picture_every", "tile_size", "smallest_tile_size", "tile_overlap", "log_with", "progress", "export"),
+        *("best_metric", "on_nonfinite"),
         *("max_skipped", "gradient_checkpointing", "batch_size", "gradient_accumulation_steps"),
     }
 )
