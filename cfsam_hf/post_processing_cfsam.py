@@ -182,7 +182,9 @@ def kept_instances(starts, ends, labels, nuclei, parameters):
     areas = np.bincount(labels, lengths) if len(labels) else np.zeros(1)
     enough = areas >= parameters.minimum_area
     if parameters.minimum_probability > 0:
-        sums = run_summation(_run_pixels(starts, lengths, nuclei), lengths, nuclei.size) @ nuclei.reshape(-1)
+        rows, columns = _run_places(starts, nuclei.shape[1])
+        pixels = expand_runs(rows * nuclei.shape[1] + columns, lengths)
+        sums = run_summation(pixels, lengths, nuclei.size) @ nuclei.reshape(-1)
         means = np.bincount(labels, sums, minlength=len(areas)) / np.maximum(areas, 1)
         enough &= means >= parameters.minimum_probability
     kept = enough[labels]
@@ -195,11 +197,10 @@ def kept_instances(starts, ends, labels, nuclei, parameters):
     return starts, ends, ids[labels], len(present)
 
 
-def _run_pixels(starts, lengths, nuclei):
-    """Flat indices into the map of all pixels of runs, which are flat in the padded map."""
-    width = nuclei.shape[1]
+def _run_places(starts, width):
+    """Row and column in the map, `width` pixels wide, at which runs begin that are flat in the padded map."""
     rows, columns = np.divmod(starts, width + 2)
-    return expand_runs((rows - 1) * width + columns - 1, lengths)
+    return rows - 1, columns - 1
 
 
 def measure_instances(
@@ -218,11 +219,9 @@ def measure_instances(
         first_id: what the first instance is called.
     """
     width = nuclei.shape[1]
-    rows, columns = np.divmod(starts, width + 2)
-    rows -= 1
-    columns -= 1
+    rows, columns = _run_places(starts, width)
     lengths = ends - starts
-    pixels = _run_pixels(starts, lengths, nuclei)
+    pixels = expand_runs(rows * width + columns, lengths)
     instance_map.reshape(-1)[pixels] = np.repeat((ids + (first_id - 1)).astype(np.int32), lengths)
     rows += top
 

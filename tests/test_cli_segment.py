@@ -45,6 +45,15 @@ def calls(monkeypatch):
     return asked
 
 
+def record_options(monkeypatch) -> list[dict]:
+    """The options of every image that the pipeline is given from now on."""
+    seen = []
+    monkeypatch.setattr(
+        segment, "load_pipeline", lambda *wanted: lambda image, **o: seen.append(o) or threshold_pipeline(image)
+    )
+    return seen
+
+
 def write_image(path: Path, height=24, width=30):
     path.parent.mkdir(parents=True, exist_ok=True)
     image = np.full((height, width, 3), 230, np.uint8)
@@ -147,10 +156,7 @@ def test_demo_says_what_it_is(tmp_path, capsys):
 
 
 def test_thresholds_of_decoding_reach_the_pipeline_and_count_for_resume(tmp_path, monkeypatch, capsys):
-    seen = []
-    monkeypatch.setattr(
-        segment, "load_pipeline", lambda *wanted: lambda image, **o: seen.append(o) or threshold_pipeline(image)
-    )
+    seen = record_options(monkeypatch)
     write_image(tmp_path / "a.png")
     lowered = ["--decoding", "nuclei_threshold=0.3", "minimum_area=7"]
     for arguments in ([], lowered, lowered):
@@ -393,10 +399,7 @@ def test_inputs_that_are_missing_are_counted(tmp_path, capsys):
 
 
 def test_threshold_reaches_the_pipeline(tmp_path, monkeypatch, capsys):
-    seen = []
-    monkeypatch.setattr(
-        segment, "load_pipeline", lambda *wanted: lambda image, **o: seen.append(o) or threshold_pipeline(image)
-    )
+    seen = record_options(monkeypatch)
     image = write_image(tmp_path / "a.png")
     assert run(image, "-o", tmp_path / "out", "--threshold", 0.7) == 0
     assert seen[0]["threshold"] == 0.7

@@ -53,16 +53,17 @@ def run_segment(args: argparse.Namespace) -> int:
     """Does what the parsed arguments of `cfsam segment` say; returns the exit status."""
     output = Path(args.output)
     check_writable(output)
+    decoding = dict(args.decoding) if args.decoding else None
     if args.demo:
         jobs, problems = [ImageJob(Path(f"{DEMO_NAME}.png"), f"{DEMO_NAME}.png", PurePath(DEMO_NAME))], []
         read, mpp = _read_demo, args.mpp or DEMO_MPP
-        decoding = dict(args.decoding or (() if args.checkpoint else DEMO_DECODING))
-        _explain_demo(mpp, assumed=args.mpp is None, lowered=decoding and not args.decoding)
+        if decoding is None and args.checkpoint is None:
+            decoding = DEMO_DECODING
+        _explain_demo(mpp, assumed=args.mpp is None, lowered=decoding is DEMO_DECODING)
     else:
         jobs, problems = collect_images(args.inputs, output)
         limit = args.max_pixels or DEFAULT_MAX_PIXELS
         read, mpp = (lambda job: read_rgb(job.path, limit, page=args.page)), args.mpp
-        decoding = dict(args.decoding or ())
     for problem in problems:
         say(f"error: {problem}")
     if not jobs:
@@ -74,7 +75,7 @@ def run_segment(args: argparse.Namespace) -> int:
             options["threshold"] = args.threshold
         if args.views is not None:
             options["views"] = args.views
-        if decoding:
+        if decoding is not None:
             options["decoding"] = decoding
         failed = segment_images(
             pipe,
