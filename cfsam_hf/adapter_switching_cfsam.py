@@ -34,8 +34,7 @@ INITIAL_ADAPTER = "initial"
 _DECODER_PARTS = tuple(
     f"sam.mask_decoder.{name}" for name in ("transformer", "upscale_conv1", "upscale_conv2", "upscale_layer_norm")
 )
-# What SAM has not. The trunk is among it whether it is trained or not: a plain SAM could not give it back.
-_HEADS = ("trunk", "fusion", "neck_projection", "mask_features", "task_decoder", "refinement")
+_HEADS = ("fusion", "neck_projection", "mask_features", "task_decoder", "refinement")
 
 _PEFT_FILE = "adapter_config.json"
 
@@ -92,10 +91,10 @@ class AdapterSwitchingMixin:
     """The adapters of a [`CfSamForNucleiSegmentation`].
 
     An adapter is all that is trained: MALA, fusion, stem, task tokens and their hyper-networks, refinement, SAM's mask
-    decoder if it is trained; with it go the stem's trunk, if it has one, and the types, colours, mpp and
-    `checkpoint_info` of the configuration. One is active; the others are kept beside the model, follow it to other
-    devices and types, and are no part of its `state_dict`. Switching exchanges modules and copies nothing, so outputs
-    are bit for bit those of a model that was loaded with the adapter alone.
+    decoder if it is trained, and with them the types, colours, mpp and `checkpoint_info` of the configuration. One is
+    active; the others are kept beside the model, follow it to other devices and types, and are no part of its
+    `state_dict`. Switching exchanges modules and copies nothing, so outputs are bit for bit those of a model that was
+    loaded with the adapter alone.
 
     transformers gives every model PEFT's methods `load_adapter`, `set_adapter` and `delete_adapter`. Here they serve
     both: files and names of CF-SAM adapters are handled here, all others are passed on, so that LoRA and its like work
@@ -170,7 +169,7 @@ class AdapterSwitchingMixin:
         if name == INITIAL_ADAPTER:
             raise ValueError(f"{INITIAL_ADAPTER!r} is what a model calls its own first adapter; pass another name.")
         state = self.state_dict()
-        trained = {key: state[key] for key in names_without_peft(self, state) if self._brought_along(key)}
+        trained = {key: state[key] for key in names_without_peft(self, state) if self.is_trainable(key)}
         settings = json.loads(self.config.to_json_string(use_diff=False))
         write_adapter(
             folder,
@@ -357,10 +356,6 @@ class AdapterSwitchingMixin:
         layers = range(len(self.sam.vision_encoder.layers))
         return [*_HEADS, *_DECODER_PARTS, *(f"sam.vision_encoder.layers.{i}.adapter" for i in layers)]
 
-    def _brought_along(self, name: str) -> bool:
-        """Whether the weight of this name is an adapter's and not its base's."""
-        return self.is_trainable(name) or name.startswith(f"{_HEADS[0]}.")
-
     def _refuse_peft_in_parts(self) -> None:
         """Raises where PEFT wraps a module that belongs to an adapter: it would go, or stay, with it."""
         for path in self._part_paths():
@@ -426,7 +421,7 @@ class AdapterSwitchingMixin:
             missing, unexpected = skeleton.load_state_dict(tensors, strict=False, assign=True)
         except RuntimeError as error:
             raise ValueError(f"{file.folder}: weights and settings do not fit each other ({error}).") from error
-        wrong = [name for name in missing if skeleton._brought_along(name)] + unexpected
+        wrong = [name for name in missing if skeleton.is_trainable(name)] + unexpected
         if wrong:
             raise ValueError(
                 f"{file.folder}: {len(wrong)} weights are missing or superfluous, such as {wrong[0]!r}; the weights "

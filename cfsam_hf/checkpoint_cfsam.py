@@ -25,8 +25,8 @@ _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 
 # Fields of the configuration on which no weight's name or shape depends.
 _NOT_ARCHITECTURE = (
-    "model_type", "type_colors", "mpp", "train_encoder", "train_mask_decoder", "train_trunk", "nuclei_loss",
-    "loss_weights", "type_loss_weights", "checkpoint_info", "format_version", "refinement_dilations",
+    "model_type", "type_colors", "mpp", "train_encoder", "train_mask_decoder", "nuclei_loss", "loss_weights",
+    "type_loss_weights", "checkpoint_info", "format_version", "refinement_dilations",
 )  # fmt: skip
 
 

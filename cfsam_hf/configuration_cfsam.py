@@ -10,11 +10,6 @@ from .nucleus_types_cfsam import NucleusTypesMixin
 
 FORMAT_VERSION = 1
 
-STEM_TYPES = ("light", "efficientnet-lite0")
-"""Where the image's detail comes from: a few convolutions, or a pretrained trunk."""
-TRUNK_PATCH_SIZE = 16
-"""The coarsest stride of the trunk in pixels, which is that of HMFM's other levels."""
-
 
 @strict
 class CfSamConfig(NucleusTypesMixin, SamConfig):
@@ -41,9 +36,6 @@ class CfSamConfig(NucleusTypesMixin, SamConfig):
             HMFM: on/off; width D; the encoder layers that are fused (`None`: the global-attention layers).
         use_detail_stem (`bool`, defaults to `True`):
             The convolutional stem on the image, joined at the fine resolutions.
-        stem_type (`str`, defaults to `"light"`):
-            `"light"`: a few convolutions of its own. `"efficientnet-lite0"`: the first stages of that network (a trunk
-            of 0.7 M parameters, to be loaded with its pretrained weights), whose level at stride 16 HMFM fuses too.
         use_bgmr, refinement_dilations:
             BGMR: on/off; dilation rates of its context convolutions.
         mask_dim (`int`, defaults to 32):
@@ -57,8 +49,6 @@ class CfSamConfig(NucleusTypesMixin, SamConfig):
             Whether the SAM encoder itself is trained. Only meant for making a small backbone.
         train_mask_decoder (`bool`, defaults to `True`):
             Whether SAM's two-way transformer and up-scaling are trained.
-        train_trunk (`bool`, defaults to `False`):
-            Whether the trunk of `stem_type` is trained.
         nuclei_loss (`str`, defaults to `"bce"`):
             `"bce"` or `"focal_tversky"`, beside the Dice loss.
         loss_weights (`dict[str, float]`, *optional*):
@@ -93,7 +83,6 @@ class CfSamConfig(NucleusTypesMixin, SamConfig):
     fusion_dim: int = 128
     fusion_layers: list[int] | tuple[int, ...] | None = None
     use_detail_stem: bool = True
-    stem_type: str = "light"
 
     use_bgmr: bool = True
     refinement_dilations: list[int] | tuple[int, ...] = (1, 2, 4)
@@ -103,7 +92,6 @@ class CfSamConfig(NucleusTypesMixin, SamConfig):
 
     train_encoder: bool = False
     train_mask_decoder: bool = True
-    train_trunk: bool = False
 
     nuclei_loss: str = "bce"
     loss_weights: dict[str, float | int] | None = None
@@ -170,13 +158,6 @@ class CfSamConfig(NucleusTypesMixin, SamConfig):
                 f"coarser_dims must be {levels} positive numbers for mask_stride {self.mask_stride} and patch size "
                 f"{patch}, got {self.coarser_dims}."
             )
-        if self.stem_type not in STEM_TYPES:
-            raise ValueError(f"stem_type must be one of {', '.join(STEM_TYPES)}, got {self.stem_type!r}.")
-        if self.has_trunk and patch != TRUNK_PATCH_SIZE:
-            raise ValueError(
-                f"stem_type {self.stem_type!r} goes with a patch size of {TRUNK_PATCH_SIZE}, got {patch}; use "
-                f"{STEM_TYPES[0]!r}."
-            )
         if self.nuclei_loss not in ("bce", "focal_tversky"):
             raise ValueError(f"nuclei_loss must be 'bce' or 'focal_tversky', got {self.nuclei_loss!r}.")
         if self.type_loss_weights is not None and len(self.type_loss_weights) != self.num_types + 1:
@@ -206,11 +187,6 @@ class CfSamConfig(NucleusTypesMixin, SamConfig):
         config_dict.update({name: kwargs[name] for name in own})
         rest = {name: value for name, value in kwargs.items() if name not in own}
         return super().from_dict(config_dict, **rest)
-
-    @property
-    def has_trunk(self) -> bool:
-        """Whether there is a pretrained trunk that stem and HMFM read from."""
-        return self.use_detail_stem and self.stem_type != STEM_TYPES[0]
 
     @property
     def pad_multiple(self) -> int:

@@ -1,6 +1,5 @@
 """The task decoder: SAM's two-way transformer with one learned token per output map instead of prompts and masks."""
 
-from collections.abc import Callable
 from itertools import pairwise
 
 import torch
@@ -14,7 +13,7 @@ class MaskFeatures(nn.Module):
     """Brings the fused map to the mask stride, level by level, and joins the image's own detail on the way.
 
     As the decoder of a U-Net (Ronneberger, Fischer and Brox 2015) whose lowest level is the SAM encoder's and whose
-    contracting path is a convolutional stem on the image: what patches of 16 pixels blur comes from there.
+    contracting path is a small convolutional stem on the image: what patches of 16 pixels blur comes from there.
 
     Args:
         fusion_dim (`int`): width D of the fused map at the patch stride.
@@ -22,7 +21,7 @@ class MaskFeatures(nn.Module):
         dims (`list[int]`): channels at the mask stride, at twice that, ..., at half the patch stride.
         upscaled_level (`int`): which of these levels lies at a quarter of the patch stride.
         num_finer (`int`): levels of the stem that are finer than the masks.
-        make_stem (`Callable`): makes the stem for a list of widths at strides 2, 4, ...; `None` for no stem.
+        use_stem (`bool`): whether there is a stem.
     """
 
     def __init__(
@@ -32,22 +31,19 @@ class MaskFeatures(nn.Module):
         dims: list[int],
         upscaled_level: int,
         num_finer: int,
-        make_stem: Callable[[list[int]], nn.Module] | None = DetailStem,
+        use_stem: bool = True,
     ):
         super().__init__()
         self.upscaled_level, self.num_finer = upscaled_level, num_finer
-        self.stem = make_stem([dims[0]] * num_finer + dims) if make_stem is not None else None
+        self.stem = DetailStem([dims[0]] * num_finer + dims) if use_stem else None
         self.up = nn.ModuleList([UpsampleBlock(below, dim) for dim, below in pairwise([*dims, fusion_dim])])
-        joined = 2 if self.stem is not None else 1
+        joined = 2 if use_stem else 1
         self.join = nn.ModuleList([nn.Sequential(ConvBlock(joined * dim, dim), ConvBlock(dim, dim)) for dim in dims])
         self.upscaled_projection = nn.Conv2d(upscaled_dim, dims[upscaled_level], 1)
 
-    def forward(
-        self, fused: torch.Tensor, upscaled: torch.Tensor, image: torch.Tensor | list[torch.Tensor]
-    ) -> torch.Tensor:
-        """Fused map (B, D, h, w), up-scaled embedding (B, U, 4h, 4w) and what the stem reads of the image, pixels
-        (B, 3, H, W) or a trunk's maps, to (B, F, H / s, W / s)."""
-        details = self.stem(image)[self.num_finer :] if self.stem is not None else None
+    def forward(self, fused: torch.Tensor, upscaled: torch.Tensor, pixel_values: torch.Tensor) -> torch.Tensor:
+        """Fused map (B, D, h, w), up-scaled embedding (B, U, 4h, 4w), pixels (B, 3, H, W) to (B, F, H / s, W / s)."""
+        details = self.stem(pixel_values)[self.num_finer :] if self.stem is not None else None
         features = fused
         for level in reversed(range(len(self.up))):
             features = self.up[level](features)

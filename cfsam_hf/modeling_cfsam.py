@@ -16,10 +16,9 @@ from .configuration_cfsam import CfSamConfig
 from .decoder_cfsam import MaskFeatures, TaskMaskDecoder
 from .encoder_cfsam import CfSamVisionEncoder
 from .fusion_cfsam import HierarchicalModulatedFusion
-from .layers_cfsam import DetailStem, ZeroConv2d
+from .layers_cfsam import ZeroConv2d
 from .loss_cfsam import LossWeights, nuclei_segmentation_loss
 from .refinement_cfsam import BoundaryGuidedRefinement
-from .trunk_cfsam import LEVEL_CHANNELS, LiteTrunk, TrunkStem
 
 if TYPE_CHECKING:
     # Never run. transformers copies a model's code by following such lines, so these keep the processor and the
@@ -125,8 +124,6 @@ class CfSamPreTrainedModel(PreTrainedModel):
             return True
         if name.startswith("sam.vision_encoder."):
             return config.train_encoder
-        if name.startswith("trunk."):
-            return config.train_trunk
         if name.startswith(("sam.mask_decoder.transformer.", "sam.mask_decoder.upscale_")):
             return config.train_mask_decoder
         return not name.startswith("sam.")
@@ -179,16 +176,13 @@ class CfSamForNucleiSegmentation(AdapterSwitchingMixin, CfSamPreTrainedModel):
             },
         )
         self.read_settings()
-        self.trunk = LiteTrunk() if config.has_trunk else None
         self.fusion, self.neck_projection = None, None
         if config.use_hmfm:
-            level_dims = [vision.hidden_size] * len(config.fusion_layers)
-            if self.trunk is not None:
-                level_dims.append(LEVEL_CHANNELS[vision.patch_size])
-            self.fusion = HierarchicalModulatedFusion(level_dims, vision.output_channels, config.fusion_dim)
+            self.fusion = HierarchicalModulatedFusion(
+                vision.hidden_size, len(config.fusion_layers), vision.output_channels, config.fusion_dim
+            )
         else:
             self.neck_projection = nn.Conv2d(vision.output_channels, config.fusion_dim, 1)
-        make_stem = TrunkStem if self.trunk is not None else DetailStem
         self.mask_features = MaskFeatures(
             config.fusion_dim,
             decoder.hidden_size // 8,
@@ -196,7 +190,7 @@ class CfSamForNucleiSegmentation(AdapterSwitchingMixin, CfSamPreTrainedModel):
             # Strides double from level to level; SAM's own up-scaling goes to a quarter of the patch.
             upscaled_level=(vision.patch_size // (4 * config.mask_stride)).bit_length() - 1,
             num_finer=config.mask_stride.bit_length() - 2,
-            make_stem=make_stem if config.use_detail_stem else None,
+            use_stem=config.use_detail_stem,
         )
         self.task_decoder = TaskMaskDecoder(self.num_maps, decoder.hidden_size, config.mask_dim)
         self.refinement = None
@@ -243,19 +237,12 @@ class CfSamForNucleiSegmentation(AdapterSwitchingMixin, CfSamPreTrainedModel):
         """
         levels = self.config.fusion_layers if self.config.use_hmfm else []
         embedding, levels = self.sam.vision_encoder.encode(pixel_values, levels)
-        image = pixel_values if self.trunk is None else self.trunk(pixel_values)
-        if self.fusion is not None:
-            levels = [level.permute(0, 3, 1, 2) for level in levels]
-            if self.trunk is not None:
-                levels.append(image[-1])
-            fused = self.fusion(levels, embedding)
-        else:
-            fused = self.neck_projection(embedding)
+        fused = self.fusion(levels, embedding) if self.config.use_hmfm else self.neck_projection(embedding)
         no_prompt = self.sam.prompt_encoder.no_mask_embed.weight[0, :, None, None]
         tokens, upscaled = self.task_decoder.attend(
             self.sam.mask_decoder, embedding + no_prompt, self._position_embedding(*embedding.shape[2:])
         )
-        features = self.mask_features(fused, upscaled, image)
+        features = self.mask_features(fused, upscaled, pixel_values)
         initial = self.task_decoder.read_maps(tokens, features)
         if self.refinement is None:
             return initial, initial, None

@@ -80,7 +80,7 @@ def describe_checkpoint(source: str) -> dict[str, Any]:
             if config.use_mala
             else None,
             "hmfm": {"layers": config.fusion_layers, "dim": config.fusion_dim} if config.use_hmfm else None,
-            "detail_stem": config.stem_type if config.use_detail_stem else None,
+            "detail_stem": config.use_detail_stem,
             "bgmr": {"dilations": config.refinement_dilations} if config.use_bgmr else None,
             "mask_stride": config.mask_stride,
         },
@@ -156,7 +156,7 @@ def format_record(record: dict[str, Any]) -> str:
         "MALA         " + (_mala_line(mala) if mala else "off"),
         "HMFM         " + (f"layers {_numbers(hmfm['layers'])}, width {hmfm['dim']}" if hmfm else "off"),
         "BGMR         " + (f"dilations {_numbers(bgmr['dilations'])}" if bgmr else "off"),
-        f"Detail stem  {architecture['detail_stem'] or 'off'}",
+        f"Detail stem  {'on' if architecture['detail_stem'] else 'off'}",
         f"Mask stride  {architecture['mask_stride']} px",
         "",
         f"Parameters   {record['parameters']['total']:,}",

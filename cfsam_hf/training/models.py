@@ -8,25 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedModel
 
 from ..baselines.unet import UNetConfig, UNetForNucleiSegmentation
-from ..configuration_cfsam import STEM_TYPES, CfSamConfig
+from ..configuration_cfsam import CfSamConfig
 from ..hub import DEFAULT_CHECKPOINT, bundled_checkpoint
 from ..image_processing_cfsam import CfSamImageProcessor
 from ..modeling_cfsam import CfSamForNucleiSegmentation
 from ..processing_cfsam import CfSamProcessor
 from .architectures import tiny_config
-from .recipe import ModelOptions, Recipe
+from .recipe import Recipe
 
 logger = logging.getLogger(__name__)
 
 # Bases without weights.
 RANDOM_BASES = ("tiny", "unet")
-
-# Of the names of the trunk's weights.
-TRUNK_PREFIX = "trunk."
 
 # The first maps of every model, before those of the background and of the types.
 UNTYPED_MAPS = 3
@@ -44,9 +40,8 @@ def build_model(recipe: Recipe, data_types: Sequence[str]) -> PreTrainedModel:
         data_types: names of the data's types, in the order that they get in a new model; empty without types.
 
     Raises:
-        ValueError: an option that the model's configuration does not have; a trained U-Net that lacks a type; a trunk
-            that would keep random weights, or weights for one where there is none.
-        OSError: the base, or the weights of its trunk, cannot be loaded.
+        ValueError: an option that the model's configuration does not have; a trained U-Net that lacks a type.
+        OSError: the base cannot be loaded.
     """
     type_names = dict(enumerate(data_types, start=1))
     options = recipe.model.settings()
@@ -57,7 +52,6 @@ def build_model(recipe: Recipe, data_types: Sequence[str]) -> PreTrainedModel:
     else:
         options["train_encoder"] = recipe.model.train_encoder
         model = _cfsam(base, type_names, options)
-        _fill_trunk(model, recipe.model)
     if recipe.optimization.gradient_checkpointing:
         enable_gradient_checkpointing(model)
     return model
@@ -160,49 +154,6 @@ def _cfsam(base: str, type_names: dict[int, str], options: dict[str, Any]) -> Cf
     )
     config = CfSamConfig.from_pretrained(path, id2label=type_names, **options)
     return retype(model, config)
-
-
-def _fill_trunk(model: CfSamForNucleiSegmentation, options: ModelOptions) -> None:
-    """Gives a new trunk its weights."""
-    base = checkpoint_of(options.base)
-    if model.trunk is None:
-        if options.trunk_weights:
-            raise ValueError(
-                f"trunk_weights is {options.trunk_weights}, but the model has no trunk; add "
-                f'{{"stem_type": "{STEM_TYPES[1]}"}} to model_options.'
-            )
-    elif options.trunk_weights:
-        load_trunk(model, options.trunk_weights)
-    elif not model.config.train_trunk and (base is None or not CfSamConfig.from_pretrained(base).has_trunk):
-        raise ValueError(
-            f"stem_type is {model.config.stem_type!r}, but {options.base} has no trunk: it would keep random weights. "
-            "Give trunk_weights (examples/convert_efficientnet_lite.py makes them), or train_trunk in model_options."
-        )
-
-
-def load_trunk(model: CfSamForNucleiSegmentation, path: str | Path) -> None:
-    """Loads the weights of a model's trunk.
-
-    Args:
-        model: with a trunk.
-        path: safetensors file with every weight under its name in the model (`trunk.first.weight`, ...); it may hold
-            others, which are left alone.
-
-    Raises:
-        OSError: the file is not there or damaged.
-        ValueError: it lacks weights, or has some of other shapes.
-    """
-    wanted = {name: value for name, value in model.state_dict().items() if name.startswith(TRUNK_PREFIX)}
-    try:
-        with safe_open(path, "pt") as file:
-            found = {name: file.get_tensor(name) for name in wanted if name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise OSError(f"the trunk's weights {path} cannot be read: {error}") from error
-    if unfit := [name for name, value in wanted.items() if name not in found or found[name].shape != value.shape]:
-        raise ValueError(f"{path} has no fitting weights for {len(unfit)} of the trunk's, {unfit[0]} the first.")
-    with torch.no_grad():
-        for name, value in wanted.items():
-            value.copy_(found[name])
 
 
 def retype(model: CfSamForNucleiSegmentation, config: CfSamConfig) -> CfSamForNucleiSegmentation:

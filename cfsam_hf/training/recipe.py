@@ -59,11 +59,6 @@ class ModelOptions:
         "JSON (in YAML a mapping) of fields of CfSamConfig, or of UNetConfig for a U-Net, that differ from the base's",
         "{}",
     )
-    trunk_weights: str = _with(
-        "safetensors file with weights for the trunk of stem_type 'efficientnet-lite0', where the base has none: from "
-        "examples/convert_efficientnet_lite.py, or the model.safetensors of a checkpoint with a trunk",
-        "",
-    )
 
     _argument_group_name = "model"
 
