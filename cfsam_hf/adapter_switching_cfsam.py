@@ -34,7 +34,7 @@ INITIAL_ADAPTER = "initial"
 _DECODER_PARTS = tuple(
     f"sam.mask_decoder.{name}" for name in ("transformer", "upscale_conv1", "upscale_conv2", "upscale_layer_norm")
 )
-_HEADS = ("fusion", "neck_projection", "mask_features", "task_decoder", "refinement")
+_HEADS = ("fusion", "neck_projection", "mask_features", "task_decoder", "refinement", "type_branch")
 
 _PEFT_FILE = "adapter_config.json"
 
@@ -90,11 +90,11 @@ def names_without_peft(model: nn.Module, names: Iterable[str]) -> dict[str, str]
 class AdapterSwitchingMixin:
     """The adapters of a [`CfSamForNucleiSegmentation`].
 
-    An adapter is all that is trained: MALA, fusion, stem, task tokens and their hyper-networks, refinement, SAM's mask
-    decoder if it is trained, and with them the types, colours, mpp and `checkpoint_info` of the configuration. One is
-    active; the others are kept beside the model, follow it to other devices and types, and are no part of its
-    `state_dict`. Switching exchanges modules and copies nothing, so outputs are bit for bit those of a model that was
-    loaded with the adapter alone.
+    An adapter is all that is trained: MALA, fusion, stem, task tokens and their hyper-networks, refinement, type
+    branch, SAM's mask decoder if it is trained, and with them the types, colours, mpp and `checkpoint_info` of the
+    configuration. One is active; the others are kept beside the model, follow it to other devices and types, and are
+    no part of its `state_dict`. Switching exchanges modules and copies nothing, so outputs are bit for bit those of a
+    model that was loaded with the adapter alone.
 
     transformers gives every model PEFT's methods `load_adapter`, `set_adapter` and `delete_adapter`. Here they serve
     both: files and names of CF-SAM adapters are handled here, all others are passed on, so that LoRA and its like work

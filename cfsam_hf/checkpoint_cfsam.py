@@ -26,7 +26,7 @@ _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 # Fields of the configuration on which no weight's name or shape depends.
 _NOT_ARCHITECTURE = (
     "model_type", "type_colors", "mpp", "train_encoder", "train_mask_decoder", "nuclei_loss", "loss_weights",
-    "type_loss_weights", "checkpoint_info", "format_version", "refinement_dilations",
+    "type_loss_weights", "checkpoint_info", "format_version", "refinement_dilations", "type_dropout",
 )  # fmt: skip
 
 

@@ -10,6 +10,9 @@ from .nucleus_types_cfsam import NucleusTypesMixin
 
 FORMAT_VERSION = 1
 
+TYPE_TRUNKS = ("efficientnet-lite0",)
+"""Pretrained networks that types can be read from."""
+
 
 @strict
 class CfSamConfig(NucleusTypesMixin, SamConfig):
@@ -45,6 +48,12 @@ class CfSamConfig(NucleusTypesMixin, SamConfig):
             1.5 times `mask_dim`.
         mask_stride (`int`, defaults to 2):
             Stride in pixels at which masks are made: a quarter or an eighth of the patch size.
+        type_trunk (`str`, *optional*):
+            `"efficientnet-lite0"`: types are read off the image by the first stages of that network (0.5 M parameters,
+            to be loaded with its pretrained weights), and the mask decoder's and BGMR's maps are of outlines alone.
+            Default: types are maps of the mask decoder, like the others.
+        type_dim, type_dropout:
+            With `type_trunk`: channels in which the trunk's levels meet; their dropout in training.
         train_encoder (`bool`, defaults to `False`):
             Whether the SAM encoder itself is trained. Only meant for making a small backbone.
         train_mask_decoder (`bool`, defaults to `True`):
@@ -90,6 +99,10 @@ class CfSamConfig(NucleusTypesMixin, SamConfig):
     coarser_dims: list[int] | tuple[int, ...] | None = None
     mask_stride: int = 2
 
+    type_trunk: str | None = None
+    type_dim: int = 64
+    type_dropout: float | int = 0.2
+
     train_encoder: bool = False
     train_mask_decoder: bool = True
 
@@ -134,7 +147,7 @@ class CfSamConfig(NucleusTypesMixin, SamConfig):
         self.adapter_kernel_sizes = [int(k) for k in self.adapter_kernel_sizes]
         if not self.adapter_kernel_sizes or any(k < 1 or k % 2 == 0 for k in self.adapter_kernel_sizes):
             raise ValueError(f"adapter_kernel_sizes must be odd and positive, got {self.adapter_kernel_sizes}.")
-        for name in ("adapter_dim", "adapter_context_dim", "fusion_dim", "mask_dim"):
+        for name in ("adapter_dim", "adapter_context_dim", "fusion_dim", "mask_dim", "type_dim"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}.")
 
@@ -158,6 +171,10 @@ class CfSamConfig(NucleusTypesMixin, SamConfig):
                 f"coarser_dims must be {levels} positive numbers for mask_stride {self.mask_stride} and patch size "
                 f"{patch}, got {self.coarser_dims}."
             )
+        if self.type_trunk is not None and self.type_trunk not in TYPE_TRUNKS:
+            raise ValueError(f"type_trunk must be None or one of {', '.join(TYPE_TRUNKS)}, got {self.type_trunk!r}.")
+        if not 0 <= self.type_dropout < 1:
+            raise ValueError(f"type_dropout must lie in [0, 1), got {self.type_dropout}.")
         if self.nuclei_loss not in ("bce", "focal_tversky"):
             raise ValueError(f"nuclei_loss must be 'bce' or 'focal_tversky', got {self.nuclei_loss!r}.")
         if self.type_loss_weights is not None and len(self.type_loss_weights) != self.num_types + 1:
@@ -187,6 +204,11 @@ class CfSamConfig(NucleusTypesMixin, SamConfig):
         config_dict.update({name: kwargs[name] for name in own})
         rest = {name: value for name, value in kwargs.items() if name not in own}
         return super().from_dict(config_dict, **rest)
+
+    @property
+    def has_type_branch(self) -> bool:
+        """Whether there are types, and a trunk of their own that they are read from."""
+        return self.num_types > 0 and self.type_trunk is not None
 
     @property
     def pad_multiple(self) -> int:

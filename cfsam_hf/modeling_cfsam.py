@@ -19,6 +19,7 @@ from .fusion_cfsam import HierarchicalModulatedFusion
 from .layers_cfsam import ZeroConv2d
 from .loss_cfsam import LossWeights, nuclei_segmentation_loss
 from .refinement_cfsam import BoundaryGuidedRefinement
+from .type_branch_cfsam import TypeBranch, join_with_nuclei
 
 if TYPE_CHECKING:
     # Never run. transformers copies a model's code by following such lines, so these keep the processor and the
@@ -41,7 +42,8 @@ class CfSamNucleiSegmentationOutput(ModelOutput):
         type_logits (`torch.Tensor` of shape `(B, T + 1, H, W)`, *optional*): background and types; `None` for T = 0.
         boundary_logits (`torch.Tensor` of shape `(B, 1, H, W)`, *optional*): contours; `None` without BGMR.
         initial_nuclei_logits, initial_hv_maps, initial_type_logits:
-            The same maps before the refinement; without BGMR the very same tensors.
+            The same maps before the refinement; without BGMR the very same tensors, as are the types of a `type_trunk`
+            always.
     """
 
     loss: torch.Tensor | None = None
@@ -149,7 +151,8 @@ class CfSamForNucleiSegmentation(AdapterSwitchingMixin, CfSamPreTrainedModel):
     """SAM refined for nuclei: instance segmentation and classification of H&E tiles, without prompts.
 
     The frozen SAM encoder carries MALA adapters; HMFM fuses its levels; SAM's mask decoder, with one task token per
-    map, makes the initial maps; BGMR refines them (arXiv 2603.28027).
+    map, makes the initial maps; BGMR refines them (arXiv 2603.28027). With `type_trunk` types are no such maps: a
+    branch with a pretrained trunk reads them off the image.
 
     Example:
 
@@ -196,12 +199,16 @@ class CfSamForNucleiSegmentation(AdapterSwitchingMixin, CfSamPreTrainedModel):
         self.refinement = None
         if config.use_bgmr:
             self.refinement = BoundaryGuidedRefinement(config.mask_dim, self.num_maps, config.refinement_dilations)
+        self.type_branch = None
+        if config.has_type_branch:
+            self.type_branch = TypeBranch(config.num_types, config.type_dim, config.type_dropout)
         self.post_init()
         self.freeze()
 
     def read_settings(self) -> None:
         """Reads what is derived from the configuration; to be called again when its settings have changed."""
-        self.num_maps = 3 + (self.config.num_types + 1 if self.config.num_types else 0)
+        types_are_maps = self.config.num_types and not self.config.has_type_branch
+        self.num_maps = 3 + (self.config.num_types + 1 if types_are_maps else 0)
         self.loss_weights = LossWeights.from_config(self.config.loss_weights)
 
     def get_input_embeddings(self) -> nn.Module:
@@ -216,8 +223,8 @@ class CfSamForNucleiSegmentation(AdapterSwitchingMixin, CfSamPreTrainedModel):
         return self.sam.shared_image_embedding(grid).permute(2, 0, 1)[None]
 
     def _split(self, maps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-        """Maps (B, M, ...) to nuclei logits, HV maps and type logits (or `None`)."""
-        return maps[:, :1], maps[:, 1:3], maps[:, 3:] if self.config.num_types else None
+        """Maps (B, M, ...) to nuclei logits, HV maps and type logits (`None` where these are no such maps)."""
+        return maps[:, :1], maps[:, 1:3], maps[:, 3:] if self.num_maps > 3 else None
 
     def _normalise(self, maps: torch.Tensor) -> torch.Tensor:
         """Logits to probabilities; offsets as they are."""
@@ -226,7 +233,7 @@ class CfSamForNucleiSegmentation(AdapterSwitchingMixin, CfSamPreTrainedModel):
         return torch.cat(parts if types is None else [*parts, types.softmax(1)], dim=1)
 
     def predict_maps(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-        """The maps at the mask stride s.
+        """The maps of the mask decoder and their refinement at the mask stride s; no types with a `type_trunk`.
 
         Args:
             pixel_values (`torch.Tensor` of shape `(B, 3, H, W)`): H and W multiples of the patch size.
@@ -285,6 +292,9 @@ class CfSamForNucleiSegmentation(AdapterSwitchingMixin, CfSamPreTrainedModel):
         boundary_logits = to_tile(boundary_logits) if boundary_logits is not None else None
         refined_maps = self._split(to_tile(refined))
         initial_maps = self._split(to_tile(initial)) if self.refinement is not None else refined_maps
+        if self.type_branch is not None:
+            types = to_tile(self.type_branch(pixel_values))
+            refined_maps = (*refined_maps[:2], join_with_nuclei(refined_maps[0], types))
 
         loss, loss_parts = None, None
         if nuclei_labels is not None:
@@ -307,6 +317,7 @@ class CfSamForNucleiSegmentation(AdapterSwitchingMixin, CfSamPreTrainedModel):
             boundary_logits=boundary_logits,
             initial_nuclei_logits=initial_maps[0],
             initial_hv_maps=initial_maps[1],
-            initial_type_logits=initial_maps[2],
+            # The type branch's are no maps that are refined.
+            initial_type_logits=refined_maps[2] if self.type_branch is not None else initial_maps[2],
         )
         return output.to_tuple() if return_dict is False else output

@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from cfsam_hf.training import ExponentialMovingAverage, parameter_groups
+from cfsam_hf.training import ExponentialMovingAverage, OptimizationOptions, parameter_groups
 from cfsam_hf.training.checkpoints import (
     checkpoint_steps,
     latest_checkpoint,
@@ -20,7 +20,8 @@ from .tiny import SIZE, random_labels, tiny_test_model
 
 def parts(**options):
     model = tiny_test_model(**options)
-    return model, torch.optim.AdamW(parameter_groups(model, 1e-2, 0.1, 1.0)), ExponentialMovingAverage(model, 0.9)
+    groups = parameter_groups(model, OptimizationOptions(learning_rate=1e-2, weight_decay=0.1))
+    return model, torch.optim.AdamW(groups), ExponentialMovingAverage(model, 0.9)
 
 
 def write(folder, step, model, optimizer, ema, **facts):

@@ -5,6 +5,7 @@ import torch
 
 from cfsam_hf.training import (
     ExponentialMovingAverage,
+    OptimizationOptions,
     cosine_with_warmup,
     make_optimizer,
     make_recipe,
@@ -42,8 +43,11 @@ def test_schedule():
 
 
 def test_parameter_groups_hold_every_trainable_parameter_once():
-    model = tiny_test_model()
-    groups = parameter_groups(model, 1e-3, 0.1, mask_decoder_factor=0.5)
+    model = tiny_test_model(type_trunk="efficientnet-lite0")
+    options = OptimizationOptions(
+        learning_rate=1e-3, weight_decay=0.1, mask_decoder_factor=0.5, type_trunk_factor=0.25
+    )
+    groups = parameter_groups(model, options)
     grouped = [id(p) for group in groups for p in group["params"]]
     assert sorted(grouped) == sorted(id(p) for p in model.parameters() if p.requires_grad)
     by_id = {id(p): group for group in groups for p in group["params"]}
@@ -51,12 +55,14 @@ def test_parameter_groups_hold_every_trainable_parameter_once():
     assert by_id[id(model.refinement.boundary.bias)]["weight_decay"] == 0
     assert by_id[id(model.refinement.boundary.weight)]["weight_decay"] == 0.1
     assert by_id[id(model.sam.mask_decoder.upscale_conv1.weight)]["lr"] == 5e-4
+    assert by_id[id(model.type_branch.trunk.first.weight)]["lr"] == 2.5e-4
+    assert by_id[id(model.type_branch.classify.weight)]["lr"] == 1e-3
 
 
 def test_no_decay_on_norms_biases_and_tokens():
     model = tiny_test_model(train_encoder=True)
     names = {id(p): name for name, p in model.named_parameters()}
-    groups = parameter_groups(model, 1e-3, 0.1, 1.0)
+    groups = parameter_groups(model, OptimizationOptions())
     plain = {names[id(p)] for group in groups if group["weight_decay"] == 0 for p in group["params"]}
     norms = {
         f"{name}.weight"

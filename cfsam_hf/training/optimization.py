@@ -11,35 +11,35 @@ from .recipe import OptimizationOptions
 PEAK = "peak_lr"
 
 
-def parameter_groups(
-    model: nn.Module, learning_rate: float, weight_decay: float, mask_decoder_factor: float
-) -> list[dict]:
-    """Groups for AdamW: no decay on norms, biases, tokens and scalars; SAM's mask decoder at its own rate.
+def parameter_groups(model: nn.Module, options: OptimizationOptions) -> list[dict]:
+    """Groups for AdamW: no decay on norms, biases, tokens and scalars; SAM's mask decoder and the type branch's trunk,
+    which were trained before, at rates of their own.
 
     Args:
         model (`nn.Module`): only parameters with `requires_grad` are taken.
-        learning_rate, weight_decay (`float`): of the weights.
-        mask_decoder_factor (`float`): rate of SAM's mask decoder over `learning_rate`.
+        options: rate, the factors of these parts on it, weight decay.
     """
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    factors = {"mask_decoder.": options.mask_decoder_factor, "type_branch.trunk.": options.type_trunk_factor}
+    groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
         decays = parameter.ndim > 1 and not name.endswith(("task_tokens.weight", "pos_embed"))
-        groups.setdefault((".mask_decoder." in f".{name}", decays), []).append(parameter)
+        part = next((part for part in factors if f".{part}" in f".{name}"), "")
+        groups.setdefault((part, decays), []).append(parameter)
     return [
         {
             "params": parameters,
-            "lr": learning_rate * (mask_decoder_factor if in_mask_decoder else 1.0),
-            "weight_decay": weight_decay if decays else 0.0,
+            "lr": options.learning_rate * factors.get(part, 1.0),
+            "weight_decay": options.weight_decay if decays else 0.0,
         }
-        for (in_mask_decoder, decays), parameters in sorted(groups.items(), key=lambda item: item[0])
+        for (part, decays), parameters in sorted(groups.items(), key=lambda item: item[0])
     ]
 
 
 def make_optimizer(model: nn.Module, options: OptimizationOptions) -> torch.optim.AdamW:
     """AdamW over the groups; each group keeps its peak rate as `peak_lr`."""
-    groups = parameter_groups(model, options.learning_rate, options.weight_decay, options.mask_decoder_factor)
+    groups = parameter_groups(model, options)
     for group in groups:
         group[PEAK] = group["lr"]
     return torch.optim.AdamW(groups, betas=(options.beta1, options.beta2))

@@ -59,6 +59,14 @@ class ModelOptions:
         "JSON (in YAML a mapping) of fields of CfSamConfig, or of UNetConfig for a U-Net, that differ from the base's",
         "{}",
     )
+    type_trunk_weights: str = _with(
+        "safetensors file with weights for the type branch's trunk, where the base has none: from "
+        "examples/convert_efficientnet_lite.py, or the model.safetensors of a checkpoint with a type branch",
+        "",
+    )
+    train_types_alone: bool = _with(
+        "train the type branch and leave all else, and so every outline, as it is: for new types on few tiles", False
+    )
 
     _argument_group_name = "model"
 
@@ -130,6 +138,11 @@ class OptimizationOptions:
     mask_decoder_factor: float = _with(
         "rate of SAM's own mask decoder over the rest's: below 1 keeps more of what it was trained to do", 1.0
     )
+    type_trunk_factor: float = _with(
+        "rate of the type branch's trunk over the rest's: its features come from a million photographs, types from a "
+        "few tiles",
+        0.1,
+    )
     weight_decay: float = _with("AdamW's, not on norms, biases and tokens", 0.05)
     beta1: float = _with("AdamW's memory of the gradient", 0.9)
     beta2: float = _with("AdamW's memory of the squared gradient: about 50 steps, for short runs", 0.98)
@@ -163,7 +176,7 @@ class OptimizationOptions:
                 *("steps", "batch_size", "gradient_accumulation_steps", "learning_rate", "mask_decoder_factor"),
                 "clip_norm",
             ),
-            not_negative=("warmup_steps", "weight_decay", "agreement_weight"),
+            not_negative=("warmup_steps", "weight_decay", "agreement_weight", "type_trunk_factor"),
             shares=("beta1", "beta2", "final_rate", "ema_decay", "mixing_probability"),
         )
         if self.mixing_probability and self.batch_size < 2:
