@@ -28,7 +28,7 @@ BEGIN, END = "<!-- figures: written by examples/write_card.py -->", "<!-- end of
 # Of the same tiles: what the shipped file stands beside.
 SYSTEMS = {
     "cfsam-tiny": "results.json",
-    "three stages": "results_three_stages.json",
+    "four stages": "results_four_stages.json",
     "two stages": "results_two_stages.json",
     "U-Net": "results_unet.json",
     "classical": "results_classical.json",
