@@ -4,8 +4,7 @@ import pytest
 import torch
 from transformers import AutoModel, AutoModelForImageSegmentation
 
-from cfsam_hf import CfSamConfig, CfSamForNucleiSegmentation
-from cfsam_hf.training import tiny_config
+from cfsam_hf import CfSamConfig, CfSamForNucleiSegmentation, bundled_checkpoint
 
 from .tiny import SIZE, random_labels, tiny_test_config, tiny_test_model
 
@@ -201,9 +200,10 @@ SAM_SIZES = {
 
 def parameter_counts(name: str) -> tuple[int, int]:
     """Trainable and total parameters with 5 types, without allocating them."""
-    config = (
-        tiny_config(num_types=4) if name == "cfsam-tiny" else CfSamConfig(vision_config=SAM_SIZES[name], num_types=5)
-    )
+    if name == "cfsam-tiny":
+        config = CfSamConfig.from_pretrained(bundled_checkpoint())
+    else:
+        config = CfSamConfig(vision_config=SAM_SIZES[name], num_types=5)
     with torch.device("meta"):
         return CfSamForNucleiSegmentation(config).get_nb_trainable_parameters()
 

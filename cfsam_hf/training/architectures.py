@@ -4,7 +4,9 @@ from ..configuration_cfsam import CfSamConfig
 
 
 def tiny_config(**options) -> CfSamConfig:
-    """The architecture of `cfsam-tiny`: SAM's own classes, 8 layers of width 192, tiles of 256 pixels.
+    """What `cfsam-tiny` began as: SAM's own classes, 8 layers of width 192, tiles of 256 pixels.
+
+    The bundled checkpoint got its type branch later, in the place of maps of types.
 
     Every other layer attends globally, the others in windows of 8 x 8 tokens (an even split of the 16 x 16 grid, where
     SAM's 14 would pad). All of it is this project's choice.
