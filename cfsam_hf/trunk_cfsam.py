@@ -34,8 +34,8 @@ class InvertedResidual(nn.Module):
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Features (B, C, H, W) to (B, out_channels, H / stride, W / stride), rounded up."""
-        inner = F.relu6(self.expand(features)) if self.expand is not None else features
-        inner = self.project(F.relu6(self.depthwise(inner)))
+        inner = F.relu6(self.expand(features), inplace=True) if self.expand is not None else features
+        inner = self.project(F.relu6(self.depthwise(inner), inplace=True))
         return features + inner if self.adds else inner
 
 
@@ -62,7 +62,7 @@ class LiteTrunk(nn.Module):
 
     def forward(self, pixel_values: torch.Tensor) -> list[torch.Tensor]:
         """Pixels (B, 3, H, W) to one map per entry of `LEVELS`, (B, C, H / s, W / s) rounded up."""
-        features = F.relu6(self.first(pixel_values))
+        features = F.relu6(self.first(pixel_values), inplace=True)
         levels = []
         for stage in self.stages:
             features = stage(features)
@@ -95,4 +95,6 @@ def resample_level(features: torch.Tensor, stride: int, size: tuple[int, int], n
         _linear_weights(count, stride, length, new_stride, features)
         for count, length in zip(features.shape[2:], size, strict=True)
     )
-    return rows @ (features @ columns.T)
+    by_row = features.permute(0, 2, 3, 1).reshape(len(features), features.shape[2], -1)
+    read = (rows @ by_row).reshape(len(features), size[0], features.shape[3], -1)
+    return (columns @ read).permute(0, 3, 1, 2)

@@ -36,20 +36,34 @@ class TypeBranch(nn.Module):
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Pixels (B, 3, H, W), H and W multiples of 4, to logits of the types given a nucleus (B, T, H / 4, W / 4)."""
-        maps = self.trunk(pixel_values)
-        read = [(index, project(maps[index])) for index, project in enumerate(self.levels)]
+        # Last in memory the channels are read together: the trunk takes .7 of the time, the resampling half.
+        maps = self.trunk(pixel_values.contiguous(memory_format=torch.channels_last))
+        read = [(index, maps[index], project) for index, project in enumerate(self.levels)]
         for (index, side), project in zip(CONTEXTS, self.contexts, strict=True):
-            # Beyond the tile's edge there is nothing to average.
-            around = F.avg_pool2d(maps[index], side, stride=1, padding=side // 2, count_include_pad=False)
-            read.append((index, project(around)))
-        # Levels of one stride are added up first: they are read at the same places.
-        by_stride: dict[int, torch.Tensor] = {}
-        for index, projected in read:
-            stride = LEVELS[index][0]
-            by_stride[stride] = by_stride[stride] + projected if stride in by_stride else projected
+            read.append((index, _box_average(maps[index], side), project))
+        by_stride: dict[int, list[tuple[torch.Tensor, nn.Conv2d]]] = {}
+        for index, features, project in read:
+            by_stride.setdefault(LEVELS[index][0], []).append((features, project))
         size = tuple(length // STRIDE for length in pixel_values.shape[2:])
-        features = sum(resample_level(projected, stride, size, STRIDE) for stride, projected in by_stride.items())
+        features = sum(_read_stride(stride, entries, size) for stride, entries in by_stride.items())
         return self.classify(self.dropout(F.relu(features)))
+
+
+def _box_average(features: torch.Tensor, side: int) -> torch.Tensor:
+    """Means of the squares of `side` cells around each cell; beyond the tile's edge there is nothing to average."""
+    half = side // 2
+    rows = F.avg_pool2d(features, (side, 1), stride=1, padding=(half, 0), count_include_pad=False)
+    return F.avg_pool2d(rows, (1, side), stride=1, padding=(0, half), count_include_pad=False)
+
+
+def _read_stride(stride: int, entries: list[tuple[torch.Tensor, nn.Conv2d]], size: tuple[int, int]) -> torch.Tensor:
+    """Sum of the projected maps of one stride, at the cells of the grid; resampled where there is least to resample."""
+    features = torch.cat([features for features, _ in entries], dim=1)
+    weight = torch.cat([project.weight for _, project in entries], dim=1)
+    bias = sum(project.bias for _, project in entries if project.bias is not None)
+    if stride <= STRIDE:
+        return F.conv2d(resample_level(features, stride, size, STRIDE), weight, bias)
+    return resample_level(F.conv2d(features, weight, bias), stride, size, STRIDE)
 
 
 def join_with_nuclei(nuclei_logits: torch.Tensor, type_logits: torch.Tensor) -> torch.Tensor:
