@@ -57,8 +57,8 @@ def _box_average(features: torch.Tensor, side: int) -> torch.Tensor:
 
 
 def _read_stride(stride: int, entries: list[tuple[torch.Tensor, nn.Conv2d]], size: tuple[int, int]) -> torch.Tensor:
-    """Sum of the projected maps of one stride, at the cells of the grid; resampled where there is least to resample."""
-    features = torch.cat([features for features, _ in entries], dim=1)
+    """Sum of the projected maps of one stride, at the cells of the grid; resampled where it costs least."""
+    features = torch.cat([level for level, _ in entries], dim=1)
     weight = torch.cat([project.weight for _, project in entries], dim=1)
     bias = sum(project.bias for _, project in entries if project.bias is not None)
     if stride <= STRIDE:
