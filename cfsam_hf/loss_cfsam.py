@@ -223,3 +223,26 @@ def nuclei_segmentation_loss(
         loss = loss + weights.initial * weighted_sum(initial_terms, weights)
         terms |= {f"initial_{name}": value for name, value in initial_terms.items()}
     return loss.mean(), {name: value.detach().mean() for name, value in terms.items()}
+
+
+def types_inside_nuclei_loss(
+    logits: torch.Tensor, labels: torch.Tensor, type_loss_weights: list[float] | None
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """Cross-entropy of the types given a nucleus, where there is one of known type.
+
+    Args:
+        logits (`torch.Tensor` of shape `(B, T, H, W)`).
+        labels (`torch.Tensor` of shape `(B, H, W)`): 0 background, 1..T, -100 unknown.
+        type_loss_weights (`list[float]`, *optional*): T + 1 weights of the classes; the background's is not used.
+
+    Returns:
+        Loss (a scalar) and its one term, averaged over the pixels of each image that count, then over the images.
+    """
+    weights = None
+    if type_loss_weights is not None:
+        weights = torch.tensor(type_loss_weights[1:], dtype=torch.float32, device=labels.device)
+    counted = labels > 0
+    types = torch.where(counted, labels - 1, IGNORE_INDEX)
+    pixelwise = F.cross_entropy(logits.float(), types, weight=weights, ignore_index=IGNORE_INDEX, reduction="none")
+    loss = _masked_mean(pixelwise, counted).mean()
+    return loss, {"type_cross_entropy": loss.detach()}

@@ -17,7 +17,7 @@ from .decoder_cfsam import MaskFeatures, TaskMaskDecoder
 from .encoder_cfsam import CfSamVisionEncoder
 from .fusion_cfsam import HierarchicalModulatedFusion
 from .layers_cfsam import ZeroConv2d
-from .loss_cfsam import LossWeights, nuclei_segmentation_loss
+from .loss_cfsam import LossWeights, nuclei_segmentation_loss, types_inside_nuclei_loss
 from .refinement_cfsam import BoundaryGuidedRefinement
 from .type_branch_cfsam import TypeBranch, join_with_nuclei
 
@@ -83,6 +83,9 @@ class CfSamPreTrainedModel(PreTrainedModel):
         elif isinstance(module, nn.Embedding):
             # As the tokens of SAM's own mask decoder.
             init.normal_(module.weight, std=1.0)
+        elif isinstance(module, TypeBranch):
+            init.zeros_(module.mean)
+            init.ones_(module.deviation)
         else:
             super()._init_weights(module)
 
@@ -263,6 +266,7 @@ class CfSamForNucleiSegmentation(AdapterSwitchingMixin, CfSamPreTrainedModel):
         hv_labels: torch.Tensor | None = None,
         type_labels: torch.Tensor | None = None,
         boundary_labels: torch.Tensor | None = None,
+        types_alone: bool = False,
         return_dict: bool | None = None,
         **kwargs,
     ) -> CfSamNucleiSegmentationOutput | tuple:
@@ -275,16 +279,27 @@ class CfSamForNucleiSegmentation(AdapterSwitchingMixin, CfSamPreTrainedModel):
             hv_labels (`torch.Tensor` of shape `(B, 2, H, W)`, *optional*): in [-1, 1], read inside nuclei.
             type_labels (`torch.Tensor` of shape `(B, H, W)`, *optional*): 0 background, 1..T, -100 unknown.
             boundary_labels (`torch.Tensor` of shape `(B, H, W)`, *optional*): 1 contour, 0 not, -100 not annotated.
+            types_alone (`bool`):
+                Only the loss of the types inside nuclei, from `type_labels` and the type branch alone, is computed: to
+                train that branch in a fraction of the time.
             return_dict (`bool`, *optional*): `False` returns a tuple of the values that are not `None`.
 
         Returns:
-            [`CfSamNucleiSegmentationOutput`].
+            [`CfSamNucleiSegmentationOutput`]; with `types_alone` it holds the loss and its parts only.
 
         Raises:
-            ValueError: a size that is no multiple of the patch size; `nuclei_labels` without `hv_labels`.
+            ValueError: a size that is no multiple of the patch size; `nuclei_labels` without `hv_labels`;
+                `types_alone` without `type_labels` or a type branch.
         """
-        initial, refined, boundary_logits = self.predict_maps(pixel_values)
         size = pixel_values.shape[2:]
+        if types_alone:
+            if self.type_branch is None or type_labels is None:
+                raise ValueError("types_alone needs type_labels and a model with a type branch (type_trunk).")
+            types = F.interpolate(self.type_branch(pixel_values), size=size, mode="bilinear", align_corners=False)
+            loss, loss_parts = types_inside_nuclei_loss(types, type_labels, self.config.type_loss_weights)
+            output = CfSamNucleiSegmentationOutput(loss, loss_parts)
+            return output.to_tuple() if return_dict is False else output
+        initial, refined, boundary_logits = self.predict_maps(pixel_values)
 
         def to_tile(maps: torch.Tensor) -> torch.Tensor:
             return F.interpolate(maps, size=size, mode="bilinear", align_corners=False)

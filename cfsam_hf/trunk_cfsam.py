@@ -70,29 +70,33 @@ class LiteTrunk(nn.Module):
         return levels
 
 
-def _linear_weights(count: int, stride: int, length: int, new_stride: int, like: torch.Tensor) -> torch.Tensor:
-    """Weights (length, count) of linear interpolation from values at pixels 0, s, 2 s, ... to the middles of cells."""
+def _linear_weights(places: torch.Tensor, count: int) -> torch.Tensor:
+    """Weights (length, count) of linear interpolation from values at 0, 1, ... to places (length,)."""
     # Past the outermost values these are held.
-    places = (torch.arange(length, device=like.device) * new_stride + (new_stride - 1) / 2) / stride
-    places = places.clamp(max=count - 1)
-    distance = (places[:, None] - torch.arange(count, device=like.device)).abs()
-    return (1 - distance).clamp(min=0).to(like.dtype)
+    places = places.clamp(0, count - 1)
+    distance = (places[:, None] - torch.arange(count, device=places.device)).abs()
+    return (1 - distance).clamp(min=0)
 
 
-def resample_level(features: torch.Tensor, stride: int, size: tuple[int, int], new_stride: int) -> torch.Tensor:
+def resample_level(
+    features: torch.Tensor, stride: int, size: tuple[int, int], new_stride: int, first: float = 0.0
+) -> torch.Tensor:
     """Reads a level of the trunk at the middles of the cells of a grid, by linear interpolation.
 
     Args:
-        features (`torch.Tensor` of shape `(B, C, h, w)`): value i is centred on pixel `stride * i`.
+        features (`torch.Tensor` of shape `(B, C, h, w)`): value i is centred on pixel `first + stride * i`.
         stride (`int`): of the level.
         size (`tuple[int, int]`): rows and columns of the grid.
         new_stride (`int`): side of the grid's cells in pixels.
+        first (`float`): pixel on which the first value is centred.
 
     Returns:
         (B, C, *size).
     """
     rows, columns = (
-        _linear_weights(count, stride, length, new_stride, features)
+        _linear_weights(
+            (torch.arange(length, device=features.device) * new_stride + (new_stride - 1) / 2 - first) / stride, count
+        ).to(features.dtype)
         for count, length in zip(features.shape[2:], size, strict=True)
     )
     by_row = features.permute(0, 2, 3, 1).reshape(len(features), features.shape[2], -1)

@@ -1,5 +1,8 @@
 """The type branch: what kind of nucleus lies at each place, read off the image by a pretrained trunk of its own."""
 
+from collections.abc import Iterable
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -8,17 +11,37 @@ from .trunk_cfsam import LEVELS, LiteTrunk, resample_level
 
 STRIDE = 4
 """Of the type maps in pixels: a nucleus at 40x has some 25 cells."""
-# Level of the trunk, and side of the square over which it is averaged, in cells of its own: the nucleus' neighbourhood
-# (36 px) and the tissue around (80 and 208 px).
-CONTEXTS = ((1, 9), (4, 5), (4, 13))
+
+# What is read of the image at its own and at half its size: level of the trunk, and side of the square over which it
+# is averaged, in cells of its own: the nucleus itself, its neighbourhood (36 px; 72 px at half size) and the tissue
+# around (80 and 208 px; 160 px at half size). The level of stride 2 tells nothing that the others do not.
+READ = {
+    1: ((1, 1), (2, 1), (3, 1), (4, 1), (1, 9), (4, 5), (4, 13)),
+    2: ((1, 1), (2, 1), (3, 1), (4, 1), (1, 9), (4, 5)),
+}
+CHANNELS = sum(LEVELS[level][1] for read in READ.values() for level, _ in read)
+
+
+class LevelMap(NamedTuple):
+    """Features (B, C, h, w) of one level; value i is centred on pixel `first + stride * i` of the image."""
+
+    features: torch.Tensor
+    stride: int
+    first: float
+
+    def at_cells(self, features: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+        """Features that lie like the level's at the cells of the grid, (B, C, *size)."""
+        return resample_level(features, self.stride, size, STRIDE, self.first)
 
 
 class TypeBranch(nn.Module):
-    """Reads every level of the trunk, and some averaged over the surroundings, at the cells of one grid.
+    """Reads levels of the trunk, and some averaged over the surroundings, at the cells of one grid.
 
     Outlines and types want different training. Outlines gain from thousands of steps on strongly changed colours and
     sizes; types are told by colour and size, their examples are few, and features trained on these alone fit the tiles
-    they were seen in. Here types are read from features of another origin, none of which the outlines depend on.
+    they were seen in. Here types are read from features of another origin, none of which the outlines depend on. Their
+    channels differ in scale by orders of magnitude: each is read relative to its mean and deviation (`mean`,
+    `deviation`; see [`measure`](TypeBranch.measure)).
 
     Args:
         num_types (`int`): T, background not counted.
@@ -29,24 +52,65 @@ class TypeBranch(nn.Module):
     def __init__(self, num_types: int, dim: int, dropout: float):
         super().__init__()
         self.trunk = LiteTrunk()
-        self.levels = nn.ModuleList([nn.Conv2d(channels, dim, 1) for _, channels in LEVELS])
-        self.contexts = nn.ModuleList([nn.Conv2d(LEVELS[level][1], dim, 1, bias=False) for level, _ in CONTEXTS])
+        self.project = nn.Conv2d(CHANNELS, dim, 1)
         self.dropout = nn.Dropout2d(dropout)
         self.classify = nn.Conv2d(dim, num_types, 1)
+        self.register_buffer("mean", torch.zeros(CHANNELS))
+        self.register_buffer("deviation", torch.ones(CHANNELS))
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """Pixels (B, 3, H, W), H and W multiples of 4, to logits of the types given a nucleus (B, T, H / 4, W / 4)."""
-        # Last in memory the channels are read together: the trunk takes .7 of the time, the resampling half.
-        maps = self.trunk(pixel_values.contiguous(memory_format=torch.channels_last))
-        read = [(index, maps[index], project) for index, project in enumerate(self.levels)]
-        for (index, side), project in zip(CONTEXTS, self.contexts, strict=True):
-            read.append((index, _box_average(maps[index], side), project))
-        by_stride: dict[int, list[tuple[torch.Tensor, nn.Conv2d]]] = {}
-        for index, features, project in read:
-            by_stride.setdefault(LEVELS[index][0], []).append((features, project))
-        size = tuple(length // STRIDE for length in pixel_values.shape[2:])
-        features = sum(_read_stride(stride, entries, size) for stride, entries in by_stride.items())
-        return self.classify(self.dropout(F.relu(features)))
+        """Pixels (B, 3, H, W), H and W multiples of 8, to logits of the types given a nucleus (B, T, H / 4, W / 4)."""
+        weight = self.project.weight / self.deviation[:, None, None]
+        bias = self.project.bias - weight.flatten(1) @ self.mean
+        by_place: dict[tuple[int, float], list[tuple[LevelMap, torch.Tensor]]] = {}
+        levels = self._read(pixel_values)
+        weights = weight.split([level.features.shape[1] for level in levels], dim=1)
+        for level, columns in zip(levels, weights, strict=True):
+            by_place.setdefault((level.stride, level.first), []).append((level, columns))
+        size = _grid(pixel_values)
+        features = sum(_project(entries, size) for entries in by_place.values())
+        return self.classify(self.dropout(F.relu(features + bias[:, None, None])))
+
+    @torch.no_grad()
+    def measure(self, batches: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> None:
+        """Sets means and deviations of the channels from cells of some images; to be done before training.
+
+        Args:
+            batches: pixels (B, 3, H, W), and which of their cells count (B, H / 4, W / 4), boolean.
+
+        Raises:
+            ValueError: no cell counts.
+        """
+        count, total, squares = 0, 0.0, 0.0
+        for pixels, counted in batches:
+            size = _grid(pixels)
+            read = [level.at_cells(level.features, size) for level in self._read(pixels)]
+            values = torch.cat(read, dim=1).movedim(1, -1)[counted].double()
+            count, total, squares = count + len(values), total + values.sum(0), squares + values.square().sum(0)
+        if not count:
+            raise ValueError(
+                "the type branch is measured inside nuclei with types, and there are none."
+            )
+        self.mean.copy_(total / count)
+        # A channel that is the same everywhere must not blow up where it is not.
+        self.deviation.copy_((squares / count - (total / count).square()).clamp_min(0).sqrt().clamp_min(1e-3))
+
+    def _read(self, pixel_values: torch.Tensor) -> list[LevelMap]:
+        """What is projected, in the order of the projection's columns."""
+        levels = []
+        for scale, read in READ.items():
+            pixels = F.avg_pool2d(pixel_values, scale) if scale > 1 else pixel_values
+            # Last in memory the channels are read together: the trunk takes .7 of the time, the resampling half.
+            maps = self.trunk(pixels.contiguous(memory_format=torch.channels_last))
+            for level, side in read:
+                features = maps[level] if side == 1 else _box_average(maps[level], side)
+                levels.append(LevelMap(features, scale * LEVELS[level][0], (scale - 1) / 2))
+        return levels
+
+
+def _grid(pixel_values: torch.Tensor) -> tuple[int, int]:
+    """Rows and columns of the cells of an image (..., H, W)."""
+    return (pixel_values.shape[-2] // STRIDE, pixel_values.shape[-1] // STRIDE)
 
 
 def _box_average(features: torch.Tensor, side: int) -> torch.Tensor:
@@ -56,14 +120,14 @@ def _box_average(features: torch.Tensor, side: int) -> torch.Tensor:
     return F.avg_pool2d(rows, (1, side), stride=1, padding=(0, half), count_include_pad=False)
 
 
-def _read_stride(stride: int, entries: list[tuple[torch.Tensor, nn.Conv2d]], size: tuple[int, int]) -> torch.Tensor:
-    """Sum of the projected maps of one stride, at the cells of the grid; resampled where it costs least."""
-    features = torch.cat([level for level, _ in entries], dim=1)
-    weight = torch.cat([project.weight for _, project in entries], dim=1)
-    bias = sum(project.bias for _, project in entries if project.bias is not None)
-    if stride <= STRIDE:
-        return F.conv2d(resample_level(features, stride, size, STRIDE), weight, bias)
-    return resample_level(F.conv2d(features, weight, bias), stride, size, STRIDE)
+def _project(entries: list[tuple[LevelMap, torch.Tensor]], size: tuple[int, int]) -> torch.Tensor:
+    """Sum of the projected levels of one stride, at the cells of the grid; resampled where it costs least."""
+    place = entries[0][0]
+    features = torch.cat([level.features for level, _ in entries], dim=1)
+    weight = torch.cat([columns for _, columns in entries], dim=1)
+    if features.shape[1] < len(weight):
+        return F.conv2d(place.at_cells(features, size), weight)
+    return place.at_cells(F.conv2d(features, weight), size)
 
 
 def join_with_nuclei(nuclei_logits: torch.Tensor, type_logits: torch.Tensor) -> torch.Tensor:

@@ -1,5 +1,8 @@
 """The type branch: its trunk, what it makes of nuclei, what it is trained with, and where its weights come from."""
 
+import json
+import shutil
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -7,10 +10,12 @@ from safetensors.torch import load_file, save_file
 
 from cfsam_hf import CfSamForNucleiSegmentation, CfSamImageProcessor
 from cfsam_hf.training import build_model, make_recipe, retype
+from cfsam_hf.training.models import measure_type_levels
 from cfsam_hf.trunk_cfsam import LEVELS, STAGES, LiteTrunk, resample_level
 from cfsam_hf.type_branch_cfsam import join_with_nuclei
 
 from .tiny import SIZE, random_labels, tiny_test_config, tiny_test_model
+from .training_cases import smoke_recipe, start_run, write_base, write_qupath_tiles
 
 TRUNK = {"type_trunk": "efficientnet-lite0"}
 NAMES = {1: "a", 2: "b", 3: "c"}
@@ -24,6 +29,14 @@ def branch_weights(model) -> dict[str, torch.Tensor]:
     return {name: value for name, value in model.state_dict().items() if name.startswith("type_branch.")}
 
 
+def measured(model):
+    """The model with means and deviations of its trunk's channels that are not those of a new one."""
+    generator = torch.Generator().manual_seed(3)
+    model.type_branch.mean.copy_(torch.randn(model.type_branch.mean.shape, generator=generator))
+    model.type_branch.deviation.copy_(torch.rand(model.type_branch.mean.shape, generator=generator) + 0.5)
+    return model
+
+
 @pytest.fixture
 def typed_base(tmp_path):
     """Types as maps of the mask decoder."""
@@ -33,7 +46,7 @@ def typed_base(tmp_path):
 
 @pytest.fixture
 def branch_base(tmp_path):
-    tiny_test_model(num_types=3, id2label=NAMES, **TRUNK).save_pretrained(tmp_path / "branch")
+    measured(tiny_test_model(num_types=3, id2label=NAMES, **TRUNK)).save_pretrained(tmp_path / "branch")
     return tmp_path / "branch"
 
 
@@ -54,12 +67,12 @@ def test_levels_of_every_stride(height, width):
     ]
 
 
-@pytest.mark.parametrize("stride", [2, 4, 8, 16])
-def test_levels_are_read_where_their_values_lie(stride):
+@pytest.mark.parametrize(("stride", "first"), [(2, 0), (4, 0), (8, 0), (16, 0), (8, 0.5), (32, 0.5)])
+def test_levels_are_read_where_their_values_lie(stride, first):
     # Values that are the row they are centred on; the grid's cells of 4 px have their middles at 1.5, 5.5, ...
-    rows = torch.arange(64 // stride, dtype=torch.float32) * stride
-    found = resample_level(rows[None, None, :, None].expand(1, 1, -1, 5), stride, (16, 3), 4)
-    expected = (torch.arange(16) * 4 + 1.5).clamp(max=rows[-1])
+    rows = torch.arange(64 // stride, dtype=torch.float32) * stride + first
+    found = resample_level(rows[None, None, :, None].expand(1, 1, -1, 5), stride, (16, 3), 4, first)
+    expected = (torch.arange(16) * 4 + 1.5).clamp(rows[0], rows[-1])
     assert torch.allclose(found[0, 0], expected[:, None].expand(16, 3))
 
 
@@ -133,12 +146,57 @@ def test_configurations_that_cannot_be(options, message):
         tiny_test_config(**options)
 
 
+# Means and deviations of the trunk's channels.
+
+
+def test_channels_are_read_relative_to_their_mean_and_deviation():
+    branch = tiny_test_model(**TRUNK).type_branch.eval()
+    pixels = torch.randn(2, 3, 64, 64)
+    before = branch(pixels)
+    with torch.no_grad():
+        # The same function, told in other units.
+        branch.mean.uniform_(-1, 1)
+        branch.deviation.uniform_(0.5, 2)
+        shift = branch.project.weight.flatten(1) @ branch.mean
+        branch.project.weight.mul_(branch.deviation[:, None, None])
+        branch.project.bias.add_(shift)
+        assert torch.allclose(branch(pixels), before, atol=1e-4)
+
+
+def test_channels_are_measured_where_asked():
+    branch = tiny_test_model(**TRUNK).type_branch
+    pixels, counted = torch.randn(2, 3, 64, 64), torch.rand(2, 16, 16) < 0.5
+    with torch.no_grad():
+        # Every channel is read as it is, cell for cell.
+        values = torch.cat([level.at_cells(level.features, (16, 16)) for level in branch._read(pixels)], dim=1)
+        values = values.movedim(1, -1)[counted]
+        branch.measure([(pixels[:1], counted[:1]), (pixels[1:], counted[1:])])
+    assert torch.allclose(branch.mean, values.mean(0), atol=1e-5)
+    assert torch.allclose(branch.deviation, values.std(0, correction=0).clamp_min(1e-3), rtol=1e-3)
+    with pytest.raises(ValueError, match="the type branch is measured inside nuclei with types, and there are none"):
+        branch.measure([(pixels, torch.zeros(2, 16, 16, dtype=torch.bool))])
+
+
+def test_training_measures_a_new_branch_inside_nuclei():
+    model = tiny_test_model(num_types=3, **TRUNK)
+    labels = torch.zeros(64, 64, dtype=torch.long)
+    labels[16:32, 16:32] = 2
+    crop = {"pixel_values": torch.randn(3, 64, 64), "type_labels": labels}
+    measure_type_levels(model, [crop])
+    found = model.type_branch.mean.clone()
+    inside = torch.zeros(1, 16, 16, dtype=torch.bool)
+    inside[:, 4:8, 4:8] = True
+    model.type_branch.measure([(crop["pixel_values"][None], inside)])
+    assert torch.equal(model.type_branch.mean, found)
+    assert found.any()
+
+
 # Checkpoints and adapters.
 
 
 def test_a_checkpoint_comes_back(branch_base):
     pixels = torch.randn(1, 3, SIZE, SIZE)
-    model = tiny_test_model(num_types=3, id2label=NAMES, **TRUNK)
+    model = measured(tiny_test_model(num_types=3, id2label=NAMES, **TRUNK))
     back = CfSamForNucleiSegmentation.from_pretrained(branch_base).eval()
     assert torch.equal(back(pixels).type_logits, model(pixels).type_logits)
 
@@ -147,7 +205,7 @@ def test_an_adapter_brings_its_branch(tmp_path):
     pixels = torch.randn(1, 3, SIZE, SIZE)
     # The base has none, like a plain SAM.
     tiny_test_model().save_pretrained(tmp_path / "base")
-    adapted = tiny_test_model(seed=1, **TRUNK)
+    adapted = measured(tiny_test_model(seed=1, **TRUNK))
     adapted.sam.load_state_dict(tiny_test_model().sam.state_dict())
     adapted.save_adapter(tmp_path / "adapter", base_name=str(tmp_path / "base"))
     expected = adapted(pixels).type_logits
@@ -208,8 +266,39 @@ def test_types_alone_are_trained_on_request(branch_base):
     model = build_model(recipe(branch_base, train_types_alone=True, train_encoder=True), ["a", "x"])
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     assert trained == {name for name, _ in model.named_parameters() if name.startswith("type_branch.")}
-    model.train()(torch.randn(1, 3, SIZE, SIZE), **random_labels(1, num_types=2)).loss.backward()
+    output = model.train()(torch.randn(1, 3, SIZE, SIZE), **random_labels(1, num_types=2), types_alone=True)
+    assert output.nuclei_logits is None
+    output.loss.backward()
     assert model.type_branch.classify.weight.grad.any()
+
+
+def test_types_alone_are_scored_inside_nuclei_of_known_type():
+    model = tiny_test_model(type_loss_weights=[9.0, 1.0, 2.0, 3.0], num_types=3, **TRUNK)
+    pixels, labels = torch.randn(2, 3, SIZE, SIZE), torch.zeros(2, SIZE, SIZE, dtype=torch.long)
+    labels[0, :8], labels[0, 8:16], labels[1, :4], labels[1, 4:8] = 1, -100, 3, 2
+    with torch.no_grad():
+        logits = F.interpolate(model.type_branch(pixels), size=(SIZE, SIZE), mode="bilinear")
+        logs = logits.log_softmax(1)
+        expected = (-logs[0, 0, :8].mean() - (3 * logs[1, 2, :4] + 2 * logs[1, 1, 4:8]).mean() / 2) / 2
+        output = model(pixels, type_labels=labels, types_alone=True)
+        assert torch.allclose(output.loss, expected)
+        nothing = model(pixels, type_labels=torch.full_like(labels, -100), types_alone=True)
+    assert nothing.loss == 0
+    with pytest.raises(ValueError, match="types_alone needs type_labels and a model with a type branch"):
+        model(pixels, types_alone=True)
+    with pytest.raises(ValueError, match="types_alone needs"):
+        tiny_test_model()(pixels, type_labels=labels, types_alone=True)
+
+
+def test_a_trunk_of_rate_zero_stays_as_it_is(branch_base):
+    model = build_model(recipe(branch_base, type_trunk_factor=0.0), ["a"])
+    assert not any(p.requires_grad for p in model.type_branch.trunk.parameters())
+    assert model.type_branch.project.weight.requires_grad
+
+
+def test_types_alone_have_no_outlines_to_agree(branch_base):
+    with pytest.raises(ValueError, match=r"agreement_weight is 4.0, but it compares outlines"):
+        recipe(branch_base, train_types_alone=True, agreement_weight=4.0)
 
 
 def test_what_a_model_without_branch_is_refused(typed_base, trunk_file):
@@ -238,6 +327,47 @@ def test_weights_that_do_not_fit_are_refused_by_name(typed_base, trunk_file, tmp
     save_file({"type_branch.trunk.first.bias": torch.zeros(32)}, tmp_path / "part.safetensors")
     with pytest.raises(ValueError, match=r"no fitting weights for \d+ .*type_branch\.trunk\.first\.weight the first"):
         build(tmp_path / "part.safetensors")
+
+
+@pytest.mark.usefixtures("fresh_accelerate")
+def test_a_run_for_types_alone_leaves_outlines_as_they_are_and_goes_on(tmp_path, trunk_file):
+    folder, base = write_qupath_tiles(tmp_path), write_base(tmp_path, num_types=2, id2label={1: "flat", 2: "round"})
+    values = {
+        "data": [f"reader=qupath,path={folder},split={tmp_path / 'split.json'}"],
+        "model_options": TRUNK,
+        "type_trunk_weights": str(trunk_file),
+        "type_trunk_factor": 0.0,
+        "train_types_alone": True,
+        "mixed_precision": "no",
+        "learning_rate": 1e-2,
+    }
+    run = start_run(smoke_recipe(tmp_path, **values))
+    assert run.plain.type_branch.mean.any()
+    run.train()
+    run.finish()
+    log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    steps = [line for line in log if "type_cross_entropy" in line]
+    assert len(steps) == 4
+    assert not any("nuclei" in name for line in steps for name in line)
+
+    model = CfSamForNucleiSegmentation.from_pretrained(tmp_path / "run" / "model").eval()
+    before = CfSamForNucleiSegmentation.from_pretrained(base).eval()
+    pixels = torch.randn(1, 3, SIZE, SIZE)
+    # The types were maps of the base's mask decoder, which its tokens attend to; the encoder is the same.
+    assert torch.equal(model.sam.vision_encoder(pixels)[0], before.sam.vision_encoder(pixels)[0])
+    started = build_model(smoke_recipe(tmp_path, **values), ["flat", "round"]).state_dict()
+    changed = {name for name, value in model.state_dict().items() if not torch.equal(value, started[name])}
+    branch = {f"type_branch.{name}" for name in ("project.weight", "project.bias", "classify.weight", "classify.bias")}
+    assert changed == branch | {"type_branch.mean", "type_branch.deviation"}
+
+    whole = model.state_dict()
+    shutil.rmtree(tmp_path / "run" / "checkpoint-4")
+    again = start_run(smoke_recipe(tmp_path, **values))
+    assert again.step == 2
+    again.train()
+    again.finish()
+    resumed = CfSamForNucleiSegmentation.from_pretrained(tmp_path / "run" / "model").state_dict()
+    assert all(torch.equal(whole[name], value) for name, value in resumed.items())
 
 
 # The published weights.

@@ -140,7 +140,7 @@ class OptimizationOptions:
     )
     type_trunk_factor: float = _with(
         "rate of the type branch's trunk over the rest's: its features come from a million photographs, types from a "
-        "few tiles",
+        "few tiles. 0 leaves it as it is",
         0.1,
     )
     weight_decay: float = _with("AdamW's, not on norms, biases and tokens", 0.05)
@@ -253,6 +253,13 @@ class Recipe:
     sampling: SamplingOptions
     optimization: OptimizationOptions
     run: RunOptions
+
+    def __post_init__(self):
+        if self.model.train_types_alone and self.optimization.agreement_weight:
+            raise ValueError(
+                f"agreement_weight is {self.optimization.agreement_weight}, but it compares outlines, and "
+                "train_types_alone makes none: leave one of them out."
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """All values by name."""

@@ -6,6 +6,7 @@ never interrupted.
 """
 
 import contextlib
+import functools
 import logging
 import math
 from collections.abc import Iterator
@@ -45,6 +46,7 @@ from .checkpoints import (
 )
 from .ema import ExponentialMovingAverage
 from .launching import TrainingStopped, crops_per_step, full_disk_explained
+from .models import measure_type_levels
 from .monitor import RunMonitor
 from .optimization import make_optimizer, set_learning_rates
 from .pictures import comparison_picture
@@ -104,11 +106,16 @@ class TrainingRun:
             # shards cannot lie so.
             self._memory_format = torch.channels_last
             model.to(memory_format=self._memory_format)
+        if recipe.model.type_trunk_weights:
+            measure_type_levels(model, crops)
         optimizer = make_optimizer(model, recipe.optimization)
         if recipe.optimization.compile:
             model.compile()
         trainable, total = model.get_nb_trainable_parameters()
         self.model, self.optimizer = accelerator.prepare(model, optimizer)
+        self._trained = self.model
+        if recipe.model.train_types_alone:
+            self._trained = functools.partial(self.model, types_alone=True)
         self.plain = accelerator.unwrap_model(self.model)
         self.is_sharded = any(isinstance(p, DTensor) for p in self.plain.parameters())
         self.ema = ExponentialMovingAverage(self.plain, recipe.optimization.ema_decay)
@@ -227,7 +234,7 @@ class TrainingRun:
             # Gradients are exchanged once a step.
             last = number == passes - 1
             with contextlib.nullcontext() if last else accelerator.no_sync(self.model):
-                loss, terms = training_loss(self.model, batch, self.recipe.data.crop_size, options)
+                loss, terms = training_loss(self._trained, batch, self.recipe.data.crop_size, options)
                 accelerator.backward(loss / passes)
             losses.append(torch.stack([loss.detach().float(), *(v.float() for v in terms.values())]))
         means = torch.stack(losses).mean(0)
