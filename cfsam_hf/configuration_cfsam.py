@@ -50,8 +50,8 @@ class CfSamConfig(NucleusTypesMixin, SamConfig):
             Stride in pixels at which masks are made: a quarter or an eighth of the patch size.
         type_trunk (`str`, *optional*):
             `"efficientnet-lite0"`: types are read off the image by the first stages of that network (0.5 M parameters,
-            to be loaded with its pretrained weights), and the mask decoder's and BGMR's maps are of outlines alone.
-            Default: types are maps of the mask decoder, like the others.
+            to be loaded with its pretrained weights), at its own and at half its size, and the mask decoder's and
+            BGMR's maps are of outlines alone. Default: types are maps of the mask decoder, like the others.
         type_dim, type_dropout:
             With `type_trunk`: channels in which the trunk's levels meet; their dropout in training.
         train_encoder (`bool`, defaults to `False`):

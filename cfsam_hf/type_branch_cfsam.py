@@ -88,9 +88,7 @@ class TypeBranch(nn.Module):
             values = torch.cat(read, dim=1).movedim(1, -1)[counted].double()
             count, total, squares = count + len(values), total + values.sum(0), squares + values.square().sum(0)
         if not count:
-            raise ValueError(
-                "the type branch is measured inside nuclei with types, and there are none."
-            )
+            raise ValueError("the type branch is measured inside nuclei with types, and there are none.")
         self.mean.copy_(total / count)
         # A channel that is the same everywhere must not blow up where it is not.
         self.deviation.copy_((squares / count - (total / count).square()).clamp_min(0).sqrt().clamp_min(1e-3))
