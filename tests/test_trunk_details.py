@@ -150,3 +150,21 @@ def test_types_alone_then_leave_the_trunk_as_the_outlines_know_it(details_base):
     assert trained == {name for name, _ in model.named_parameters() if name.startswith(heads)}
     with pytest.raises(ValueError, match=r"the outlines of .* are made with its trunk too \(use_trunk_details\)"):
         build_model(recipe(details_base, type_trunk_weights="other.safetensors"), ["a"])
+
+
+def test_an_adapter_brings_its_details(tmp_path):
+    pixels = torch.randn(1, 3, SIZE, SIZE)
+    tiny_test_model().save_pretrained(tmp_path / "base")
+    adapted = tiny_test_model(seed=1, **DETAILS)
+    adapted.sam.load_state_dict(tiny_test_model().sam.state_dict())
+    adapted.save_adapter(tmp_path / "adapter", base_name=str(tmp_path / "base"))
+    model = CfSamForNucleiSegmentation.from_pretrained(tmp_path / "base").eval()
+    with torch.no_grad():
+        expected, before = adapted(pixels).nuclei_logits, model(pixels).nuclei_logits
+        model.load_adapter(tmp_path / "adapter", adapter_name="other")
+        assert torch.equal(model.eval()(pixels).nuclei_logits, expected)
+        model.set_adapter("initial")
+        assert model.trunk_details is None
+        assert torch.equal(model(pixels).nuclei_logits, before)
+        model.set_adapter("other")
+        assert torch.equal(model(pixels).nuclei_logits, expected)
