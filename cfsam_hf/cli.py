@@ -61,8 +61,9 @@ def _run(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
             parser.error("evaluate: --fold-checkpoints needs --protocol pannuke")
         if args.types and not args.predictions:
             parser.error("evaluate: --types names the types of --predictions")
-        if args.views and (args.predictions or args.baseline):
-            parser.error("evaluate: --views is for checkpoints, not for --predictions or --baseline")
+        for name in ("views", "autocast"):
+            if getattr(args, name) and (args.predictions or args.baseline):
+                parser.error(f"evaluate: --{name} is for checkpoints, not for --predictions or --baseline")
         from .commands.evaluate import run_evaluate
 
         return run_evaluate(args)

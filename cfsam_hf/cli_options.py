@@ -83,6 +83,7 @@ def _add_segment(commands: argparse._SubParsersAction) -> None:
         "nuclei are missed (names: DecodingParameters)",
     )
     _add_views(parser)
+    _add_autocast(parser)
     parser.add_argument(
         "--resume",
         action="store_true",
@@ -239,6 +240,7 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: 0)")
     parser.add_argument("--device", help="where to compute: cpu, cuda, cuda:1, mps (default: a GPU if there is one)")
     _add_views(parser)
+    _add_autocast(parser)
     parser.add_argument(
         "--table",
         nargs="+",
@@ -349,6 +351,15 @@ def _add_views(parser: argparse.ArgumentParser) -> None:
         help="let the network see the image in so many views and average them: 2 also turned by 180 degrees, 4 all "
         "flips, 8 also with rows and columns swapped, each with tiles that begin elsewhere; takes that many times as "
         "long, and more on small images (default: 1)",
+    )
+
+
+def _add_autocast(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--autocast",
+        choices=("bfloat16", "float16"),
+        help="run the network in mixed precision: faster where the processor or GPU computes with such numbers; "
+        "float16 is for GPUs (default: float32)",
     )
 
 

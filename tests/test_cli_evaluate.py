@@ -188,6 +188,14 @@ def test_views_are_recorded(painted, tiles, tmp_path):
     assert passes[1] == 2 * passes[0] > 0
 
 
+def test_mixed_precision_is_recorded(painted, tiles, tmp_path):
+    arguments = ("--data", data_item(tiles), "--no-pages", "--resamples", "10", "--device", "cpu")
+    for name, options in (("own", ()), ("bfloat16", ("--autocast", "bfloat16"))):
+        assert run(*arguments, "-o", tmp_path / name, *options) == 0
+    own, mixed = (results(tmp_path / name)["system"]["autocast_dtype"] for name in ("own", "bfloat16"))
+    assert (own, mixed) == (None, "bfloat16")
+
+
 def test_a_u_net_is_evaluated_like_any_checkpoint(tiles, tmp_path):
     torch.manual_seed(0)
     model = UNetForNucleiSegmentation(UNetConfig(widths=(8, 16), num_types=2, id2label=NAMES))
@@ -295,6 +303,7 @@ def test_what_does_not_fit_is_told_in_a_line(tiles, tmp_path, capsys, arguments,
         ["--data", "x", "-o", "y", "--types", "a,b"],
         ["--data", "x", "-o", "y", "--views", "3"],
         ["--data", "x", "-o", "y", "--views", "2", "--baseline", "classical"],
+        ["--data", "x", "-o", "y", "--autocast", "bfloat16", "--predictions", "z"],
     ],
 )
 def test_wrong_usage(arguments, capsys):

@@ -155,23 +155,6 @@ def test_demo_says_what_it_is(tmp_path, capsys):
     assert json.loads((tmp_path / "immunohistochemistry.geojson").read_text())["metadata"]["mpp"] == segment.DEMO_MPP
 
 
-def test_thresholds_of_decoding_reach_the_pipeline_and_count_for_resume(tmp_path, monkeypatch, capsys):
-    seen = record_options(monkeypatch)
-    write_image(tmp_path / "a.png")
-    lowered = ["--decoding", "nuclei_threshold=0.3", "minimum_area=7"]
-    for arguments in ([], lowered, lowered):
-        assert run(tmp_path / "a.png", "-o", tmp_path / "out", "--resume", *arguments) == 0
-    # The last time they were done already.
-    assert [options.get("decoding") for options in seen] == [None, {"nuclei_threshold": 0.3, "minimum_area": 7}]
-    for arguments in ([], ["--checkpoint", "mine"], ["--decoding", "minimum_area=9"]):
-        assert run("--demo", "-o", tmp_path / "demo", *arguments) == 0
-    assert [o.get("decoding") for o in seen[2:]] == [segment.DEMO_DECODING, None, {"minimum_area": 9}]
-    assert capsys.readouterr().out.count("thresholds are lowered") == 1
-    with pytest.raises(SystemExit):
-        run("--demo", "-o", tmp_path / "demo", "--decoding", "minimum_area")
-    assert "must be NAME=VALUE with a number, got 'minimum_area'" in capsys.readouterr().err
-
-
 def test_a_full_disk_leaves_nothing_of_the_image(tmp_path, monkeypatch, capsys):
     def full(result, path):
         Path(path).write_text("half")
@@ -312,7 +295,10 @@ def test_resume_does_what_is_missing_or_not_current(tmp_path, monkeypatch, capsy
 
 @pytest.mark.parametrize(
     "options",
-    [["--mpp", 0.5], ["--threshold", 0.1], ["--views", 2], ["--no-overlay"], ["--also", "csv"], ["--page", 1]],
+    [
+        *(["--mpp", 0.5], ["--threshold", 0.1], ["--views", 2], ["--autocast", "bfloat16"], ["--no-overlay"]),
+        *(["--also", "csv"], ["--page", 1]),
+    ],
 )
 def test_resume_does_all_again_for_other_options(options, tmp_path, monkeypatch):
     image = write_image(tmp_path / "a.png")
@@ -396,35 +382,6 @@ def test_inputs_that_are_missing_are_counted(tmp_path, capsys):
     image = write_image(tmp_path / "a.png")
     assert run(image, tmp_path / "b.png", tmp_path / "c.png", "-o", tmp_path / "out") == 1
     assert capsys.readouterr().err.splitlines()[-1] == "cfsam: 2 of 3 images could not be done"
-
-
-def test_threshold_reaches_the_pipeline(tmp_path, monkeypatch, capsys):
-    seen = record_options(monkeypatch)
-    image = write_image(tmp_path / "a.png")
-    assert run(image, "-o", tmp_path / "out", "--threshold", 0.7) == 0
-    assert seen[0]["threshold"] == 0.7
-    with pytest.raises(SystemExit, match="2"):
-        run(image, "-o", tmp_path / "out", "--threshold", 1.5)
-    assert "a number from 0 to 1" in capsys.readouterr().err
-
-
-def test_views_reach_the_network(tmp_path, monkeypatch, capsys):
-    pipe = painted_pipeline()
-    monkeypatch.setattr(segment, "load_pipeline", lambda *wanted: pipe)
-    image = write_image(tmp_path / "a.png")
-    passes = []
-    for folder, options in (("one", []), ("four", ["--views", 4])):
-        pipe.model.tiles.clear()
-        assert run(image, "-o", tmp_path / folder, "--mpp", 0.25, "--no-overlay", *options) == 0
-        passes.append(len(pipe.model.tiles))
-    assert passes[1] == 4 * passes[0] > 0
-    # One view is what is done without the option.
-    read = read_calls(monkeypatch)
-    assert run(image, "-o", tmp_path / "one", "--mpp", 0.25, "--no-overlay", "--resume", "--views", 1) == 0
-    assert read == []
-    with pytest.raises(SystemExit, match="2"):
-        run(image, "-o", tmp_path / "out", "--views", 3)
-    assert re.search("argument --views: invalid choice: '?3", capsys.readouterr().err)
 
 
 def test_images_are_read_and_written_while_the_network_works(tmp_path, monkeypatch, capsys):

@@ -156,7 +156,13 @@ def _system(args: argparse.Namespace, checkpoint: str | None, processes: Process
     from ..baselines import unet  # noqa: F401
 
     source = resolve_checkpoint(checkpoint)
-    return checkpoint_system(load_pipeline(checkpoint, processes.device), source, args.name, views=args.views or 1)
+    return checkpoint_system(
+        load_pipeline(checkpoint, processes.device),
+        source,
+        args.name,
+        views=args.views or 1,
+        autocast_dtype=args.autocast,
+    )
 
 
 def _device(args: argparse.Namespace, processes: Processes) -> str:

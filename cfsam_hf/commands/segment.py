@@ -75,6 +75,8 @@ def run_segment(args: argparse.Namespace) -> int:
             options["threshold"] = args.threshold
         if args.views is not None:
             options["views"] = args.views
+        if args.autocast is not None:
+            options["autocast_dtype"] = args.autocast
         if decoding is not None:
             options["decoding"] = decoding
         failed = segment_images(
@@ -143,7 +145,8 @@ def segment_images(
         "mpp": options.get("mpp"),
         "threshold": options.get("threshold"),
         "views": options.get("views", 1),
-        **({"decoding": options["decoding"]} if "decoding" in options else {}),
+        # Only where they are given: what was done before there were these options stays current.
+        **{name: options[name] for name in ("decoding", "autocast_dtype") if name in options},
         "page": page,
         "files": sorted({*also, *(["overlay"] if overlay else [])}),
     }

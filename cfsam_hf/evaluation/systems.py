@@ -43,7 +43,12 @@ class System:
 
 
 def checkpoint_system(
-    pipe: NucleiSegmentationPipeline, source: str, name: str | None = None, *, views: int = 1
+    pipe: NucleiSegmentationPipeline,
+    source: str,
+    name: str | None = None,
+    *,
+    views: int = 1,
+    autocast_dtype: str | None = None,
 ) -> System:
     """A checkpoint through its pipeline.
 
@@ -52,6 +57,7 @@ def checkpoint_system(
         source: folder or Hub id that it was loaded from.
         name: by default the one that the checkpoint gives itself, or that of its folder.
         views: in how many views the network sees the image, see the pipeline's.
+        autocast_dtype: in which mixed precision the network runs; `None`: in its own.
     """
     info = pipe.model.config.checkpoint_info or {}
     facts = {
@@ -63,6 +69,7 @@ def checkpoint_system(
         "decoding": pipe.image_processor.decoding_parameters().to_dict(),
         "tiles": {name: getattr(pipe.image_processor, name) for name in TILE_OPTIONS},
         "views": views,
+        "autocast_dtype": autocast_dtype,
     }
     folder = Path(source).resolve()
     # Training writes every model into a folder `model`, which tells nothing.
@@ -72,7 +79,7 @@ def checkpoint_system(
         with warnings.catch_warnings():
             # A tile of unknown pixel size is taken as it is, as the results' reader is told.
             warnings.filterwarnings("ignore", message="mpp is not given")
-            return Prediction.from_result(pipe(tile.image, mpp=tile.mpp, views=views))
+            return Prediction.from_result(pipe(tile.image, mpp=tile.mpp, views=views, autocast_dtype=autocast_dtype))
 
     return System(name or info.get("name") or plain or source, predict, facts)
 
