@@ -34,10 +34,7 @@ INITIAL_ADAPTER = "initial"
 _DECODER_PARTS = tuple(
     f"sam.mask_decoder.{name}" for name in ("transformer", "upscale_conv1", "upscale_conv2", "upscale_layer_norm")
 )
-_HEADS = (
-    *("fusion", "neck_projection", "mask_features", "task_decoder", "refinement"),
-    *("type_branch", "trunk_details"),
-)
+_HEADS = ("fusion", "neck_projection", "mask_features", "task_decoder", "refinement", "type_branch")
 
 _PEFT_FILE = "adapter_config.json"
 

@@ -54,8 +54,6 @@ class CfSamConfig(NucleusTypesMixin, SamConfig):
             BGMR's maps are of outlines alone. Default: types are maps of the mask decoder, like the others.
         type_dim, type_dropout:
             With `type_trunk`: channels in which the trunk's levels meet; their dropout in training.
-        use_trunk_details (`bool`, defaults to `False`):
-            With `type_trunk`: the trunk's levels are joined with the features that outlines are made from, too.
         train_encoder (`bool`, defaults to `False`):
             Whether the SAM encoder itself is trained. Only meant for making a small backbone.
         train_mask_decoder (`bool`, defaults to `True`):
@@ -104,7 +102,6 @@ class CfSamConfig(NucleusTypesMixin, SamConfig):
     type_trunk: str | None = None
     type_dim: int = 64
     type_dropout: float | int = 0.2
-    use_trunk_details: bool = False
 
     train_encoder: bool = False
     train_mask_decoder: bool = True
@@ -176,11 +173,6 @@ class CfSamConfig(NucleusTypesMixin, SamConfig):
             )
         if self.type_trunk is not None and self.type_trunk not in TYPE_TRUNKS:
             raise ValueError(f"type_trunk must be None or one of {', '.join(TYPE_TRUNKS)}, got {self.type_trunk!r}.")
-        if self.use_trunk_details and not self.has_type_branch:
-            raise ValueError(
-                "use_trunk_details needs the trunk that types are read by: give type_trunk and types, or leave it "
-                f"out; got type_trunk {self.type_trunk!r} and {self.num_types} types."
-            )
         if not 0 <= self.type_dropout < 1:
             raise ValueError(f"type_dropout must lie in [0, 1), got {self.type_dropout}.")
         if self.nuclei_loss not in ("bce", "focal_tversky"):

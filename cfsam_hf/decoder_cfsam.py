@@ -41,32 +41,14 @@ class MaskFeatures(nn.Module):
         self.join = nn.ModuleList([nn.Sequential(ConvBlock(joined * dim, dim), ConvBlock(dim, dim)) for dim in dims])
         self.upscaled_projection = nn.Conv2d(upscaled_dim, dims[upscaled_level], 1)
 
-    def forward(
-        self,
-        fused: torch.Tensor,
-        upscaled: torch.Tensor,
-        pixel_values: torch.Tensor,
-        added: list[torch.Tensor | None] | None = None,
-    ) -> torch.Tensor:
-        """Features for the masks.
-
-        Args:
-            fused (`torch.Tensor` of shape `(B, D, h, w)`): the fused map.
-            upscaled (`torch.Tensor` of shape `(B, U, 4 h, 4 w)`): SAM's up-scaled embedding.
-            pixel_values (`torch.Tensor` of shape `(B, 3, H, W)`).
-            added: one per level of `dims`, of its shape, what is added to the features there; `None`: nothing.
-
-        Returns:
-            (B, F, H / s, W / s), s the mask stride.
-        """
+    def forward(self, fused: torch.Tensor, upscaled: torch.Tensor, pixel_values: torch.Tensor) -> torch.Tensor:
+        """Fused map (B, D, h, w), up-scaled embedding (B, U, 4h, 4w), pixels (B, 3, H, W) to (B, F, H / s, W / s)."""
         details = self.stem(pixel_values)[self.num_finer :] if self.stem is not None else None
         features = fused
         for level in reversed(range(len(self.up))):
             features = self.up[level](features)
             if level == self.upscaled_level:
                 features = features + self.upscaled_projection(upscaled)
-            if added is not None and added[level] is not None:
-                features = features + added[level]
             if details is not None:
                 features = torch.cat([features, details[level]], dim=1)
             features = self.join[level](features)

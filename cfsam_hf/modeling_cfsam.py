@@ -19,7 +19,6 @@ from .fusion_cfsam import HierarchicalModulatedFusion
 from .layers_cfsam import ZeroConv2d
 from .loss_cfsam import LossWeights, nuclei_segmentation_loss, types_inside_nuclei_loss
 from .refinement_cfsam import BoundaryGuidedRefinement
-from .trunk_details_cfsam import TrunkDetails
 from .type_branch_cfsam import TypeBranch, join_with_nuclei
 
 if TYPE_CHECKING:
@@ -206,10 +205,6 @@ class CfSamForNucleiSegmentation(AdapterSwitchingMixin, CfSamPreTrainedModel):
         self.type_branch = None
         if config.has_type_branch:
             self.type_branch = TypeBranch(config.num_types, config.type_dim, config.type_dropout)
-        self.trunk_details = None
-        if config.use_trunk_details:
-            dims = {config.mask_stride << i: dim for i, dim in enumerate([config.mask_dim, *config.coarser_dims])}
-            self.trunk_details = TrunkDetails(dims | {vision.patch_size: config.fusion_dim})
         self.post_init()
         self.freeze()
 
@@ -240,29 +235,16 @@ class CfSamForNucleiSegmentation(AdapterSwitchingMixin, CfSamPreTrainedModel):
         parts = [nuclei.sigmoid(), offsets]
         return torch.cat(parts if types is None else [*parts, types.softmax(1)], dim=1)
 
-    def _details(self, trunk_levels: list[torch.Tensor] | None) -> dict[int, torch.Tensor]:
-        """What the trunk adds to the features, by stride in pixels; nothing without `use_trunk_details`."""
-        if self.trunk_details is None:
-            return {}
-        return self.trunk_details(self.type_branch.standardised(trunk_levels))
-
-    def predict_maps(
-        self, pixel_values: torch.Tensor, trunk_levels: list[torch.Tensor] | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    def predict_maps(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
         """The maps of the mask decoder and their refinement at the mask stride s; no types with a `type_trunk`.
 
         Args:
             pixel_values (`torch.Tensor` of shape `(B, 3, H, W)`): H and W multiples of the patch size.
-            trunk_levels: what the type branch's `read_image` makes of them, where `use_trunk_details` asks for it;
-                default: read here.
 
         Returns:
             Initial maps (B, M, H / s, W / s), refined maps of the same shape (the initial ones without BGMR), boundary
             logits (B, 1, H / s, W / s) or `None`.
         """
-        if self.trunk_details is not None and trunk_levels is None:
-            trunk_levels = self.type_branch.read_image(pixel_values)
-        details = self._details(trunk_levels)
         levels = self.config.fusion_layers if self.config.use_hmfm else []
         embedding, levels = self.sam.vision_encoder.encode(pixel_values, levels)
         fused = self.fusion(levels, embedding) if self.config.use_hmfm else self.neck_projection(embedding)
@@ -270,11 +252,7 @@ class CfSamForNucleiSegmentation(AdapterSwitchingMixin, CfSamPreTrainedModel):
         tokens, upscaled = self.task_decoder.attend(
             self.sam.mask_decoder, embedding + no_prompt, self._position_embedding(*embedding.shape[2:])
         )
-        patch, stride = self.config.vision_config.patch_size, self.config.mask_stride
-        if patch in details:
-            fused = fused + details[patch]
-        added = [details.get(stride << i) for i in range(1 + len(self.config.coarser_dims))]
-        features = self.mask_features(fused, upscaled, pixel_values, added)
+        features = self.mask_features(fused, upscaled, pixel_values)
         initial = self.task_decoder.read_maps(tokens, features)
         if self.refinement is None:
             return initial, initial, None
@@ -321,9 +299,7 @@ class CfSamForNucleiSegmentation(AdapterSwitchingMixin, CfSamPreTrainedModel):
             loss, loss_parts = types_inside_nuclei_loss(types, type_labels, self.config.type_loss_weights)
             output = CfSamNucleiSegmentationOutput(loss, loss_parts)
             return output.to_tuple() if return_dict is False else output
-        # Outlines and types both read it.
-        trunk_levels = self.type_branch.read_image(pixel_values) if self.type_branch is not None else None
-        initial, refined, boundary_logits = self.predict_maps(pixel_values, trunk_levels)
+        initial, refined, boundary_logits = self.predict_maps(pixel_values)
 
         def to_tile(maps: torch.Tensor) -> torch.Tensor:
             return F.interpolate(maps, size=size, mode="bilinear", align_corners=False)
@@ -332,7 +308,7 @@ class CfSamForNucleiSegmentation(AdapterSwitchingMixin, CfSamPreTrainedModel):
         refined_maps = self._split(to_tile(refined))
         initial_maps = self._split(to_tile(initial)) if self.refinement is not None else refined_maps
         if self.type_branch is not None:
-            types = to_tile(self.type_branch(pixel_values, trunk_levels))
+            types = to_tile(self.type_branch(pixel_values))
             refined_maps = (*refined_maps[:2], join_with_nuclei(refined_maps[0], types))
 
         loss, loss_parts = None, None

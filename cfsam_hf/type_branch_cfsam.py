@@ -58,33 +58,12 @@ class TypeBranch(nn.Module):
         self.register_buffer("mean", torch.zeros(CHANNELS))
         self.register_buffer("deviation", torch.ones(CHANNELS))
 
-    def read_image(self, pixel_values: torch.Tensor) -> list[torch.Tensor]:
-        """Pixels (B, 3, H, W) to the trunk's levels at the image's own size, as `LiteTrunk` gives them."""
-        # Levels whose channels lie far from zero are read relative to their means: bfloat16 would lose what is left.
-        with torch.autocast(pixel_values.device.type, enabled=False):
-            # Last in memory the channels are read together: the trunk takes .7 of the time, the resampling half.
-            return self.trunk(pixel_values.contiguous(memory_format=torch.channels_last))
-
-    def standardised(self, levels: list[torch.Tensor]) -> list[torch.Tensor]:
-        """Levels of the image at its own size, each but the finest relative to its channels' means and deviations."""
-        standardised, first = [levels[0]], 0
-        for level, side in READ[1]:
-            channels = LEVELS[level][1]
-            if side == 1:
-                mean, deviation = (b[first : first + channels, None, None] for b in (self.mean, self.deviation))
-                standardised.append((levels[level] - mean) / deviation)
-            first += channels
-        return standardised
-
-    def forward(self, pixel_values: torch.Tensor, levels: list[torch.Tensor] | None = None) -> torch.Tensor:
-        """Pixels (B, 3, H, W), H and W multiples of 8, to logits of the types given a nucleus (B, T, H / 4, W / 4).
-
-        What `read_image` has read of them may be given as `levels`.
-        """
+    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """Pixels (B, 3, H, W), H and W multiples of 8, to logits of the types given a nucleus (B, T, H / 4, W / 4)."""
         weight = self.project.weight / self.deviation[:, None, None]
         bias = self.project.bias - weight.flatten(1) @ self.mean
         by_place: dict[tuple[int, float], list[tuple[LevelMap, torch.Tensor]]] = {}
-        levels = self._read(pixel_values, levels)
+        levels = self._read(pixel_values)
         weights = weight.split([level.features.shape[1] for level in levels], dim=1)
         for level, columns in zip(levels, weights, strict=True):
             by_place.setdefault((level.stride, level.first), []).append((level, columns))
@@ -114,14 +93,13 @@ class TypeBranch(nn.Module):
         # A channel that is the same everywhere must not blow up where it is not.
         self.deviation.copy_((squares / count - (total / count).square()).clamp_min(0).sqrt().clamp_min(1e-3))
 
-    def _read(self, pixel_values: torch.Tensor, own_levels: list[torch.Tensor] | None = None) -> list[LevelMap]:
+    def _read(self, pixel_values: torch.Tensor) -> list[LevelMap]:
         """What is projected, in the order of the projection's columns."""
         levels = []
         for scale, read in READ.items():
-            if scale > 1:
-                maps = self.read_image(F.avg_pool2d(pixel_values, scale))
-            else:
-                maps = self.read_image(pixel_values) if own_levels is None else own_levels
+            pixels = F.avg_pool2d(pixel_values, scale) if scale > 1 else pixel_values
+            # Last in memory the channels are read together: the trunk takes .7 of the time, the resampling half.
+            maps = self.trunk(pixels.contiguous(memory_format=torch.channels_last))
             for level, side in read:
                 features = maps[level] if side == 1 else _box_average(maps[level], side)
                 levels.append(LevelMap(features, scale * LEVELS[level][0], (scale - 1) / 2))

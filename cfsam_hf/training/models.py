@@ -171,7 +171,7 @@ def _cfsam(base: str, type_names: dict[int, str], options: dict[str, Any]) -> Cf
     if is_known and (reads_alike or not known):
         return CfSamForNucleiSegmentation.from_pretrained(path, dtype=torch.float32, **options)
     # Class weights belong to the base's types; those of the new ones are an option.
-    of_types = ("type_loss_weights", "use_trunk_details", *_READING_TYPES)
+    of_types = ("type_loss_weights", *_READING_TYPES)
     model = CfSamForNucleiSegmentation.from_pretrained(
         path, dtype=torch.float32, **{name: value for name, value in options.items() if name not in of_types}
     )
@@ -180,7 +180,7 @@ def _cfsam(base: str, type_names: dict[int, str], options: dict[str, Any]) -> Cf
 
 def _prepare_type_branch(model: PreTrainedModel, options: ModelOptions, trunk_factor: float) -> None:
     """Gives a new type branch the weights of its trunk, and freezes all but the branch where it is trained alone, and
-    the trunk where its rate is 0 or outlines, which are to stay as they are, are made with it."""
+    the trunk where its rate is 0."""
     has_branch = getattr(model, "type_branch", None) is not None
     if not has_branch and (options.type_trunk_weights or options.train_types_alone):
         asked = f"type_trunk_weights is {options.type_trunk_weights}"
@@ -192,16 +192,9 @@ def _prepare_type_branch(model: PreTrainedModel, options: ModelOptions, trunk_fa
         )
     if not has_branch:
         return
-    path = checkpoint_of(options.base)
-    base_config = None if path is None else CfSamConfig.from_pretrained(path)
     if options.type_trunk_weights:
-        if base_config is not None and base_config.use_trunk_details:
-            raise ValueError(
-                f"type_trunk_weights is {options.type_trunk_weights}, but the outlines of {options.base} are made "
-                "with its trunk too (use_trunk_details), and know no other: leave type_trunk_weights out."
-            )
         load_type_trunk(model, options.type_trunk_weights)
-    elif base_config is None or not base_config.has_type_branch:
+    elif (path := checkpoint_of(options.base)) is None or not CfSamConfig.from_pretrained(path).has_type_branch:
         raise ValueError(
             f"type_trunk is {model.config.type_trunk!r}, but {options.base} has none: it would begin with random "
             "weights. Give type_trunk_weights; examples/convert_efficientnet_lite.py makes them."
@@ -209,7 +202,7 @@ def _prepare_type_branch(model: PreTrainedModel, options: ModelOptions, trunk_fa
     if options.train_types_alone:
         model.requires_grad_(False)
         model.type_branch.requires_grad_(True)
-    if not trunk_factor or (options.train_types_alone and model.config.use_trunk_details):
+    if not trunk_factor:
         model.type_branch.trunk.requires_grad_(False)
 
 
@@ -295,7 +288,7 @@ def retype(model: CfSamForNucleiSegmentation, config: CfSamConfig) -> CfSamForNu
                 first = value.shape[1] - len(new_maps)
                 value[:, :first] = before[name][:, :first]
                 value[:, first + into] = before[name][:, first + source]
-            elif not name.startswith("trunk_details.") or name in before:
+            else:
                 value.copy_(before[name])
     kept_types = old_types if all(getattr(model.config, f) == getattr(config, f) for f in _READING_TYPES) else []
     logger.warning(

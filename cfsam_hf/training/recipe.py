@@ -65,9 +65,7 @@ class ModelOptions:
         "",
     )
     train_types_alone: bool = _with(
-        "train the type branch (but for a trunk that outlines are made with too) and leave all else, and so every "
-        "outline, as it is: for new types on few tiles",
-        False,
+        "train the type branch and leave all else, and so every outline, as it is: for new types on few tiles", False
     )
 
     _argument_group_name = "model"
