@@ -7,7 +7,7 @@ import pytest
 from safetensors.numpy import save_file
 from transformers import SamConfig
 
-from cfsam_hf import cli
+from cfsam_hf import CfSamForNucleiSegmentation, bundled_checkpoint, cli
 from cfsam_hf.commands.info import describe_checkpoint, part_of
 from cfsam_hf.commands.loading import resolve_checkpoint, resolve_device
 from cfsam_hf.configuration_cfsam import CfSamConfig
@@ -95,6 +95,9 @@ def test_the_bundled_checkpoint_states_its_licence_and_types(capsys):
     assert record["data"]
     assert record["metrics"]
     assert 1e6 < record["parameters"]["total"] <= 7.5e6
+    # Counted from the file's header alone, and the same as of the model.
+    model = CfSamForNucleiSegmentation.from_pretrained(bundled_checkpoint())
+    assert record["parameters"]["total"] == model.num_parameters()
 
 
 @pytest.mark.parametrize(

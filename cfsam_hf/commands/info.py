@@ -15,6 +15,8 @@ PARTS = (
     ("sam.mask_decoder.", "SAM mask decoder"),
     ("sam.", "SAM, other"),
 )
+# In the file of weights, but no parameters.
+BUFFERS = ("type_branch.mean", "type_branch.deviation")
 
 
 def run_info(args: argparse.Namespace) -> int:
@@ -120,6 +122,8 @@ def count_parameters(source: str) -> dict[str, int]:
     counts: dict[str, int] = {}
     for file in metadata.files_metadata.values():
         for name, tensor in file.tensors.items():
+            if name in BUFFERS:
+                continue
             part = part_of(name)
             counts[part] = counts.get(part, 0) + tensor.parameter_count
     return counts | {"total": sum(counts.values())}
