@@ -14,7 +14,13 @@ import numpy as np
 
 from .instances_cfsam import JUMP_REACH, Foreground, boundary_evidence, find_foreground, instance_runs
 from .maps_cfsam import NucleiMaps, as_float32
-from .post_processing_cfsam import DecodedNuclei, DecodingParameters, kept_instances, measure_instances, require_finite
+from .post_processing_cfsam import (
+    DecodedNuclei,
+    DecodingParameters,
+    large_instances,
+    measure_instances,
+    require_finite,
+)
 from .runs_cfsam import expand_runs, find_runs
 
 # Rows that a component may be open for before it is divided: 256 um at 40x, many times the height of a nucleus.
@@ -116,7 +122,7 @@ class BandDecoder:
         for top in range(0, len(self._map), RENUMBERED_ROWS):
             band = self._map[top : top + RENUMBERED_ROWS]
             band[:] = numbers[band]
-        names = ("type_ids", "type_probabilities", "scores", "boxes", "centroids", "areas")
+        names = ("type_ids", "type_probabilities", "scores", "boxes", "centroids", "areas", "measures")
         columns = {name: np.concatenate([getattr(part, name) for part in self._parts])[order] for name in names}
         return DecodedNuclei(instance_map=self._map, **columns)
 
@@ -208,19 +214,17 @@ class BandDecoder:
         if self._types is not None:
             types = [as_float32(values[: self._known - self._top]) for values in self._types]
         nuclei = as_float32(self._nuclei[: self._known - self._top])
-        starts, ends, ids, count = kept_instances(starts, ends, labels, nuclei, self.parameters)
-        found = sum(len(part) for part in self._parts)
-        self._parts.append(
-            measure_instances(
-                *(starts, ends, ids, count),
-                *(self._map[rows], nuclei, types),
-                top=self._top,
-                first_id=found + 1,
-            )
+        starts, ends, ids, count = large_instances(starts, ends, labels, self.parameters.minimum_area)
+        decoded, kept = measure_instances(
+            *(starts, ends, ids, count),
+            *(self._map[rows], self._energy, nuclei, types, self.parameters),
+            top=self._top,
+            first_id=sum(len(part) for part in self._parts) + 1,
         )
+        self._parts.append(decoded)
         first = np.zeros(count, dtype=np.int64)
         first[ids[::-1] - 1] = starts[::-1]
-        self._first_pixels.append(first + self._top * self._evidence.shape[1])
+        self._first_pixels.append(first[kept - 1] + self._top * self._evidence.shape[1])
 
     def _forget(self, starts, ends) -> None:
         """Marks runs as decoded: no longer foreground, but no background to be filled either."""

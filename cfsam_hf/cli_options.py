@@ -79,7 +79,7 @@ def _add_segment(commands: argparse._SubParsersAction) -> None:
         nargs="+",
         type=_setting,
         metavar="NAME=VALUE",
-        help="thresholds in place of the checkpoint's, such as nuclei_threshold=0.3 minimum_probability=0 where faint "
+        help="thresholds in place of the checkpoint's, such as nuclei_threshold=0.3 minimum_score=0 where faint "
         "nuclei are missed (names: DecodingParameters)",
     )
     _add_views(parser)

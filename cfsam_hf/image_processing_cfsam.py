@@ -1,13 +1,11 @@
 """The image processor of CF-SAM: pictures to tensors, and a model's outputs to nuclei."""
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from scipy.special import expit, logit
 from transformers.image_processing_backends import PilBackend
 from transformers.image_processing_utils import BatchFeature
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
@@ -41,10 +39,7 @@ class CfSamImageProcessorKwargs(ImagesKwargs, total=False):
         Larger images are refused by `preprocess`, which makes one tensor of an image: attention over it takes memory
         with the square of its area. The nuclei-segmentation pipeline cuts tiles and has no such limit.
     decoding (`dict`, *optional*, defaults to `self.decoding`):
-        Fields of `DecodingParameters` that differ from its defaults.
-    score_calibration (`list[float]`, *optional*, defaults to `self.score_calibration`):
-        Slope and intercept that turn the logit of a nucleus' mean nuclei probability into that of its score. The slope
-        is positive, so that the order of the scores stays.
+        Fields of `DecodingParameters` that differ from its defaults, as its `to_dict` writes them.
     """
 
     mpp: float | int | None
@@ -55,7 +50,6 @@ class CfSamImageProcessorKwargs(ImagesKwargs, total=False):
     max_pixels: int | None
     max_pass_pixels: int | None
     decoding: dict | None
-    score_calibration: list[float] | tuple[float, ...] | None
 
 
 class CfSamImageProcessor(PilBackend):
@@ -84,7 +78,6 @@ class CfSamImageProcessor(PilBackend):
     max_pixels = DEFAULT_MAX_PIXELS
     max_pass_pixels = 1024 * 1024
     decoding = None
-    score_calibration = None
 
     def __init__(self, **kwargs: Unpack[CfSamImageProcessorKwargs]):
         super().__init__(**kwargs)
@@ -102,7 +95,6 @@ class CfSamImageProcessor(PilBackend):
                 f"{self.tile_size}; got {smallest}"
             )
         self.decoding_parameters()
-        _check_calibration(self.score_calibration)
 
     def preprocess(self, images: Any, **kwargs: Unpack[CfSamImageProcessorKwargs]) -> BatchFeature:
         """
@@ -196,16 +188,15 @@ class CfSamImageProcessor(PilBackend):
 
     def decode_maps(self, maps: NucleiMaps, **overrides: Any) -> DecodedNuclei:
         """
-        Nuclei of the maps of one image, in the model's pixels and with calibrated scores.
+        Nuclei of the maps of one image, in the model's pixels.
 
         Args:
             maps (`NucleiMaps`): the maps of the whole image.
             overrides: fields of `DecodingParameters`.
         """
-        decoded = decode_nuclei(
+        return decode_nuclei(
             maps.nuclei, maps.hv, maps.types, maps.boundary, parameters=self.decoding_parameters(**overrides)
         )
-        return dataclasses.replace(decoded, scores=calibrated_scores(decoded.scores, self.score_calibration))
 
     def post_process_nuclei(
         self,
@@ -252,7 +243,7 @@ class CfSamImageProcessor(PilBackend):
             threshold (`float`, defaults to 0): nuclei with a lower score are left out. That pipeline's own default is
                 .9, which keeps only the surest nuclei: call it with `threshold=0.0` for all.
             mask_threshold (`float`, defaults to 0.5): nuclei probability from which a pixel is foreground. At .5, the
-                stock pipeline's default, the checkpoint's own threshold is used, and its `minimum_probability`.
+                stock pipeline's default, the checkpoint's own threshold is used, and its `minimum_score`.
             overlap_mask_area_threshold (`float`): accepted and without effect, since nuclei do not overlap.
             target_sizes (`list[tuple[int, int]]`, *optional*): (height, width) of the images; padding is cut off.
 
@@ -260,7 +251,7 @@ class CfSamImageProcessor(PilBackend):
             For each image `segmentation`, an int32 tensor (height, width) with 0 for background, and `segments_info`,
             a list of `{"id", "label_id", "score"}`; `label_id` is a key of the model's `id2label`.
         """
-        overrides = {} if mask_threshold == 0.5 else {"nuclei_threshold": mask_threshold, "minimum_probability": 0.0}
+        overrides = {} if mask_threshold == 0.5 else {"nuclei_threshold": mask_threshold, "minimum_score": 0.0}
         return [
             {
                 "segmentation": torch.from_numpy(decoded.instance_map),
@@ -327,22 +318,6 @@ def _scaled_pixels(
     return values
 
 
-def calibrated_scores(probabilities: np.ndarray, calibration: Sequence[float] | None) -> np.ndarray:
-    """
-    `sigmoid(slope * logit(p) + intercept)` of mean nuclei probabilities p (N,), in their order; p itself without a
-    calibration.
-    """
-    if calibration is None:
-        return probabilities
-    slope, intercept = calibration
-    return expit(slope * probability_logits(probabilities) + intercept)
-
-
-def probability_logits(probabilities: np.ndarray) -> np.ndarray:
-    """`log(p / (1 - p))` in float64; probabilities nearer to 0 or 1 than 1e-6 are taken to be that near."""
-    return logit(np.clip(np.asarray(probabilities, dtype=np.float64), 1e-6, 1 - 1e-6))
-
-
 def select_nuclei(decoded: DecodedNuclei, threshold: float) -> DecodedNuclei:
     """The nuclei with at least this score, renumbered 1..N in their order."""
     kept = decoded.scores >= threshold
@@ -350,21 +325,15 @@ def select_nuclei(decoded: DecodedNuclei, threshold: float) -> DecodedNuclei:
         return decoded
     renumber = np.zeros(len(kept) + 1, dtype=np.int32)
     renumber[1:][kept] = np.arange(1, kept.sum() + 1)
-    rows = {
-        field.name: getattr(decoded, field.name)[kept]
+    columns = {
+        field.name: getattr(decoded, field.name)
         for field in dataclasses.fields(decoded)
         if field.name != "instance_map"
     }
+    rows = {name: values[kept] for name, values in columns.items() if values is not None}
     return dataclasses.replace(decoded, instance_map=renumber[decoded.instance_map], **rows)
 
 
 def _labels(decoded: DecodedNuclei) -> np.ndarray:
     """Key of `id2label` per nucleus: its type, or 1 ("nucleus") for a model without types."""
     return np.maximum(decoded.type_ids, 1)
-
-
-def _check_calibration(calibration: Sequence[float] | None) -> None:
-    if calibration is None:
-        return
-    if len(calibration) != 2 or not all(math.isfinite(value) for value in calibration) or not calibration[0] > 0:
-        raise ValueError(f"score_calibration must be a positive slope and an intercept, got {calibration!r}")

@@ -18,7 +18,7 @@ from transformers.utils import IMAGE_PROCESSOR_NAME, PROCESSOR_NAME
 from .checkpoint_cfsam import check_kind
 from .colors_cfsam import rgb
 from .image_io_cfsam import image_name, is_single_image, read_rgb
-from .image_processing_cfsam import CfSamImageProcessor, calibrated_scores, select_nuclei
+from .image_processing_cfsam import CfSamImageProcessor, select_nuclei
 from .maps_cfsam import MapLayout, NucleiMaps, stack_maps
 from .nuclei_cfsam import NucleiResult
 from .read_ahead_cfsam import read_ahead
@@ -413,14 +413,12 @@ class NucleiSegmentationPipeline(Pipeline):
         return torch.autocast(self.device.type, dtype=resolved)
 
     def postprocess(self, model_outputs: ImageRun, threshold: float = 0.0) -> NucleiResult:
-        """The nuclei of one image, in its own pixels and with calibrated scores."""
+        """The nuclei of one image, in its own pixels."""
         run = model_outputs
         if run.error is not None:
             raise run.error
         decoded, run.decoded = run.decoded, None
-        scores = calibrated_scores(decoded.scores, self.image_processor.score_calibration)
-        decoded = resample_nuclei(dataclasses.replace(decoded, scores=scores), *run.size)
-        decoded = select_nuclei(decoded, threshold)
+        decoded = select_nuclei(resample_nuclei(decoded, *run.size), threshold)
         config = self.model.config
         if run.is_grey and config.num_types and len(decoded):
             warnings.warn(GREY_WARNING, stacklevel=2)

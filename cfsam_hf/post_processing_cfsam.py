@@ -5,12 +5,13 @@ on the tile. How instances come about is told in `instances_cfsam.py`; here stan
 one grouped pass that measures all nuclei.
 """
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 
 import numpy as np
 
 from .instances_cfsam import JUMP_REACH, boundary_evidence, find_foreground, instance_runs
-from .runs_cfsam import expand_runs, run_summation
+from .runs_cfsam import InstanceRuns, expand_runs, run_summation
+from .scores_cfsam import ScoreWeights, score_measures
 
 
 @dataclass(frozen=True)
@@ -31,9 +32,10 @@ class DecodingParameters:
         minimum_marker_area: markers of fewer pixels are ignored.
         minimum_core_area: cores of fewer pixels are ignored.
         minimum_area: nuclei of fewer pixels are dropped.
-        minimum_probability: nuclei whose mean nuclei probability is lower are dropped; at least 0 and below 1.
+        minimum_score: nuclei with a lower score are dropped; at least 0 and below 1.
         maximum_hole_area: a nucleus's holes of at most so many pixels are filled, unless something lies inside them;
             larger ones are kept, and so are gaps between several nuclei.
+        score_weights: what a nucleus' score is made of; by default it is its mean nuclei probability.
     """
 
     nuclei_threshold: float = 0.5
@@ -45,15 +47,16 @@ class DecodingParameters:
     minimum_marker_area: int = 5
     minimum_core_area: int = 40
     minimum_area: int = 20
-    minimum_probability: float = 0.0
+    minimum_score: float = 0.0
     maximum_hole_area: int = 100
+    score_weights: ScoreWeights = field(default_factory=ScoreWeights)
 
     def __post_init__(self):
         for name in ("nuclei_threshold", "marker_threshold", "core_threshold"):
             if not 0 < getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: it must lie strictly between 0 and 1")
-        if not 0 <= self.minimum_probability < 1:
-            raise ValueError(f"minimum_probability is {self.minimum_probability}: it must be at least 0 and below 1")
+        if not 0 <= self.minimum_score < 1:
+            raise ValueError(f"minimum_score is {self.minimum_score}: it must be at least 0 and below 1")
         if self.core_threshold < self.marker_threshold:
             raise ValueError(
                 f"core_threshold is {self.core_threshold}: it must be at least the marker_threshold, "
@@ -77,16 +80,18 @@ class DecodingParameters:
         return JUMP_REACH
 
     def to_dict(self) -> dict:
-        """Plain dictionary for a processor's configuration; `DecodingParameters(**d)` restores it."""
+        """Plain dictionary for a processor's configuration; `from_dict` restores it."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: dict) -> "DecodingParameters":
         """The inverse of `to_dict`; a name that is not a parameter raises ValueError."""
-        known = [field.name for field in fields(cls)]
+        known = [of.name for of in fields(cls)]
         unknown = sorted(set(values) - set(known))
         if unknown:
             raise ValueError(f"unknown decoding parameters {unknown}: the known ones are {known}")
+        if "score_weights" in values:
+            values = {**values, "score_weights": ScoreWeights.from_dict(values["score_weights"])}
         return cls(**values)
 
 
@@ -100,10 +105,12 @@ class DecodedNuclei:
         type_ids: (N,) int64, 1..T; 0 where the maps carry no types.
         type_probabilities: (N,) float64, share of the chosen type in the summed probabilities of all types
             (background left out); NaN without types.
-        scores: (N,) float64, mean nuclei probability inside the nucleus.
+        scores: (N,) float64 in [0, 1], how sure the nucleus is, as `ScoreWeights` makes it of its measures.
         boxes: (N, 4) int64, half-open x0, y0, x1, y1 in pixels.
         centroids: (N, 2) float64, x and y, where pixel (column i, row j) has its centre at (i + .5, j + .5).
         areas: (N,) int64, pixels.
+        measures: (N, 5) float64, what the score was made of (`scores_cfsam.MEASURES`), in the model's pixels; None of
+            nuclei that were not decoded from maps.
     """
 
     instance_map: np.ndarray
@@ -113,6 +120,7 @@ class DecodedNuclei:
     boxes: np.ndarray
     centroids: np.ndarray
     areas: np.ndarray
+    measures: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.areas)
@@ -154,9 +162,10 @@ def decode_nuclei(
     require_finite(hv_maps, "hv_maps")
 
     energy, evidence = boundary_evidence(nuclei, hv_maps, boundary_probability, parameters)
-    runs = kept_instances(*instance_runs(energy, find_foreground(evidence), parameters), nuclei, parameters)
+    runs = large_instances(*instance_runs(energy, find_foreground(evidence), parameters), parameters.minimum_area)
     instance_map = np.zeros(shape, dtype=np.int32)
-    return measure_instances(*runs, instance_map, nuclei, type_probabilities)
+    decoded, _ = measure_instances(*runs, instance_map, energy, nuclei, type_probabilities, parameters)
+    return decoded
 
 
 def _shaped(values: np.ndarray, name: str, shape: tuple | None) -> np.ndarray:
@@ -175,19 +184,11 @@ def require_finite(values: np.ndarray, name: str) -> None:
         raise ValueError(f"{name} holds {np.count_nonzero(~np.isfinite(flat))} values that are not finite")
 
 
-def kept_instances(starts, ends, labels, nuclei, parameters):
-    """Runs of the instances that are large and probable enough, labelled 1..N in the order of their first pixels, and
-    N."""
-    lengths = ends - starts
-    areas = np.bincount(labels, lengths) if len(labels) else np.zeros(1)
-    enough = areas >= parameters.minimum_area
-    if parameters.minimum_probability > 0:
-        rows, columns = _run_places(starts, nuclei.shape[1])
-        pixels = expand_runs(rows * nuclei.shape[1] + columns, lengths)
-        sums = run_summation(pixels, lengths, nuclei.size) @ nuclei.reshape(-1)
-        means = np.bincount(labels, sums, minlength=len(areas)) / np.maximum(areas, 1)
-        enough &= means >= parameters.minimum_probability
-    kept = enough[labels]
+def large_instances(starts, ends, labels, minimum_area):
+    """Runs of the instances of at least `minimum_area` pixels, their instances, 1..N in the order of their first
+    pixels, and N."""
+    areas = np.bincount(labels, ends - starts) if len(labels) else np.zeros(1)
+    kept = (areas >= minimum_area)[labels]
     starts, ends, labels = starts[kept], ends[kept], labels[kept]
     first_run = np.full(len(areas), -1, dtype=np.int64)
     first_run[labels[::-1]] = np.arange(len(labels))[::-1]
@@ -197,53 +198,40 @@ def kept_instances(starts, ends, labels, nuclei, parameters):
     return starts, ends, ids[labels], len(present)
 
 
-def _run_places(starts, width):
-    """Row and column in the map, `width` pixels wide, at which runs begin that are flat in the padded map."""
-    rows, columns = np.divmod(starts, width + 2)
-    return rows - 1, columns - 1
-
-
 def measure_instances(
-    starts, ends, ids, count, instance_map, nuclei, type_probabilities, *, top=0, first_id=1
-) -> DecodedNuclei:
-    """Paints instances and sums everything over runs, then over instances.
+    starts, ends, ids, count, instance_map, energy, nuclei, type_probabilities, parameters, *, top=0, first_id=1
+) -> tuple[DecodedNuclei, np.ndarray]:
+    """Scores instances, paints those that are sure enough, and sums everything over runs, then over instances.
 
     Args:
         starts, ends: (R,) the instances' runs, flat in the padded map (H + 2, W + 2).
         ids: (R,) the instance, 1..N, of each run.
         count: their number N.
-        instance_map: (H, W) int32, painted in place with the ids, counted from `first_id`.
+        instance_map: (H, W) int32, painted in place with the ids of what is kept, counted from `first_id`.
+        energy: (H + 2, W + 2) float32, as `boundary_evidence` gives it.
         nuclei: (H, W) float32.
         type_probabilities: (T + 1, H, W), or a list of T + 1 maps, float32; or None.
+        parameters: of these `minimum_score`, `score_weights` and `nuclei_threshold`.
         top: the image's row in which the maps begin; positions are told in the image.
-        first_id: what the first instance is called.
+        first_id: what the first instance that is kept is called.
+
+    Returns:
+        The nuclei that are kept, and the ids (M,) that they had.
     """
-    width = nuclei.shape[1]
-    rows, columns = _run_places(starts, width)
-    lengths = ends - starts
-    pixels = expand_runs(rows * width + columns, lengths)
-    instance_map.reshape(-1)[pixels] = np.repeat((ids + (first_id - 1)).astype(np.int32), lengths)
-    rows += top
-
-    index = ids - 1
-    areas = np.bincount(index, lengths, minlength=count)
-    x = np.bincount(index, lengths * (columns + lengths / 2), minlength=count) / areas
-    y = np.bincount(index, lengths * (rows + 0.5), minlength=count) / areas
-    boxes = np.empty((count, 4), dtype=np.int64)
-    boxes[:, 0] = width
-    boxes[:, 2] = 0
-    np.minimum.at(boxes[:, 0], index, columns)
-    np.maximum.at(boxes[:, 2], index, columns + lengths)
-    # Runs come in raster order, and of several assignments to one element the last one stays.
-    boxes[index[::-1], 1] = rows[::-1]
-    boxes[index, 3] = rows + 1
-
-    summation = run_summation(pixels, lengths, nuclei.size)
+    runs = InstanceRuns(starts, ends, ids - 1, count, energy.shape[1])
+    pixels = expand_runs(runs.rows * nuclei.shape[1] + runs.columns, runs.lengths)
+    summation = run_summation(pixels, runs.lengths, nuclei.size)
 
     def sums(values: np.ndarray) -> np.ndarray:
-        return np.bincount(index, summation @ values.reshape(-1), minlength=count)
+        return runs.sums(summation @ values.reshape(-1))
 
-    scores = sums(nuclei) / areas
+    measures = score_measures(runs, sums(nuclei) / runs.areas, nuclei, energy, parameters.nuclei_threshold)
+    scores = parameters.score_weights.scores(measures)
+    kept = np.flatnonzero(scores >= parameters.minimum_score)
+    new_ids = np.zeros(count, dtype=np.int32)
+    new_ids[kept] = np.arange(first_id, first_id + len(kept))
+    instance_map.reshape(-1)[pixels] = np.repeat(new_ids[runs.index], runs.lengths)
+
     type_ids = np.zeros(count, dtype=np.int64)
     type_shares = np.full(count, np.nan)
     if type_probabilities is not None:
@@ -258,12 +246,14 @@ def measure_instances(
         # Where no type has any probability they share it equally.
         votes, total = np.where(total > 0, votes, 1), np.where(total > 0, total, len(votes))
         type_shares = votes[best, np.arange(count)] / total
-    return DecodedNuclei(
+    decoded = DecodedNuclei(
         instance_map=instance_map,
-        type_ids=type_ids,
-        type_probabilities=type_shares,
-        scores=scores,
-        boxes=boxes,
-        centroids=np.stack([x, y], axis=1),
-        areas=areas.astype(np.int64),
+        type_ids=type_ids[kept],
+        type_probabilities=type_shares[kept],
+        scores=scores[kept],
+        boxes=runs.boxes(top)[kept],
+        centroids=runs.centroids(top)[kept],
+        areas=runs.areas.astype(np.int64)[kept],
+        measures=measures[kept],
     )
+    return decoded, kept + 1

@@ -159,4 +159,5 @@ def _with_measures(labels: np.ndarray, decoded: DecodedNuclei, measures: list[tu
         boxes=np.array(boxes, dtype=np.int64).reshape(-1, 4),
         centroids=np.array(centroids, dtype=np.float64).reshape(-1, 2),
         areas=np.array(areas, dtype=np.int64),
+        measures=None if decoded.measures is None else decoded.measures[kept],
     )

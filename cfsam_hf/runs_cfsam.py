@@ -7,6 +7,9 @@ All indices are flat indices into an image that is padded by one pixel of backgr
 exist and no run crosses a row's end. `width` is the padded width.
 """
 
+from dataclasses import dataclass
+from functools import cached_property
+
 import numpy as np
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
@@ -127,3 +130,97 @@ def run_summation(pixels: np.ndarray, lengths: np.ndarray, size: int) -> csr_arr
     np.cumsum(lengths, out=row_pointer[1:])
     ones = np.ones(len(pixels), dtype=np.float32)
     return csr_array((ones, pixels.astype(index_type), row_pointer), shape=(len(lengths), size))
+
+
+@dataclass(frozen=True, eq=False)
+class InstanceRuns:
+    """The runs of N instances, and what is summed over them.
+
+    Attributes:
+        starts, ends: (R,) ascending.
+        index: (R,) the instance of each run, 0 to `count` - 1; each has at least one.
+        count: their number N.
+        width: padded width.
+    """
+
+    starts: np.ndarray
+    ends: np.ndarray
+    index: np.ndarray
+    count: int
+    width: int
+
+    @cached_property
+    def lengths(self) -> np.ndarray:
+        """(R,) pixels of each run."""
+        return self.ends - self.starts
+
+    @cached_property
+    def _places(self) -> tuple[np.ndarray, np.ndarray]:
+        rows, columns = np.divmod(self.starts, self.width)
+        return rows - 1, columns - 1
+
+    @property
+    def rows(self) -> np.ndarray:
+        """(R,) row of each run in the image without padding."""
+        return self._places[0]
+
+    @property
+    def columns(self) -> np.ndarray:
+        """(R,) column in which each run begins in the image without padding."""
+        return self._places[1]
+
+    def sums(self, values: np.ndarray) -> np.ndarray:
+        """(N,) float64: values (R,) summed over the runs of each instance, in their order."""
+        return np.bincount(self.index, values, minlength=self.count)
+
+    @cached_property
+    def areas(self) -> np.ndarray:
+        """(N,) float64, pixels."""
+        return self.sums(self.lengths)
+
+    @cached_property
+    def _first_runs(self) -> np.ndarray:
+        """(N,) the first run of each instance."""
+        first = np.empty(self.count, dtype=np.int64)
+        # Of several assignments to one element the last one stays.
+        first[self.index[::-1]] = np.arange(len(self.index))[::-1]
+        return first
+
+    @cached_property
+    def _offsets(self) -> tuple[np.ndarray, ...]:
+        """Row and sum of columns (R,) of each run, and their means (N,), all counted from the instance's first pixel:
+        their sums are whole numbers, the same wherever the instance lies."""
+        first = self._first_runs
+        rows = (self.rows - self.rows[first][self.index]).astype(np.float64)
+        columns = self.lengths * (self.columns - self.columns[first][self.index] + (self.lengths - 1) / 2)
+        return rows, columns, self.sums(self.lengths * rows) / self.areas, self.sums(columns) / self.areas
+
+    def centroids(self, top: int = 0) -> np.ndarray:
+        """(N, 2) float64, x and y, where pixel (column i, row j) has its centre at (i + .5, j + .5); rows are counted
+        from `top`."""
+        first = self._first_runs
+        *_, mean_rows, mean_columns = self._offsets
+        rows = self.rows[first] + top
+        return np.stack([self.columns[first] + mean_columns + 0.5, rows + mean_rows + 0.5], axis=1)
+
+    def boxes(self, top: int = 0) -> np.ndarray:
+        """(N, 4) int64, half-open x0, y0, x1, y1; rows are counted from `top`."""
+        boxes = np.empty((self.count, 4), dtype=np.int64)
+        boxes[:, 0] = self.width
+        boxes[:, 2] = 0
+        np.minimum.at(boxes[:, 0], self.index, self.columns)
+        np.maximum.at(boxes[:, 2], self.index, self.columns + self.lengths)
+        boxes[:, 1] = self.rows[self._first_runs] + top
+        # Runs come in raster order, and of several assignments to one element the last one stays.
+        boxes[self.index, 3] = self.rows + (top + 1)
+        return boxes
+
+    def covariance_determinants(self) -> np.ndarray:
+        """(N,) determinant of the covariance of the pixels, which are squares of side 1."""
+        rows, columns, mean_rows, mean_columns = self._offsets
+        # The columns of a run scatter about their mean by (lengths^2 - 1) / 12.
+        squares = columns * columns / self.lengths + self.lengths * (self.lengths * self.lengths - 1) / 12
+        variance_x = self.sums(squares) / self.areas - mean_columns**2 + 1 / 12
+        variance_y = self.sums(self.lengths * rows * rows) / self.areas - mean_rows**2 + 1 / 12
+        covariance = self.sums(columns * rows) / self.areas - mean_columns * mean_rows
+        return variance_x * variance_y - covariance**2

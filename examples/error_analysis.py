@@ -57,7 +57,7 @@ COLUMNS = 5
 
 @dataclass
 class ErrorOptions:
-    data: list[str] = field(metadata={"help": "reader=NAME,path=FOLDER,split=FILE, once per folder"})
+    data: list[str] = field(metadata={"help": "reader=NAME,path=FOLDER,split=FILE, one or several"})
     output_dir: str = field(metadata={"help": "folder of errors.json, errors.md and the pictures"})
     checkpoint: str | None = field(default=None, metadata={"help": "folder or Hub id; default: the bundled one"})
     predictions: str | None = field(default=None, metadata={"help": "folder of label maps, in place of a checkpoint"})

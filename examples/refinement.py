@@ -47,7 +47,7 @@ SCORES = ("pq", "dq", "sq", "aji")
 
 @dataclass
 class RefinementOptions:
-    data: list[str] = field(metadata={"help": "reader=NAME,path=FOLDER,split=FILE, once per folder"})
+    data: list[str] = field(metadata={"help": "reader=NAME,path=FOLDER,split=FILE, one or several"})
     output_dir: str = field(metadata={"help": "folder of refinement.json and refinement.md"})
     checkpoint: str | None = field(default=None, metadata={"help": "folder or Hub id; default: the bundled one"})
     tiles: int = field(default=10, metadata={"help": "training tiles per data set for the thresholds"})

@@ -55,7 +55,7 @@ TRANSFER_CAPTION = "Data that the model was not made for; where mpp is not known
 
 @dataclass
 class RobustnessOptions:
-    data: list[str] = field(metadata={"help": "reader=NAME,path=FOLDER,split=FILE, once per folder"})
+    data: list[str] = field(metadata={"help": "reader=NAME,path=FOLDER,split=FILE, one or several"})
     output_dir: str = field(metadata={"help": "folder of robustness.json and robustness.md"})
     checkpoint: str | None = field(default=None, metadata={"help": "folder or Hub id; default: the bundled one"})
     conditions: list[str] = field(

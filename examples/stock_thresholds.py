@@ -23,7 +23,7 @@ THRESHOLDS = (0.9, 0.7, 0.5, 0.0)
 
 @dataclass
 class StockOptions:
-    data: list[str] = field(metadata={"help": "reader=NAME,path=FOLDER,split=FILE, once per folder"})
+    data: list[str] = field(metadata={"help": "reader=NAME,path=FOLDER,split=FILE, one or several"})
     checkpoint: str | None = field(default=None, metadata={"help": "folder or Hub id; default: the bundled one"})
     device: str | None = field(default=None, metadata={"help": "such as cuda or cpu"})
 

@@ -23,7 +23,7 @@ from cfsam_hf.evaluation.tuning import training_tiles, write_processor_options
 @dataclass
 class TuningOptions:
     checkpoint: str = field(metadata={"help": "folder of the checkpoint; its processor is written again"})
-    data: list[str] = field(metadata={"help": "reader=NAME,path=FOLDER,split=FILE, once per folder"})
+    data: list[str] = field(metadata={"help": "reader=NAME,path=FOLDER,split=FILE, one or several"})
     tiles: int = field(default=12, metadata={"help": "training tiles per data set, evenly spread over the list"})
     rounds: int = field(default=2, metadata={"help": "times around all parameters"})
 

@@ -223,10 +223,18 @@ def make_card() -> tuple[ModelCard, str]:
         robustness=robustness_table(),
         training="\n".join(f"- {key}: {value}" for key, value in info["training"].items()),
         tuning_tiles=info["decoding_chosen_on"],
-        decoding=", ".join(f"{k} {v}" for k, v in read_record("results.json")["system"]["decoding"].items()),
+        decoding=settings_line(read_record("results.json")["system"]["decoding"]),
         limits="\n".join(f"- {line}" for line in info["limits"]),
     )
     return card, tables
+
+
+def settings_line(settings: dict) -> str:
+    """Names and values, a group of them in brackets."""
+    return ", ".join(
+        f"{name} ({settings_line(value)})" if isinstance(value, dict) else f"{name} {value}"
+        for name, value in settings.items()
+    )
 
 
 def without_local_pictures(text: str) -> str:

@@ -54,13 +54,42 @@ def literal_instances(nuclei_probability, hv_maps, boundary_probability, paramet
             if len(owners) == 1:
                 result[hole] = owners[0]
 
-    instances = np.zeros((height, width), dtype=np.int32)
+    large = np.zeros((height, width), dtype=np.int32)
     for label in dict.fromkeys(result[result > 0].tolist()):
-        inside = result == label
-        mean = nuclei_probability[inside].mean(dtype=np.float64)
-        if inside.sum() >= parameters.minimum_area and mean >= parameters.minimum_probability:
-            instances[inside] = instances.max() + 1
+        if (result == label).sum() >= parameters.minimum_area:
+            large[result == label] = large.max() + 1
+    instances = np.zeros((height, width), dtype=np.int32)
+    for label in range(1, large.max(initial=0) + 1):
+        measures = literal_measures(large == label, foreground, nuclei_probability, energy)
+        if literal_score(measures, parameters.score_weights) >= parameters.minimum_score:
+            instances[large == label] = instances.max() + 1
     return instances
+
+
+def literal_measures(inside, foreground, nuclei_probability, energy) -> dict[str, float]:
+    """What the score of a nucleus, a mask (H, W), is made of."""
+    rows, columns = np.nonzero(inside)
+    mean = min(max(nuclei_probability[inside].mean(dtype=np.float64), 1e-6), 1 - 1e-6)
+    energies, touching = [], []
+    for row, column in zip(rows, columns, strict=True):
+        for beside in (column - 1, column + 1):
+            in_image = 0 <= beside < inside.shape[1]
+            if not in_image or not inside[row, beside]:
+                energies.append(energy[row, column])
+                touching.append(in_image and foreground[row, beside])
+    covariance = np.cov(columns, rows, bias=True) + np.eye(2) / 12
+    return {
+        "probability": np.log(mean / (1 - mean)),
+        "edge": np.mean(energies),
+        "fill": len(rows) / (4 * np.pi * np.sqrt(np.linalg.det(covariance))),
+        "touching": np.mean(touching),
+        "area": np.log(len(rows)),
+    }
+
+
+def literal_score(measures, weights) -> float:
+    exponent = weights.intercept + sum(getattr(weights, name) * value for name, value in measures.items())
+    return 1 / (1 + np.exp(-exponent))
 
 
 def large_regions(mask, minimum_area) -> np.ndarray:

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from cfsam_hf import CfSamImageProcessor, CfSamProcessor, NucleiSegmentationPipeline
+from cfsam_hf.scores_cfsam import ScoreWeights
 
 from .evaluation_cases import write_tiles
 from .painted_model import PaintedModel, paint, painted_config
@@ -28,7 +29,8 @@ def test_scores_become_the_share_of_true_nuclei(tmp_path, run_example, capsys):
     split = {"dataset": "painted", "train": ["tile0", "tile1", "tile2"], "validation": ["tile3"]}
     (tmp_path / "split.json").write_text(json.dumps(split))
     checkpoint = tmp_path / "checkpoint"
-    processor = CfSamImageProcessor(tile_size=64, tile_overlap=32, score_calibration=[9.0, 9.0])
+    decoding = {"minimum_area": 25, "minimum_score": 0.5, "score_weights": {"intercept": 9.0}}
+    processor = CfSamImageProcessor(tile_size=64, tile_overlap=32, decoding=decoding)
     CfSamProcessor(processor).save_pretrained(checkpoint)
     run_example(
         "calibrate_scores",
@@ -42,20 +44,21 @@ def test_scores_become_the_share_of_true_nuclei(tmp_path, run_example, capsys):
         [cell.strip() for cell in line.split("|")] for line in printed.splitlines() if "painted |" in line
     )
     assert (before[2], after[2], before[3]) == ("before", "after", after[3])
-    assert float(before[4]) > 0.25
-    assert float(after[4]) < 0.2
+    assert float(before[5]) > 0.25
+    assert float(after[5]) < 0.5 * float(before[5])
     # All true nuclei are found, and are kept at .9.
-    assert float(before[7]) == float(after[7]) == 1
+    assert float(before[8]) == float(after[8]) == 1
     loaded = CfSamImageProcessor.from_pretrained(checkpoint)
     assert loaded.tile_size == 64
-    assert f"score_calibration {list(loaded.score_calibration)}" in printed
+    chosen = loaded.decoding_parameters()
+    assert f"{chosen.score_weights}, minimum_score {chosen.minimum_score} -> {checkpoint}" in printed
+    assert (chosen.minimum_area, chosen.minimum_score > 0) == (25, True)
     image, _, types = paint(96, 96, count=10, seed=3)
-    scores = painted_pipe(loaded)(image, mpp=0.25).table["score"]
+    scores = painted_pipe(loaded)(image, mpp=0.25, decoding={"minimum_score": 0.0}).table["score"]
     raw = painted_pipe(CfSamImageProcessor(tile_size=64, tile_overlap=32))(image, mpp=0.25).table["score"]
     assert raw.min() > 0.9
     assert scores[types == 1].min() > 0.9
     assert scores[types == 2].max() < 0.5
-    assert np.array_equal(*(np.argsort(values, kind="stable") for values in (scores, raw)))
 
 
 def test_a_checkpoint_from_its_folder(training_root, run_example, capsys):
@@ -69,8 +72,8 @@ def test_a_checkpoint_from_its_folder(training_root, run_example, capsys):
     run_example("calibrate_scores", "--checkpoint", str(checkpoint), "--tiles", "2", "--data", data)
     assert "| after |" in capsys.readouterr().out
     loaded = CfSamImageProcessor.from_pretrained(checkpoint)
-    assert loaded.score_calibration[0] > 0
-    assert loaded.decoding == decoding
+    assert loaded.decoding_parameters().score_weights != ScoreWeights()
+    assert {name: loaded.decoding[name] for name in decoding} == decoding
     assert {name: (checkpoint / name).read_bytes() for name in others} == others
     with pytest.raises(ValueError, match="at least two tiles"):
         run_example("calibrate_scores", "--checkpoint", str(checkpoint), "--tiles", "1", "--data", data)

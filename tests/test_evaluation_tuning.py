@@ -40,13 +40,13 @@ def test_other_options_of_the_file_stay(folder):
     record["auto_map"] = record["image_processor"]["auto_map"] = {"AutoProcessor": "processing_cfsam.CfSamProcessor"}
     (folder / FILE).write_text(json.dumps(record))
     processor = CfSamImageProcessor(tile_size=96, tile_overlap=16)
-    write_processor_options(folder, processor, score_calibration=[2.0, -1.0])
-    assert processor.score_calibration == [2.0, -1.0]
-    record["image_processor"]["score_calibration"] = [2.0, -1.0]
+    write_processor_options(folder, processor, decoding={"minimum_area": 9})
+    assert processor.decoding == {"minimum_area": 9}
+    record["image_processor"]["decoding"] = {"minimum_area": 9}
     assert json.loads((folder / FILE).read_text()) == record
     assert sorted(path.name for path in folder.iterdir()) == [FILE]
     assert CfSamImageProcessor.from_pretrained(folder).tile_size == 96
-    assert list(CfSamProcessor.from_pretrained(folder).image_processor.score_calibration) == [2.0, -1.0]
+    assert CfSamProcessor.from_pretrained(folder).image_processor.decoding_parameters().minimum_area == 9
 
 
 def test_a_checkpoint_without_the_file_gets_one(tmp_path):
@@ -58,11 +58,11 @@ def test_a_checkpoint_without_the_file_gets_one(tmp_path):
 
 def test_a_failure_leaves_the_file_as_it_was(folder, monkeypatch):
     before, processor = (folder / FILE).read_bytes(), CfSamImageProcessor()
-    with pytest.raises(ValueError, match="positive slope"):
-        write_processor_options(folder, processor, score_calibration=[-1.0, 0.0])
-    assert processor.score_calibration is None
+    with pytest.raises(ValueError, match="minimum_area is -1"):
+        write_processor_options(folder, processor, decoding={"minimum_area": -1})
+    assert processor.decoding is None
     with pytest.raises(OSError, match="no such folder"):
-        write_processor_options(folder / "none", processor, score_calibration=[1.0, 0.0])
+        write_processor_options(folder / "none", processor, decoding={"minimum_area": 9})
 
     def full(path, *arguments, **options):
         path.write_bytes(b"half")
@@ -70,7 +70,7 @@ def test_a_failure_leaves_the_file_as_it_was(folder, monkeypatch):
 
     monkeypatch.setattr(Path, "write_text", lambda path, *arguments, **options: full(path))
     with pytest.raises(OSError, match="No space left"):
-        write_processor_options(folder, processor, score_calibration=[1.0, 0.0])
+        write_processor_options(folder, processor, decoding={"minimum_area": 9})
     assert (folder / FILE).read_bytes() == before
     assert [path.name for path in folder.iterdir()] == [FILE]
     assert tuning.PROCESSOR_NAME == FILE

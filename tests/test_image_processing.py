@@ -6,14 +6,16 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
+from scipy.special import logit
 from transformers import pipeline
 from transformers.models.auto.image_processing_auto import AutoImageProcessor
 from transformers.utils import ModelOutput
 
 from cfsam_hf import CfSamImageProcessor
-from cfsam_hf.image_processing_cfsam import calibrated_scores, select_nuclei
+from cfsam_hf.image_processing_cfsam import select_nuclei
 from cfsam_hf.maps_cfsam import MapLayout, stack_maps
 from cfsam_hf.post_processing_cfsam import DecodingParameters
+from cfsam_hf.scores_cfsam import ScoreWeights
 from cfsam_hf.tiling_cfsam import pad_right_bottom
 
 from .painted_model import PaintedModel, paint, painted_config
@@ -64,8 +66,7 @@ def test_options_are_saved_and_restored(tmp_path):
         smallest_tile_size=256,
         pad_multiple=32,
         max_pixels=10**6,
-        decoding={"minimum_area": 30},
-        score_calibration=[2.0, -0.5],
+        decoding={"minimum_area": 30, "score_weights": {"area": 0.5}},
         image_mean=[0.7, 0.6, 0.7],
         image_std=[0.2, 0.2, 0.2],
     )
@@ -73,8 +74,9 @@ def test_options_are_saved_and_restored(tmp_path):
     for restored in (CfSamImageProcessor.from_pretrained(tmp_path), AutoImageProcessor.from_pretrained(tmp_path)):
         assert type(restored) is CfSamImageProcessor
         assert restored.to_dict() == processor.to_dict()
-        assert restored.decoding_parameters() == DecodingParameters(minimum_area=30)
-        assert list(restored.score_calibration) == [2.0, -0.5]
+        assert restored.decoding_parameters() == DecodingParameters(
+            minimum_area=30, score_weights=ScoreWeights(area=0.5)
+        )
 
 
 @pytest.mark.parametrize(
@@ -88,10 +90,8 @@ def test_options_are_saved_and_restored(tmp_path):
         ({"smallest_tile_size": 512}, "at most tile_size, 256; got 512"),
         ({"decoding": {"minimum_aera": 3}}, "minimum_aera"),
         ({"decoding": {"nuclei_threshold": 2.0}}, "nuclei_threshold"),
-        ({"score_calibration": [1.0]}, "score_calibration"),
-        ({"score_calibration": [1.0, float("nan")]}, "score_calibration"),
-        ({"score_calibration": [0.0, 1.0]}, "positive slope"),
-        ({"score_calibration": [-1.0, 0.0]}, "positive slope"),
+        ({"decoding": {"score_weights": {"aera": 1.0}}}, "aera"),
+        ({"decoding": {"score_weights": {"area": float("nan")}}}, "score weight area is nan"),
     ],
 )
 def test_bad_options_are_named(options, message):
@@ -188,22 +188,13 @@ def test_transformers_own_image_segmentation_pipeline(num_types):
     assert {segment["label"] for segment in semantic} == {"background", *(names[kind] for kind in types)}
 
 
-def test_scores_are_calibrated_by_slope_and_intercept():
-    probabilities = np.array([0.0, 0.3, 0.5, 1.0])
-    assert calibrated_scores(probabilities, None) is probabilities
-    assert np.allclose(calibrated_scores(probabilities, [1, 0]), probabilities, atol=2e-6)
-    scores = calibrated_scores(probabilities, [2, 1])
-    assert scores[2] == pytest.approx(1 / (1 + np.exp(-1)))
-    assert (np.diff(scores) > 0).all()
-    # Also where the curve is as steep as a step.
-    steep = calibrated_scores(probabilities, [1e4, -1e4])
-    assert ((steep >= 0) & (steep <= 1)).all()
-    assert (np.diff(steep) >= 0).all()
+def test_scores_are_what_the_weights_make_of_them():
     image = paint(60, 60, 4)[0]
-    plain, calibrated = CfSamImageProcessor(), CfSamImageProcessor(score_calibration=[1.0, -3.0])
+    plain = CfSamImageProcessor()
+    calibrated = CfSamImageProcessor(decoding={"score_weights": {"intercept": -3.0}})
     outputs = outputs_of(plain, image)
     low, high = (p.post_process_nuclei(outputs)[0].table["score"] for p in (calibrated, plain))
-    assert np.allclose(low, calibrated_scores(high, [1.0, -3.0]))
+    assert np.allclose(logit(low), logit(high) - 3)
 
 
 def test_selecting_nuclei_renumbers_map_and_rows():

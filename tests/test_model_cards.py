@@ -9,7 +9,7 @@ import pytest
 from huggingface_hub import ModelCard
 from huggingface_hub.repocard_data import eval_results_to_model_index
 
-from cfsam_hf import CfSamConfig, bundled_checkpoint
+from cfsam_hf import CfSamConfig, CfSamImageProcessor, bundled_checkpoint
 from cfsam_hf.publish import check_folder, export_for_hub
 from cfsam_hf.publish.card import card_metadata, checkpoint_card
 
@@ -62,6 +62,8 @@ def test_the_results_are_of_the_shipped_weights():
         if "weights_sha256" in system:
             weights = (folder / "model.safetensors").read_bytes()
             assert system["weights_sha256"] == hashlib.sha256(weights).hexdigest()
+        decoding = CfSamImageProcessor.from_pretrained(folder).decoding_parameters()
+        assert system["decoding"] == decoding.to_dict()
 
 
 def test_the_figures_of_the_metadata_are_those_measured(card, results):

@@ -1,6 +1,6 @@
 """Decoding decides what a nucleus is: its definition, its independence of the surroundings, its limits."""
 
-import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -12,6 +12,7 @@ from cfsam_hf.contours_cfsam import nucleus_contours
 from cfsam_hf.data import list_tiles, select_tiles
 from cfsam_hf.metrics import panoptic_quality
 from cfsam_hf.post_processing_cfsam import DecodingParameters, decode_nuclei
+from cfsam_hf.scores_cfsam import ScoreWeights
 
 from .decoding_cases import packed_disks, perfect_maps, random_maps
 from .decoding_literal import literal_instances
@@ -26,8 +27,9 @@ PARAMETERS = st.builds(
     minimum_marker_area=st.sampled_from([1, 5]),
     minimum_core_area=st.sampled_from([1, 8]),
     minimum_area=st.sampled_from([0, 10]),
-    minimum_probability=st.sampled_from([0.0, 0.65, 0.75]),
+    minimum_score=st.sampled_from([0.0, 0.65, 0.75]),
     maximum_hole_area=st.sampled_from([0, 4, 100]),
+    score_weights=st.sampled_from([ScoreWeights(), ScoreWeights(-2.0, 0.5, 1.5, 2.0, -1.0, 0.3)]),
 )
 SHAPES = st.tuples(st.integers(1, 30), st.integers(1, 30))
 SEEDS = st.integers(0, 2**32 - 1)
@@ -71,8 +73,7 @@ def test_rows_describe_the_instances(seed, shape, parameters):
         assert decoded.areas[row] == len(rows) >= parameters.minimum_area
         assert decoded.boxes[row].tolist() == [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
         np.testing.assert_allclose(decoded.centroids[row], [columns.mean() + 0.5, rows.mean() + 0.5])
-        np.testing.assert_allclose(decoded.scores[row], maps["nuclei_probability"][inside].mean(), rtol=1e-5)
-        assert decoded.scores[row] >= parameters.minimum_probability
+        assert decoded.scores[row] >= parameters.minimum_score
         votes = maps["type_probabilities"][1:, inside].sum(axis=1, dtype=np.float64)
         np.testing.assert_allclose(decoded.type_probabilities[row], votes.max() / votes.sum(), rtol=1e-5)
         assert votes[decoded.type_ids[row] - 1] >= votes.max() * (1 - 1e-5)
@@ -284,8 +285,8 @@ def test_an_image_without_pixels_is_refused():
         ("jump_weight", float("inf")),
         ("lone_jump_weight", float("nan")),
         ("minimum_area", 2.5),
-        ("minimum_probability", 1),
-        ("minimum_probability", float("nan")),
+        ("minimum_score", 1),
+        ("minimum_score", float("nan")),
         ("minimum_marker_area", -1),
         ("maximum_hole_area", True),
     ],
@@ -296,10 +297,13 @@ def test_bad_parameters_are_refused(name, value):
 
 
 def test_parameters_survive_a_dictionary():
-    parameters = dataclasses.replace(DecodingParameters(), minimum_area=30)
+    parameters = DecodingParameters(minimum_area=30, score_weights=ScoreWeights(area=0.5))
+    assert json.loads(json.dumps(parameters.to_dict())) == parameters.to_dict()
     assert DecodingParameters.from_dict(parameters.to_dict()) == parameters
     with pytest.raises(ValueError, match="min_area"):
         DecodingParameters.from_dict({"min_area": 3})
+    with pytest.raises(ValueError, match=r"score_weights are 0\.5"):
+        DecodingParameters.from_dict({"score_weights": 0.5})
 
 
 @pytest.fixture

@@ -131,7 +131,7 @@ def test_parameters_act(painted):
     given = {"mask_threshold": 0.7, "threshold": 0.2, "mpp": 0.5, "overlap_mask_area_threshold": 0.3, "subtask": None}
     with pytest.raises(ZeroDivisionError):
         handler({"inputs": file, "parameters": given})
-    assert seen == {"threshold": 0.2, "mpp": 0.5, "decoding": {"nuclei_threshold": 0.7, "minimum_probability": 0.0}}
+    assert seen == {"threshold": 0.2, "mpp": 0.5, "decoding": {"nuclei_threshold": 0.7, "minimum_score": 0.0}}
 
 
 def test_the_mask_threshold_moves_the_outlines():

@@ -133,14 +133,14 @@ def test_options_that_the_model_does_not_have_are_refused(base, options):
         build_model(recipe(base, model_options=options), [])
 
 
-def test_the_processor_keeps_the_bases_decoding_and_not_its_calibration(typed_base):
+def test_the_processor_keeps_the_bases_decoding_and_its_calibration(typed_base):
     config = CfSamConfig.from_pretrained(typed_base)
     assert build_processor(recipe(typed_base), config).image_processor.decoding is None
-    base = CfSamImageProcessor(decoding={"minimum_area": 99}, score_calibration=[1.0, 0.5])
+    base = CfSamImageProcessor(decoding={"minimum_area": 99, "score_weights": {"area": 0.5}})
     CfSamProcessor(base).save_pretrained(typed_base)
     processor = build_processor(recipe(typed_base, tile_overlap=16), config).image_processor
     assert processor.decoding_parameters().minimum_area == 99
-    assert processor.score_calibration is None
+    assert processor.decoding_parameters().score_weights.area == 0.5
     assert (processor.tile_size, processor.smallest_tile_size, processor.tile_overlap) == (SIZE, None, 16)
 
 

@@ -41,7 +41,7 @@ from .outputs import check_writable
 DEMO_MPP = 0.5
 DEMO_NAME = "immunohistochemistry"
 # It is another stain than the bundled checkpoint knows, so it is less sure of its nuclei.
-DEMO_DECODING = {"nuclei_threshold": 0.3, "minimum_probability": 0}
+DEMO_DECODING = {"nuclei_threshold": 0.3, "minimum_score": 0}
 # What is written for each image, where it carries a provenance record.
 ENDINGS = ("_instances.tif", ".geojson", ".parquet", "_overlay.png", "_coco.json")
 SEARCHED_BYTES = 2**16

@@ -12,6 +12,7 @@ from ..maps_cfsam import NucleiMaps
 from ..metrics import aggregated_jaccard_index, defined_mean, overlap_table, panoptic_quality
 from ..pipeline_cfsam import NucleiSegmentationPipeline
 from ..post_processing_cfsam import DecodingParameters, decode_nuclei
+from ..scores_cfsam import ScoreWeights
 
 # The candidates of each parameter, in the order in which they are searched.
 GRID = {
@@ -23,9 +24,12 @@ GRID = {
     "lone_jump_weight": (1.0, 2.0, 3.0, 4.5, 6.0),
     "minimum_marker_area": (3, 5, 10, 20),
     "minimum_core_area": (20, 40, 60, 80),
-    "minimum_probability": (0.0, 0.6, 0.65, 0.7, 0.725, 0.75, 0.775, 0.8),
+    # Of scores that are mean probabilities, as they are before calibration.
+    "minimum_score": (0.0, 0.6, 0.65, 0.7, 0.725, 0.75, 0.775, 0.8),
     "minimum_area": (10, 20, 30, 45, 60),
 }
+# The same of calibrated scores.
+CALIBRATED_SCORES = (0.0, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4)
 # What another value must gain: less says more of the tiles at hand than of the next ones.
 LEAST_GAIN = 0.001
 # Which of them matter where there is no boundary map, and where there is one.
@@ -79,7 +83,8 @@ def search_decoding(
 
     Args:
         cases: of training tiles: whatever is chosen here flatters the tiles that it was chosen on.
-        parameters: where the search begins.
+        parameters: where the search begins; scores are mean probabilities in it, since other nuclei need another
+            calibration.
         rounds: times around all parameters.
         report: gets a line for the begin and for every improvement.
 
@@ -89,6 +94,7 @@ def search_decoding(
     Raises:
         ValueError: a data set in which there is nothing to find and nothing is found.
     """
+    parameters = replace(parameters, score_weights=ScoreWeights())
     best = quality(cases, parameters)
     if not np.isfinite(best):
         raise ValueError(
@@ -104,6 +110,12 @@ def search_decoding(
             best, parameters = score, tried
             report(f"{best:.4f} with {name} {value}")
     return parameters, best
+
+
+def choose_minimum_score(cases: Cases, parameters: DecodingParameters) -> DecodingParameters:
+    """The same with the `minimum_score` of the highest quality, of scores that are calibrated probabilities."""
+    tried = [replace(parameters, minimum_score=value) for value in CALIBRATED_SCORES]
+    return max(tried, key=lambda candidate: quality(cases, candidate))
 
 
 def _variants(

@@ -1,19 +1,17 @@
 """Scores that mean what they say: a nucleus with .8 overlaps a true one with IoU > .5 in 8 of 10 cases."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit
+from scipy.stats import rankdata
 
-from ..data import Tile
-from ..image_processing_cfsam import calibrated_scores, probability_logits
+from ..maps_cfsam import NucleiMaps
 from ..metrics import calibration_counts, matched_nuclei, overlap_table
-from ..nuclei_cfsam import NucleiResult
-
-LEAST_SLOPE = 0.01
-"""A positive slope keeps the order of the scores, also where they tell nothing."""
+from ..post_processing_cfsam import DecodingParameters, decode_nuclei
+from ..scores_cfsam import MEASURES, ScoreWeights
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,104 +19,93 @@ class ScoredTile:
     """The nuclei found in a tile.
 
     Attributes:
-        id: name of the tile.
-        probabilities: (N,) scores before calibration.
+        measures: (N, 5) what scores are made of, in the order of `scores_cfsam.MEASURES`.
         matched: (N,) bool, whether each overlaps a true nucleus with IoU > .5.
         true_nuclei: how many there are in truth.
     """
 
-    id: str
-    probabilities: np.ndarray
+    measures: np.ndarray
     matched: np.ndarray
     true_nuclei: int
 
 
-def scored_tile(tile: Tile, result: NucleiResult) -> ScoredTile:
-    """Pairs the nuclei found in a tile with the true ones; pixels that are not annotated are left out on both sides.
+def scored_tile(maps: NucleiMaps, truth: np.ndarray, parameters: DecodingParameters) -> ScoredTile:
+    """Decodes all nuclei of a tile, however doubtful, and pairs them with the true ones.
 
     Args:
-        tile: with its truth.
-        result: of a pipeline whose processor has no `score_calibration`.
+        maps: of the tile.
+        truth: (H, W) true label map.
+        parameters: of decoding; `minimum_score` has no say.
     """
-    truth, found = tile.instance_map, result.instance_map
-    if tile.annotated is not None:
-        truth, found = (np.where(tile.annotated, ids, 0) for ids in (truth, found))
-    table = overlap_table(truth, found)
+    decoded = decode_nuclei(maps.nuclei, maps.hv, None, maps.boundary, replace(parameters, minimum_score=0.0))
+    table = overlap_table(truth, decoded.instance_map)
     outcomes = matched_nuclei(table)
-    rows = np.array(list(outcomes), dtype=np.int64) - 1
-    return ScoredTile(
-        id=tile.id,
-        probabilities=result.table["score"].to_numpy()[rows],
-        matched=np.array(list(outcomes.values()), dtype=bool),
-        true_nuclei=table.num_true,
-    )
+    matched = np.zeros(len(decoded), dtype=bool)
+    matched[np.array(list(outcomes), dtype=np.int64) - 1] = list(outcomes.values())
+    return ScoredTile(decoded.measures, matched, table.num_true)
 
 
-def fit_score_calibration(probabilities: np.ndarray, matched: np.ndarray) -> tuple[float, float]:
-    """Slope and intercept of `calibrated_scores` that make the outcomes most likely.
+def fit_score_weights(measures: np.ndarray, matched: np.ndarray) -> ScoreWeights:
+    """The weights that make the outcomes most likely: a logistic regression.
 
-    A logistic regression on the logit (Platt scaling), with the prior that no calibration is needed: a slope of 1, and
-    no shift of the mean logit, each with a standard deviation of 1. A few dozen nuclei outweigh it; it keeps the slope
-    finite where the scores separate right from wrong without exception.
+    Its prior is that the mean probability is right as it is: each weight, per standard deviation of its measure, and
+    the mean logit differ from that by 0 with a standard deviation of 1. A few dozen nuclei outweigh it; it keeps the
+    weights finite where the measures separate right from wrong without exception.
 
     Args:
-        probabilities: (N,) scores before calibration, in [0, 1].
+        measures: (N, 5) in the order of `scores_cfsam.MEASURES`.
         matched: (N,) bool, whether each nucleus overlaps a true one with IoU > .5.
 
-    Returns:
-        The `score_calibration` of an image processor. The slope is at least `LEAST_SLOPE`, so that the order of the
-        scores is kept.
-
     Raises:
-        ValueError: lengths differ, or there are no nuclei.
+        ValueError: shapes differ, or there are no nuclei.
 
     References:
         Platt, "Probabilistic Outputs for Support Vector Machines", 1999; Guo et al., "On Calibration of Modern Neural
-        Networks", ICML 2017, section 4.1.
+        Networks", ICML 2017, section 4.1. The measures are this project's choice.
     """
-    probabilities, matched = np.asarray(probabilities, dtype=np.float64), np.asarray(matched, dtype=bool)
-    if probabilities.ndim != 1 or probabilities.shape != matched.shape:
-        raise ValueError(f"probabilities and matched must be (N,) alike, got {probabilities.shape}, {matched.shape}")
+    measures, matched = np.asarray(measures, dtype=np.float64), np.asarray(matched, dtype=bool)
+    if measures.shape != (len(matched), len(MEASURES)):
+        raise ValueError(
+            f"measures must be (N, {len(MEASURES)}) and matched (N,), got {measures.shape}, {matched.shape}"
+        )
     if not len(matched):
-        raise ValueError("there are no nuclei to calibrate with")
-    logits = probability_logits(probabilities)
-    mean = logits.mean()
-    centred = logits - mean
+        raise ValueError("there are no nuclei to fit score weights to")
+    means, deviations = measures.mean(axis=0), measures.std(axis=0)
+    deviations[deviations < 1e-9] = 1
+    columns = np.column_stack([(measures - means) / deviations, np.ones(len(matched))])
+    logits = measures[:, 0]
 
     def loss(change: np.ndarray) -> tuple[float, np.ndarray]:
-        """Mean negative log likelihood and prior, and their gradient, by the changes of slope and mean logit."""
-        z = logits + change[0] * centred + change[1]
-        error = expit(z) - matched
+        """Mean negative log likelihood and prior, and their gradient."""
+        z = logits + columns @ change
         value = np.logaddexp(0, np.where(matched, -z, z)).sum() + change @ change / 2
-        gradient = np.array([error @ centred, error.sum()]) + change
+        gradient = (expit(z) - matched) @ columns + change
         return value / len(matched), gradient / len(matched)
 
-    bounds = [(LEAST_SLOPE - 1, None), (None, None)]
-    options = {"ftol": 1e-14, "gtol": 1e-9}
-    found = minimize(loss, np.zeros(2), jac=True, method="L-BFGS-B", bounds=bounds, options=options)
-    slope, shift = 1 + found.x[0], found.x[1]
-    return float(slope), float(shift + (1 - slope) * mean)
+    options = {"ftol": 1e-14, "gtol": 1e-9, "maxiter": 1000}
+    *changes, shift = minimize(loss, np.zeros(columns.shape[1]), jac=True, method="L-BFGS-B", options=options).x
+    weights = np.array(changes) / deviations
+    intercept = float(shift - weights @ means)
+    weights[0] += 1
+    return ScoreWeights(intercept, **dict(zip(MEASURES, weights.tolist(), strict=True)))
 
 
-def fit_tiles(tiles: Sequence[ScoredTile]) -> tuple[float, float]:
-    """[`fit_score_calibration`] of all nuclei of some tiles."""
-    return fit_score_calibration(
-        np.concatenate([tile.probabilities for tile in tiles]), np.concatenate([tile.matched for tile in tiles])
+def fit_tiles(tiles: Sequence[ScoredTile]) -> ScoreWeights:
+    """[`fit_score_weights`] of all nuclei of some tiles."""
+    return fit_score_weights(
+        np.concatenate([tile.measures for tile in tiles]), np.concatenate([tile.matched for tile in tiles])
     )
 
 
 def leave_tiles_out(tiles: Sequence[ScoredTile]) -> list[np.ndarray]:
-    """Scores of each tile's nuclei under the calibration of the other tiles, so that none is judged by itself.
+    """Scores of each tile's nuclei with the weights of the other tiles, so that none is judged by itself.
 
     Raises:
         ValueError: fewer than two tiles.
     """
     if len(tiles) < 2:
         raise ValueError(f"leaving a tile out needs at least two tiles, got {len(tiles)}")
-    return [
-        calibrated_scores(tile.probabilities, fit_tiles([*tiles[:place], *tiles[place + 1 :]]))
-        for place, tile in enumerate(tiles)
-    ]
+    return [fit_tiles([*tiles[:place], *tiles[place + 1 :]]).scores(tile.measures) for place, tile in enumerate(tiles)]
 
 
 def describe_scores(
@@ -132,15 +119,20 @@ def describe_scores(
         thresholds: of the score.
 
     Returns:
-        `ece`, the expected calibration error in 15 bins; `log_loss`, the mean negative logarithm of the probability of
-        what is true; and for each threshold t `recall_t`, the share of true nuclei that are found with at least that
-        score, and `precision_t`, the share of the nuclei with at least that score that are true. NaN where there is
-        nothing to divide by.
+        `auroc`, how often a nucleus that is true has a higher score than one that is not; `ece`, the expected
+        calibration error in 15 bins; `log_loss`, the mean negative logarithm of the probability of what is true; and
+        for each threshold t `recall_t`, the share of true nuclei that are found with at least that score, and
+        `precision_t`, the share of the nuclei with at least that score that are true. NaN where there is nothing to
+        divide by.
     """
     pooled, matched = np.concatenate(scores), np.concatenate([tile.matched for tile in tiles])
     clipped = np.clip(pooled, 1e-6, 1 - 1e-6)
     true_nuclei = sum(tile.true_nuclei for tile in tiles)
+    right = int(matched.sum())
+    # Ranks among all, less those among their own (Mann and Whitney).
+    pairs_won = rankdata(pooled)[matched].sum() - right * (right + 1) / 2
     found = {
+        "auroc": _ratio(pairs_won, right * (len(matched) - right)),
         "ece": calibration_counts(pooled, matched).ece,
         "log_loss": _ratio(-np.log(np.where(matched, clipped, 1 - clipped)).sum(), len(matched)),
     }

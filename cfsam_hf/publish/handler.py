@@ -123,7 +123,7 @@ def read_parameters(parameters: Any) -> dict[str, Any]:
         raise ValueError(f"mpp must be the image's micrometres per pixel, above 0, got {given['mpp']!r}.")
     options = {name: given[name] for name in ("threshold", "mpp") if name in given}
     if given.get("mask_threshold", DEFAULT_MASK_THRESHOLD) != DEFAULT_MASK_THRESHOLD:
-        options["decoding"] = {"nuclei_threshold": given["mask_threshold"], "minimum_probability": 0.0}
+        options["decoding"] = {"nuclei_threshold": given["mask_threshold"], "minimum_score": 0.0}
     return {"subtask": subtask, **options}
 
 

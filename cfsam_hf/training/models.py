@@ -82,8 +82,8 @@ def enable_gradient_checkpointing(model: PreTrainedModel) -> None:
 
 
 def build_processor(recipe: Recipe, config: CfSamConfig | UNetConfig) -> CfSamProcessor:
-    """The processor that is saved with the model. Of a CF-SAM base it has the decoding, and the tiles if these are
-    fitted to the image and the recipe has none, but not the calibration."""
+    """The processor that is saved with the model. Of a CF-SAM base it has the decoding, what scores are made of
+    included, and the tiles if these are fitted to the image and the recipe has none."""
     checkpoint, base = checkpoint_of(recipe.model.base), None
     if checkpoint is not None:
         # A checkpoint need not have a processor beside it.
