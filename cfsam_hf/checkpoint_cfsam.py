@@ -54,7 +54,7 @@ def naming_checkpoint(source: str | os.PathLike) -> Iterator[None]:
         if "valid JSON" in text:
             text += " Get it again, or mend it."
         if not is_meant_as_path(source) and not os.path.exists(source):
-            text += " There is no such folder here, either."
+            text = f"there is no such folder here, and the Hub could not give it: {text}"
         raise OSError(_named(source, text)) from error
     except (ValueError, TypeError) as error:
         raise (TypeError if isinstance(error, TypeError) else ValueError)(_named(source, _one_line(error))) from error

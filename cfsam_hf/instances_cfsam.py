@@ -8,6 +8,7 @@ and nothing reaches farther than a component and `JUMP_REACH` pixels around it. 
 
 from dataclasses import dataclass, replace
 
+import cv2
 import numpy as np
 
 from .runs_cfsam import expand_runs, find_holes, find_runs, label_runs, merge_pixels
@@ -35,9 +36,9 @@ def boundary_evidence(nuclei, hv_maps, boundary_probability, parameters):
     energy = np.zeros((height + 2, width + 2), dtype=np.float32)
     evidence = np.zeros((height + 2, width + 2), dtype=np.uint8)
     alone = boundary_probability is None
-    # Sums of a value and its absolute one are twice its positive part, and a fall from 1 to -1 counts as 1.
-    jump_weight = np.float32((parameters.lone_jump_weight if alone else parameters.jump_weight) / 4)
-    boundary_weight = np.float32(parameters.boundary_weight / 2)
+    # A fall from 1 to -1 counts as 1.
+    jump_weight = np.float32((parameters.lone_jump_weight if alone else parameters.jump_weight) / 2)
+    boundary_weight = np.float32(parameters.boundary_weight)
     nuclei_threshold = np.float32(parameters.nuclei_threshold)
     thresholds = np.float32(parameters.marker_threshold), np.float32(parameters.core_threshold)
     # Rows are taken in blocks that stay in the processor's cache.
@@ -50,11 +51,10 @@ def boundary_evidence(nuclei, hv_maps, boundary_probability, parameters):
         values = _falls(hv_maps, rows)
         values *= jump_weight
         if not alone:
-            boundary = np.abs(boundary_probability[rows])
-            boundary += boundary_probability[rows]
+            boundary = _positive_part(boundary_probability[rows].copy())
             boundary *= boundary_weight
             values += boundary
-        energy[padded] = np.abs(values)
+        energy[padded] = values
         np.subtract(nuclei[rows], values, out=values)
         level = inside.view(np.uint8)
         for threshold in thresholds:
@@ -64,32 +64,37 @@ def boundary_evidence(nuclei, hv_maps, boundary_probability, parameters):
 
 
 def _falls(hv_maps, rows) -> np.ndarray:
-    """(rows, W) float32: twice what the two distance maps fall along their own axes, within `JUMP_REACH` to each side.
+    """(rows, W) float32: what the two distance maps fall along their own axes, within `JUMP_REACH` to each side.
 
-    Beyond the image's border the maps go on as they end. (`np.maximum` takes five times as long as `np.abs`.)
+    Beyond the image's border the maps go on as they end.
     """
     height, width = hv_maps.shape[1:]
     reach = JUMP_REACH
     horizontal, vertical = hv_maps[0, rows], hv_maps[1]
     falls = np.empty(horizontal.shape, dtype=np.float32)
     if width > 2 * reach:
-        np.subtract(horizontal[:, : -2 * reach], horizontal[:, 2 * reach :], out=falls[:, reach:-reach])
+        # In one piece, four times as fast as row by row; where it runs over the rows' ends the border comes after.
+        flat = horizontal.reshape(-1)
+        np.subtract(flat[: -2 * reach], flat[2 * reach :], out=falls.reshape(-1)[reach:-reach])
         np.subtract(horizontal[:, :1], horizontal[:, reach : 2 * reach], out=falls[:, :reach])
         np.subtract(horizontal[:, -2 * reach : -reach], horizontal[:, -1:], out=falls[:, -reach:])
     else:
         columns = np.arange(width)
         left, right = (columns - reach).clip(0), (columns + reach).clip(max=width - 1)
         np.subtract(horizontal[:, left], horizontal[:, right], out=falls)
-    falls += np.abs(falls)
+    falls = _positive_part(falls)
     if rows.start >= reach and rows.stop + reach <= height:
         above, below = (vertical[rows.start + step : rows.stop + step] for step in (-reach, reach))
     else:
         lines = np.arange(rows.start, rows.stop)
         above, below = vertical[(lines - reach).clip(0)], vertical[(lines + reach).clip(max=height - 1)]
-    vertical_falls = above - below
-    vertical_falls += np.abs(vertical_falls)
-    falls += vertical_falls
+    falls += _positive_part(above - below)
     return falls
+
+
+def _positive_part(values: np.ndarray) -> np.ndarray:
+    """What is above 0, in place, in a third of the time of `np.maximum`."""
+    return cv2.threshold(values, 0, 0, cv2.THRESH_TOZERO, dst=values)[1]
 
 
 @dataclass(frozen=True)
@@ -161,7 +166,9 @@ def instance_runs(energy, foreground, parameters, background_of=None):
     if not foreground.has_holes or parameters.maximum_hole_area == 0:
         return instances
     occupied = (starts, ends) if background_of is None else background_of
-    return _fill_holes(*instances, *find_holes(*occupied, width, parameters.maximum_hole_area), width)
+    regions = foreground.components if background_of is None else None
+    holes = find_holes(*occupied, width, parameters.maximum_hole_area, regions)
+    return _fill_holes(*instances, *holes, width)
 
 
 def _seeds(marker_starts, marker_ends, core_starts, core_ends, width, parameters):

@@ -75,27 +75,53 @@ def label_runs(
 
 
 def find_holes(
-    starts: np.ndarray, ends: np.ndarray, width: int, maximum_area: int
+    starts: np.ndarray, ends: np.ndarray, width: int, maximum_area: int, regions: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Runs of the holes of at most `maximum_area` pixels between given runs, at least one.
 
     A hole is a region of the background, 8-connected where the foreground is 4-connected, that does not reach the
     border and has no foreground inside it; hence a single foreground region surrounds it.
 
+    Args:
+        starts, ends: (R,) of the foreground's runs.
+        width: length of a row.
+        maximum_area: of a hole.
+        regions: (R,) the 4-connected region of each run, where it is known: less has to be looked at then.
+
     Returns:
         `starts`, `ends` and the hole (a number of no further meaning) of each run, in raster order.
     """
-    # The background's runs are the gaps. Those that pass a row's end hang together along the padding: the outside.
+    # The background's runs are the gaps; in a hole they are short, lie in one row, and have one region on both sides.
     margin = width + 1
     gap_starts = np.concatenate([[starts[0] - margin], ends])
     gap_ends = np.concatenate([starts, [ends[-1] + margin]])
-    _, regions, touches = label_runs(gap_starts, gap_ends, width, diagonal=True)
-    areas = np.bincount(regions, gap_ends - gap_starts)
-    islands = np.bincount(regions, touches) - np.bincount(regions) + 1
-    is_hole = (areas <= maximum_area) & (islands == 0)
-    is_hole[regions[0]] = False
-    chosen = np.flatnonzero(is_hole[regions])
-    return gap_starts[chosen], gap_ends[chosen], regions[chosen]
+    possible = gap_ends - gap_starts <= maximum_area
+    possible[[0, -1]] = False
+    if regions is not None:
+        possible[1:-1] &= regions[1:] == regions[:-1]
+    possible[possible] = gap_starts[possible] // width == gap_ends[possible] // width
+    chosen = np.flatnonzero(possible)
+    if len(chosen) == 0:
+        return chosen, chosen, chosen
+    hole_starts, hole_ends = gap_starts[chosen], gap_ends[chosen]
+    is_open = _touches_others(hole_starts, hole_ends, gap_starts, gap_ends, possible, width)
+    count, holes, touches = label_runs(hole_starts, hole_ends, width, diagonal=True)
+    areas = np.bincount(holes, hole_ends - hole_starts)
+    islands = np.bincount(holes, touches) - np.bincount(holes) + 1
+    is_hole = (areas <= maximum_area) & (islands == 0) & (np.bincount(holes, is_open, minlength=count) == 0)
+    kept = np.flatnonzero(is_hole[holes])
+    return hole_starts[kept], hole_ends[kept], holes[kept]
+
+
+def _touches_others(starts, ends, gap_starts, gap_ends, possible, width) -> np.ndarray:
+    """Whether each run (C,) touches a gap in the row above or below, at a corner at least, that is not `possible`."""
+    before = np.concatenate([[0], np.cumsum(possible)])
+    is_open = np.zeros(len(starts), dtype=bool)
+    for step in (-width, width):
+        first = np.searchsorted(gap_ends, starts + (step - 1), side="right")
+        last = np.searchsorted(gap_starts, ends + (step + 1), side="left")
+        is_open |= before[last] - before[first] < last - first
+    return is_open
 
 
 def merge_pixels(pixels: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

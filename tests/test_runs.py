@@ -46,8 +46,8 @@ def test_regions_are_those_of_the_pixels_in_raster_order(mask, diagonal):
     assert touches.sum() - len(starts) + count == outside - 1
 
 
-@given(masks, st.integers(0, 8))
-def test_holes_are_small_enclosed_and_without_islands(mask, maximum_area):
+@given(masks, st.integers(0, 8), st.booleans())
+def test_holes_are_small_enclosed_and_without_islands(mask, maximum_area, regions_known):
     starts, ends, shape = runs_of(mask)
     if len(starts) == 0:
         return
@@ -57,7 +57,8 @@ def test_holes_are_small_enclosed_and_without_islands(mask, maximum_area):
         hole = background == region
         if hole.sum() <= maximum_area and ndimage.label(~hole)[1] == 1:
             expected[hole] = region
-    starts, ends, holes = find_holes(starts, ends, shape[1], maximum_area)
+    regions = label_runs(starts, ends, shape[1])[1] if regions_known else None
+    starts, ends, holes = find_holes(starts, ends, shape[1], maximum_area, regions)
     pixels = expand_runs(starts, ends - starts)
     np.testing.assert_array_equal(pixels, np.flatnonzero(expected))
     holes = np.repeat(holes, ends - starts)
