@@ -215,16 +215,14 @@ class BandDecoder:
             types = [as_float32(values[: self._known - self._top]) for values in self._types]
         nuclei = as_float32(self._nuclei[: self._known - self._top])
         starts, ends, ids, count = large_instances(starts, ends, labels, self.parameters.minimum_area)
-        decoded, kept = measure_instances(
+        decoded, first_pixels = measure_instances(
             *(starts, ends, ids, count),
             *(self._map[rows], self._energy, nuclei, types, self.parameters),
             top=self._top,
             first_id=sum(len(part) for part in self._parts) + 1,
         )
         self._parts.append(decoded)
-        first = np.zeros(count, dtype=np.int64)
-        first[ids[::-1] - 1] = starts[::-1]
-        self._first_pixels.append(first[kept - 1] + self._top * self._evidence.shape[1])
+        self._first_pixels.append(first_pixels + self._top * self._evidence.shape[1])
 
     def _forget(self, starts, ends) -> None:
         """Marks runs as decoded: no longer foreground, but no background to be filled either."""

@@ -66,13 +66,14 @@ def _add_segment(commands: argparse._SubParsersAction) -> None:
         action="append",
         choices=("csv", "coco"),
         default=[],
-        help="write NAME_nuclei.csv or NAME_coco.json too",
+        help="write NAME_nuclei.csv or NAME_coco.json too; can be repeated",
     )
     parser.add_argument(
         "--threshold",
         type=_share,
         metavar="P",
-        help="leave out nuclei with a score (probability that the nucleus is real) below P (default: 0)",
+        help="leave out nuclei with a score (probability that the outline overlaps a true nucleus with IoU > .5) "
+        "below P (default: 0; those below the checkpoint's minimum_score are left out anyway)",
     )
     parser.add_argument(
         "--decoding",
@@ -80,7 +81,7 @@ def _add_segment(commands: argparse._SubParsersAction) -> None:
         type=_setting,
         metavar="NAME=VALUE",
         help="thresholds in place of the checkpoint's, such as nuclei_threshold=0.3 minimum_score=0 where faint "
-        "nuclei are missed (names: DecodingParameters)",
+        "nuclei are missed (an unknown name lists them all)",
     )
     _add_views(parser)
     _add_autocast(parser)

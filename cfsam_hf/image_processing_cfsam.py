@@ -39,7 +39,8 @@ class CfSamImageProcessorKwargs(ImagesKwargs, total=False):
         Larger images are refused by `preprocess`, which makes one tensor of an image: attention over it takes memory
         with the square of its area. The nuclei-segmentation pipeline cuts tiles and has no such limit.
     decoding (`dict`, *optional*, defaults to `self.decoding`):
-        Fields of `DecodingParameters` that differ from its defaults, as its `to_dict` writes them.
+        Fields of `DecodingParameters` that differ from its defaults, as its `to_dict` writes them. `score_weights` are
+        given as a whole: those left out take their defaults.
     """
 
     mpp: float | int | None
@@ -80,6 +81,12 @@ class CfSamImageProcessor(PilBackend):
     decoding = None
 
     def __init__(self, **kwargs: Unpack[CfSamImageProcessorKwargs]):
+        if kwargs.get("score_calibration") is not None:
+            slope, intercept = kwargs["score_calibration"]
+            raise ValueError(
+                f"score_calibration is {[slope, intercept]}: it is part of decoding now; for the same scores write "
+                f'"score_weights": {{"intercept": {intercept}, "probability": {slope}}} into decoding'
+            )
         super().__init__(**kwargs)
         check_mpp(self.mpp)
         check_tiling(self.tile_size, self.tile_overlap)
@@ -184,6 +191,8 @@ class CfSamImageProcessor(PilBackend):
 
     def decoding_parameters(self, **overrides: Any) -> DecodingParameters:
         """The processor's parameters of decoding, with `overrides` in their place."""
+        if not isinstance(self.decoding, Mapping | None):
+            raise ValueError(f"decoding is {self.decoding!r}: it must be a dictionary of decoding parameters")
         return DecodingParameters.from_dict({**(self.decoding or {}), **overrides})
 
     def decode_maps(self, maps: NucleiMaps, **overrides: Any) -> DecodedNuclei:

@@ -51,9 +51,9 @@ def boundary_evidence(nuclei, hv_maps, boundary_probability, parameters):
         values = _falls(hv_maps, rows)
         values *= jump_weight
         if not alone:
-            boundary = _positive_part(boundary_probability[rows].copy())
-            boundary *= boundary_weight
-            values += boundary
+            values += boundary_probability[rows] * boundary_weight
+        # Also of a weight of -0.0 nothing is left that has a sign.
+        values = _positive_part(values)
         energy[padded] = values
         np.subtract(nuclei[rows], values, out=values)
         level = inside.view(np.uint8)
@@ -88,12 +88,14 @@ def _falls(hv_maps, rows) -> np.ndarray:
     else:
         lines = np.arange(rows.start, rows.stop)
         above, below = vertical[(lines - reach).clip(0)], vertical[(lines + reach).clip(max=height - 1)]
-    falls += _positive_part(above - below)
+    vertical_falls = np.empty(horizontal.shape, dtype=np.float32)
+    np.subtract(above, below, out=vertical_falls)
+    falls += _positive_part(vertical_falls)
     return falls
 
 
 def _positive_part(values: np.ndarray) -> np.ndarray:
-    """What is above 0, in place, in a third of the time of `np.maximum`."""
+    """What is above 0, in place; contiguous. (In a third of the time of `np.maximum`.)"""
     return cv2.threshold(values, 0, 0, cv2.THRESH_TOZERO, dst=values)[1]
 
 

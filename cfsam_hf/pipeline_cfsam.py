@@ -5,7 +5,8 @@ import dataclasses
 import os
 import warnings
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,10 @@ class NucleiSegmentationPipeline(Pipeline):
     ):
         if unknown:
             raise TypeError(f"unknown options {sorted(unknown)} for the nuclei-segmentation pipeline")
+        if threshold is not None and not (isinstance(threshold, Real) and 0 <= threshold <= 1):
+            raise ValueError(f"threshold is {threshold!r}: it must be a score, from 0 to 1")
+        if decoding is not None and not isinstance(decoding, Mapping):
+            raise ValueError(f"decoding is {decoding!r}: it must be a dictionary of decoding parameters")
         parameters = (
             {"mpp": mpp, "max_pixels": max_pixels, "input_data_format": input_data_format, "page": page},
             {
@@ -141,7 +146,8 @@ class NucleiSegmentationPipeline(Pipeline):
             batch_size (`int`, *optional*): tiles that pass through the network at once on an accelerator; default 8.
                 On a CPU tiles go one by one, which is as fast and gives the very same nuclei for any `batch_size`; on
                 an accelerator another `batch_size` changes the maps by rounding errors.
-            threshold (`float`, defaults to 0): nuclei with a lower score are left out.
+            threshold (`float`, defaults to 0): nuclei with a lower score are left out, beside those that are below the
+                decoding's `minimum_score`.
             tile_size, tile_overlap (`int`, *optional*): in the model's pixels; default: the processor's, whose size is
                 fitted to the image where it has a `smallest_tile_size`.
             views (`int`, defaults to 1): in how many views the network sees the image, 1, 2 (also turned by 180

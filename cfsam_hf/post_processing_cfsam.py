@@ -6,6 +6,7 @@ one grouped pass that measures all nuclei.
 """
 
 from dataclasses import asdict, dataclass, field, fields
+from numbers import Real
 
 import numpy as np
 
@@ -35,7 +36,8 @@ class DecodingParameters:
         minimum_score: nuclei with a lower score are dropped; at least 0 and below 1.
         maximum_hole_area: a nucleus's holes of at most so many pixels are filled, unless something lies inside them;
             larger ones are kept, and so are gaps between several nuclei.
-        score_weights: what a nucleus' score is made of; by default it is its mean nuclei probability.
+        score_weights: what a nucleus' score is made of; by default it is its mean nuclei probability. They hold for
+            the other parameters that they were fitted with.
     """
 
     nuclei_threshold: float = 0.5
@@ -52,6 +54,15 @@ class DecodingParameters:
     score_weights: ScoreWeights = field(default_factory=ScoreWeights)
 
     def __post_init__(self):
+        if not isinstance(self.score_weights, ScoreWeights):
+            raise ValueError(
+                f"score_weights are {self.score_weights!r}: they must be ScoreWeights; DecodingParameters.from_dict "
+                "reads a dictionary of them"
+            )
+        for parameter in fields(self):
+            value = getattr(self, parameter.name)
+            if parameter.type is float and (isinstance(value, bool) or not isinstance(value, Real)):
+                raise ValueError(f"{parameter.name} is {value!r}: it must be a number")
         for name in ("nuclei_threshold", "marker_threshold", "core_threshold"):
             if not 0 < getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: it must lie strictly between 0 and 1")
@@ -86,10 +97,13 @@ class DecodingParameters:
     @classmethod
     def from_dict(cls, values: dict) -> "DecodingParameters":
         """The inverse of `to_dict`; a name that is not a parameter raises ValueError."""
-        known = [of.name for of in fields(cls)]
+        known = [parameter.name for parameter in fields(cls)]
         unknown = sorted(set(values) - set(known))
         if unknown:
-            raise ValueError(f"unknown decoding parameters {unknown}: the known ones are {known}")
+            hint = ""
+            if "minimum_probability" in unknown:
+                hint = "; minimum_probability is minimum_score now, which is of the scores as score_weights make them"
+            raise ValueError(f"unknown decoding parameters {unknown}: the known ones are {known}{hint}")
         if "score_weights" in values:
             values = {**values, "score_weights": ScoreWeights.from_dict(values["score_weights"])}
         return cls(**values)
@@ -216,7 +230,7 @@ def measure_instances(
         first_id: what the first instance that is kept is called.
 
     Returns:
-        The nuclei that are kept, and the ids (M,) that they had.
+        The nuclei that are kept, and the first pixel (M,) of each, flat in the padded map.
     """
     runs = InstanceRuns(starts, ends, ids - 1, count, energy.shape[1])
     pixels = expand_runs(runs.rows * nuclei.shape[1] + runs.columns, runs.lengths)
@@ -256,4 +270,4 @@ def measure_instances(
         areas=runs.areas.astype(np.int64)[kept],
         measures=measures[kept],
     )
-    return decoded, kept + 1
+    return decoded, starts[runs.first_runs[kept]]

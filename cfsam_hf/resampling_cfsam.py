@@ -62,11 +62,11 @@ def resample_nuclei(decoded: DecodedNuclei, height: int, width: int) -> DecodedN
         return decoded
     shares = [_shares(decoded, index, height, width) for index in range(len(decoded.areas))]
     labels = _assign_pixels(shares, height, width)
-    measures = [_keep_largest_part(labels, index + 1, patch) for index, (*patch, _) in enumerate(shares)]
-    for index, measure in enumerate(measures):
-        if measure is None:
-            measures[index] = _restore(labels, index + 1, *shares[index])
-    return _with_measures(labels, decoded, measures)
+    geometry = [_keep_largest_part(labels, index + 1, patch) for index, (*patch, _) in enumerate(shares)]
+    for index, of in enumerate(geometry):
+        if of is None:
+            geometry[index] = _restore(labels, index + 1, *shares[index])
+    return _with_geometry(labels, decoded, geometry)
 
 
 def _axis_weights(start: int, stop: int, source: int, target: int) -> tuple[int, np.ndarray]:
@@ -143,14 +143,14 @@ def _restore(labels: np.ndarray, label: int, rows: slice, columns: slice, share:
     return 1, (x, y, x + 1, y + 1), np.array([x + 0.5, y + 0.5])
 
 
-def _with_measures(labels: np.ndarray, decoded: DecodedNuclei, measures: list[tuple | None]) -> DecodedNuclei:
-    """`decoded` with the new label map and measures, without the nuclei that have none."""
-    kept = np.array([measure is not None for measure in measures], dtype=bool)
+def _with_geometry(labels: np.ndarray, decoded: DecodedNuclei, geometry: list[tuple | None]) -> DecodedNuclei:
+    """`decoded` with the new label map, areas, boxes and centroids, without the nuclei that have none."""
+    kept = np.array([of is not None for of in geometry], dtype=bool)
     if not kept.all():
         renumber = np.zeros(len(kept) + 1, dtype=np.int32)
         renumber[1:][kept] = np.arange(1, kept.sum() + 1)
         labels = renumber[labels]
-    areas, boxes, centroids = zip(*(m for m in measures if m is not None), strict=True) if kept.any() else ((),) * 3
+    areas, boxes, centroids = zip(*(of for of in geometry if of is not None), strict=True) if kept.any() else ((),) * 3
     return DecodedNuclei(
         instance_map=labels,
         type_ids=decoded.type_ids[kept],

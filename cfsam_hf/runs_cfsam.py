@@ -92,11 +92,11 @@ def find_holes(
         `starts`, `ends` and the hole (a number of no further meaning) of each run, in raster order.
     """
     # The background's runs are the gaps; in a hole they are short, lie in one row, and have one region on both sides.
+    # The first and the last, longer than a row, are the outside.
     margin = width + 1
     gap_starts = np.concatenate([[starts[0] - margin], ends])
     gap_ends = np.concatenate([starts, [ends[-1] + margin]])
     possible = gap_ends - gap_starts <= maximum_area
-    possible[[0, -1]] = False
     if regions is not None:
         possible[1:-1] &= regions[1:] == regions[:-1]
     possible[possible] = gap_starts[possible] // width == gap_ends[possible] // width
@@ -205,7 +205,7 @@ class InstanceRuns:
         return self.sums(self.lengths)
 
     @cached_property
-    def _first_runs(self) -> np.ndarray:
+    def first_runs(self) -> np.ndarray:
         """(N,) the first run of each instance."""
         first = np.empty(self.count, dtype=np.int64)
         # Of several assignments to one element the last one stays.
@@ -216,7 +216,7 @@ class InstanceRuns:
     def _offsets(self) -> tuple[np.ndarray, ...]:
         """Row and sum of columns (R,) of each run, and their means (N,), all counted from the instance's first pixel:
         their sums are whole numbers, the same wherever the instance lies."""
-        first = self._first_runs
+        first = self.first_runs
         rows = (self.rows - self.rows[first][self.index]).astype(np.float64)
         columns = self.lengths * (self.columns - self.columns[first][self.index] + (self.lengths - 1) / 2)
         return rows, columns, self.sums(self.lengths * rows) / self.areas, self.sums(columns) / self.areas
@@ -224,7 +224,7 @@ class InstanceRuns:
     def centroids(self, top: int = 0) -> np.ndarray:
         """(N, 2) float64, x and y, where pixel (column i, row j) has its centre at (i + .5, j + .5); rows are counted
         from `top`."""
-        first = self._first_runs
+        first = self.first_runs
         *_, mean_rows, mean_columns = self._offsets
         rows = self.rows[first] + top
         return np.stack([self.columns[first] + mean_columns + 0.5, rows + mean_rows + 0.5], axis=1)
@@ -236,7 +236,7 @@ class InstanceRuns:
         boxes[:, 2] = 0
         np.minimum.at(boxes[:, 0], self.index, self.columns)
         np.maximum.at(boxes[:, 2], self.index, self.columns + self.lengths)
-        boxes[:, 1] = self.rows[self._first_runs] + top
+        boxes[:, 1] = self.rows[self.first_runs] + top
         # Runs come in raster order, and of several assignments to one element the last one stays.
         boxes[self.index, 3] = self.rows + (top + 1)
         return boxes

@@ -1,11 +1,13 @@
 """How sure a nucleus is: a logistic model of what its maps and its outline show.
 
 The mean probability alone says little of the outline: two nuclei taken for one are as probable as one. A nucleus that
-is well outlined has a sharp edge and the form of an ellipse. Default weights give the mean probability.
+is well outlined has a sharp edge and the form of an ellipse. Default weights give the mean probability, kept 1e-6 away
+from 0 and 1 and but for rounding.
 """
 
 import math
 from dataclasses import dataclass, fields
+from numbers import Real
 
 import numpy as np
 from scipy.special import expit, logit
@@ -20,14 +22,17 @@ MEASURES = ("probability", "edge", "fill", "touching", "area")
 class ScoreWeights:
     """`score = sigmoid(intercept + sum of weight * measure)`, all finite; how they are fitted: `fit_score_weights`.
 
+    The edge is measured in the boundary energy of the decoding parameters, and other parameters find other nuclei:
+    weights hold for the parameters that they were fitted with.
+
     Args:
         intercept: what is added.
         probability: of the logit of the mean nuclei probability inside the nucleus.
         edge: of the mean boundary energy of the pixels in which the nucleus' rows begin and end: 0 where the maps
-            know of no edge, about 1 at a sure one.
+            know of no edge; at a sure one about `boundary_weight`, and more where another nucleus touches.
         fill: of its area over that of the ellipse with the same second moments: 1 for an ellipse, less where it is
             bent or notched.
-        touching: of the share of the ends of its rows beyond which another nucleus goes on.
+        touching: of the share of the ends of its rows beyond which the foreground goes on, in another nucleus.
         area: of the logarithm of its area in pixels.
     """
 
@@ -41,8 +46,10 @@ class ScoreWeights:
     def __post_init__(self):
         for field in fields(self):
             value = getattr(self, field.name)
-            if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not math.isfinite(value):
+            if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
                 raise ValueError(f"score weight {field.name} is {value!r}: it must be a finite number")
+            # NumPy's own numbers cannot be written as JSON.
+            object.__setattr__(self, field.name, float(value))
 
     @classmethod
     def from_dict(cls, values: dict) -> "ScoreWeights":
@@ -61,9 +68,9 @@ class ScoreWeights:
 def score_measures(
     runs: InstanceRuns, probabilities: np.ndarray, nuclei: np.ndarray, energy: np.ndarray, nuclei_threshold: float
 ) -> np.ndarray:
-    """
-    The measures (N, 5) float64 of instances, in the order of `MEASURES`. Nothing farther than the pixels beside them
-    has a say.
+    """The measures (N, 5) float64 of instances, in the order of `MEASURES`.
+
+    They depend on the maps inside an instance and beside it alone, and on the energy inside it.
 
     Args:
         runs: of the instances.

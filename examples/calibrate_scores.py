@@ -42,8 +42,8 @@ class CalibrationOptions:
     tiles: int = field(default=12, metadata={"help": "training tiles per data set, evenly spread over the list"})
 
 
-def table(tiles: dict[str, list[ScoredTile]], after: dict[str, list]) -> str:
-    """Markdown: each data set, and all, before (mean probabilities) and after."""
+def table(tiles: dict[str, list[ScoredTile]], before: ScoreWeights, after: dict[str, list]) -> str:
+    """Markdown: each data set, and all, with the checkpoint's score weights and after."""
     groups = {**{name: [name] for name in tiles}, **({"all": list(tiles)} if len(tiles) > 1 else {})}
     lines = [
         "| tiles | scores | nuclei found | " + " | ".join(COLUMNS) + " |",
@@ -51,8 +51,8 @@ def table(tiles: dict[str, list[ScoredTile]], after: dict[str, list]) -> str:
     ]
     for group, names in groups.items():
         chosen = [tile for name in names for tile in tiles[name]]
-        before = [ScoreWeights().scores(tile.measures) for tile in chosen]
-        for label, scores in (("before", before), ("after", [one for name in names for one in after[name]])):
+        found = [before.scores(tile.measures) for tile in chosen]
+        for label, scores in (("before", found), ("after", [one for name in names for one in after[name]])):
             values = describe_scores(chosen, scores)
             cells = " | ".join(f"{values[column]:.3f}" for column in COLUMNS.values())
             lines.append(f"| {group} | {label} | {sum(map(len, scores)):,} | {cells} |")
@@ -71,6 +71,8 @@ def calibrated(
 def main() -> None:
     options = HfArgumentParser(CalibrationOptions).parse_args_into_dataclasses()[0]
     chosen = training_tiles(options.data, options.tiles)
+    if sum(map(len, chosen.values())) < 2:
+        raise ValueError("at least two tiles are needed, since each is judged by the fit of the others")
     pipe = pipeline("nuclei-segmentation", model=options.checkpoint)
     parameters = pipe.image_processor.decoding_parameters()
     cases: dict[str, list] = {}
@@ -81,7 +83,8 @@ def main() -> None:
         print(f"{name}: {', '.join(record.id for record in records)}", flush=True)
 
     left_out = iter(leave_tiles_out([tile for group in tiles.values() for tile in group]))
-    print(table(tiles, {name: [next(left_out) for _ in group] for name, group in tiles.items()}))
+    after = {name: [next(left_out) for _ in group] for name, group in tiles.items()}
+    print(table(tiles, parameters.score_weights, after))
     parameters = calibrated(parameters, tiles, cases)
     write_processor_options(options.checkpoint, pipe.image_processor, decoding=parameters.to_dict())
     print(f"{parameters.score_weights}, minimum_score {parameters.minimum_score} -> {options.checkpoint}")

@@ -4,7 +4,9 @@
         --data reader=consep,path=CoNSeP,split=examples/splits/consep.json
 
 The network runs once per tile; then the parameters are searched one after the other, twice around, for the highest
-mean of PQ and AJI (over the tiles of a data set, then over the data sets). Validation tiles are not looked at.
+mean of PQ and AJI (over the tiles of a data set, then over the data sets). Validation tiles are not looked at. The
+search begins from the defaults, whatever the checkpoint had, and its scores are mean probabilities afterwards:
+calibrate them next (calibrate_scores.py).
 """
 
 from dataclasses import dataclass, field
@@ -38,7 +40,8 @@ def main() -> None:
 
     parameters, _ = search_decoding(cases, DecodingParameters(), options.rounds, report=partial(print, flush=True))
     write_processor_options(options.checkpoint, pipe.image_processor, decoding=parameters.to_dict())
-    print(parameters)
+    print(f"{parameters} -> {options.checkpoint}")
+    print("scores are mean probabilities now: calibrate them with calibrate_scores.py")
 
 
 if __name__ == "__main__":

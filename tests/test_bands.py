@@ -70,6 +70,14 @@ def test_a_nucleus_over_many_bands_is_one():
     assert banded.boxes.tolist() == [[10, 5, 30, 80]]
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_maps_of_any_layout_are_taken(dtype):
+    maps = random_maps(3, (150, 60))
+    laid_out = {name: np.asfortranarray(values.astype(dtype)) for name, values in maps.items()}
+    plain = {name: np.ascontiguousarray(values) for name, values in laid_out.items()}
+    assert_same(decode_in_bands(laid_out, [100, 50])[0], decode_in_bands(plain, [100, 50])[0])
+
+
 def test_only_the_rows_of_open_components_are_held():
     labels = packed_disks(800, 40, 8)  # 40 rows of disks of 16 px, 4 px apart
     banded, held = decode_in_bands(perfect_maps(labels[:, :200]), [20])

@@ -11,6 +11,7 @@ from cfsam_hf.evaluation import decoding_search
 from cfsam_hf.evaluation.decoding_search import quality, search_decoding, tuning_case
 from cfsam_hf.maps_cfsam import NucleiMaps
 from cfsam_hf.pipeline_cfsam import NucleiSegmentationPipeline
+from cfsam_hf.scores_cfsam import ScoreWeights
 
 from .painted_model import PaintedModel, paint, painted_config
 
@@ -35,8 +36,15 @@ def test_the_search_finds_what_the_maps_need():
     assert found.nuclei_threshold < 0.45
     assert found.minimum_area > 30
     assert best == quality(cases, found) == 1.0
-    assert lines[0].endswith("to begin with")
+    assert lines[0].endswith("to begin with (mean of PQ and AJI)")
     assert any(f"minimum_area {found.minimum_area}" in line for line in lines)
+
+
+def test_scores_are_mean_probabilities_in_the_search():
+    calibrated = DecodingParameters(minimum_score=0.4, score_weights=ScoreWeights(intercept=-9.0))
+    found, _ = search_decoding({"made": [case()]}, calibrated, 1)
+    assert found.score_weights == ScoreWeights()
+    assert found == search_decoding({"made": [case()]}, DecodingParameters(), 1)[0]
 
 
 @pytest.mark.parametrize("boundary", [True, False])

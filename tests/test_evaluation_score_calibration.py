@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.special import expit
 
-from cfsam_hf.evaluation.decoding_search import CALIBRATED_SCORES, choose_minimum_score, quality
+from cfsam_hf.evaluation.decoding_search import CALIBRATED_MINIMUM_SCORES, choose_minimum_score, quality
 from cfsam_hf.evaluation.score_calibration import (
     ScoredTile,
     describe_scores,
@@ -91,7 +91,11 @@ def test_few_nuclei_move_little_and_nothing_makes_it_infinite():
 def test_a_measure_that_never_changes_gets_no_weight():
     tile = draw(300, ScoreWeights())
     tile.measures[:, MEASURES.index("touching")] = 0
-    assert fit_tiles([tile]).touching == 0
+    # Nearly so: rounding is no measure.
+    tile.measures[:, MEASURES.index("area")] = 5 + 1e-12 * np.random.default_rng(1).normal(size=300)
+    found = fit_tiles([tile])
+    assert found.touching == 0
+    assert abs(found.area) < 1e-6
 
 
 @pytest.mark.parametrize(
@@ -158,4 +162,8 @@ def test_the_least_score_of_the_highest_quality_is_chosen():
     # .6 becomes .25, and the doubtful one is none.
     assert chosen.minimum_score == 0.3
     assert quality(cases, chosen) > quality(cases, parameters)
-    assert chosen.minimum_score in CALIBRATED_SCORES
+    assert chosen.minimum_score in CALIBRATED_MINIMUM_SCORES
+    maps, truth = painted_case()
+    nothing = NucleiMaps(np.zeros_like(maps.nuclei), maps.hv, maps.boundary), np.zeros_like(truth)
+    with pytest.raises(ValueError, match="no nuclei in its tiles"):
+        choose_minimum_score({"empty": [nothing]}, parameters)

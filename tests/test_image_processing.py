@@ -1,6 +1,7 @@
 """The image processor must give the network the pixels it was trained on, and its outputs back in image pixels."""
 
 import dataclasses
+import re
 
 import numpy as np
 import PIL.Image
@@ -91,11 +92,13 @@ def test_options_are_saved_and_restored(tmp_path):
         ({"decoding": {"minimum_aera": 3}}, "minimum_aera"),
         ({"decoding": {"nuclei_threshold": 2.0}}, "nuclei_threshold"),
         ({"decoding": {"score_weights": {"aera": 1.0}}}, "aera"),
+        ({"decoding": 3}, "decoding is 3"),
+        ({"score_calibration": [2.0, -0.5]}, '"score_weights": {"intercept": -0.5, "probability": 2.0}'),
         ({"decoding": {"score_weights": {"area": float("nan")}}}, "score weight area is nan"),
     ],
 )
 def test_bad_options_are_named(options, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=re.escape(message)):
         CfSamImageProcessor(**options)
 
 
@@ -158,6 +161,17 @@ def test_instance_segmentation_in_the_stock_form(num_types):
     assert len(strong["segments_info"]) == (types == 1).sum() == strong["segmentation"].max()
     [strict] = processor.post_process_instance_segmentation(outputs, mask_threshold=0.999, target_sizes=[(90, 75)])
     assert len(strict["segments_info"]) == (types == 1).sum()
+
+
+def test_nuclei_by_a_threshold_of_ones_own_are_not_left_out_by_the_checkpoints_least_score():
+    image = paint(90, 75, 12)[0]
+    processor = CfSamImageProcessor(decoding={"minimum_score": 0.9, "score_weights": {"intercept": -9.0}})
+    outputs = outputs_of(processor, image)
+    counts = [
+        len(processor.post_process_instance_segmentation(outputs, 0.0, threshold, 0.8, [(90, 75)])[0]["segments_info"])
+        for threshold in (0.5, 0.4)
+    ]
+    assert counts == [0, 12]
 
 
 def test_semantic_segmentation_gives_each_nucleus_one_type():

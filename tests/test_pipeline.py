@@ -362,6 +362,21 @@ def test_what_is_no_picture(pipe, image):
         pipe(image, mpp=0.25)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"threshold": 2}, "threshold is 2"),
+        ({"threshold": float("nan")}, "threshold is nan"),
+        ({"threshold": "a"}, "threshold is 'a'"),
+        ({"decoding": 3}, "decoding is 3"),
+        ({"decoding": {"minimum_score": None}}, "minimum_score is None"),
+    ],
+)
+def test_options_without_sense_are_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        painted_pipeline()(paint(64, 64)[0], mpp=0.25, **options)
+
+
 def test_threshold_leaves_weak_nuclei_out_and_renumbers():
     image, _, types = paint(200, 200)
     pipe = painted_pipeline()

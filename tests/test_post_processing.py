@@ -287,6 +287,9 @@ def test_an_image_without_pixels_is_refused():
         ("minimum_area", 2.5),
         ("minimum_score", 1),
         ("minimum_score", float("nan")),
+        ("minimum_score", "x"),
+        ("nuclei_threshold", None),
+        ("score_weights", {"area": 1.0}),
         ("minimum_marker_area", -1),
         ("maximum_hole_area", True),
     ],
@@ -302,6 +305,8 @@ def test_parameters_survive_a_dictionary():
     assert DecodingParameters.from_dict(parameters.to_dict()) == parameters
     with pytest.raises(ValueError, match="min_area"):
         DecodingParameters.from_dict({"min_area": 3})
+    with pytest.raises(ValueError, match="minimum_probability is minimum_score now"):
+        DecodingParameters.from_dict({"minimum_probability": 0.7})
     with pytest.raises(ValueError, match=r"score_weights are 0\.5"):
         DecodingParameters.from_dict({"score_weights": 0.5})
 

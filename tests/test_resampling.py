@@ -22,6 +22,7 @@ def decoded_of(instance_map):
         boxes=np.array([[c.min(), r.min(), c.max() + 1, r.max() + 1] for r, c in zip(rows, columns, strict=True)]),
         centroids=np.array([[c.mean() + 0.5, r.mean() + 0.5] for r, c in zip(rows, columns, strict=True)]),
         areas=np.array([len(r) for r in rows]),
+        measures=np.arange(5.0 * count).reshape(count, 5),
     )
 
 
@@ -54,6 +55,7 @@ def test_nuclei_keep_place_shape_and_rows(scale):
     assert len(result.areas) == len(PLACES)
     assert np.array_equal(result.type_ids, decoded.type_ids)
     assert np.array_equal(result.scores, decoded.scores)
+    assert np.array_equal(result.measures, decoded.measures)
     assert np.abs(result.centroids / (size / 100) - decoded.centroids).max() < 0.6 / min(scale, 1)
     assert np.abs(np.sqrt(result.areas) / (size / 100) / np.sqrt(decoded.areas) - 1).max() < (
         0.04 if scale > 0.45 else 0.12
@@ -94,8 +96,11 @@ def test_a_nucleus_that_would_vanish_keeps_a_pixel():
 def test_only_nuclei_without_any_pixel_of_their_own_are_dropped():
     instance_map = np.zeros((40, 40), np.int32)
     instance_map[::4, ::4] = np.arange(1, 101).reshape(10, 10)
-    result = resample_nuclei(decoded_of(instance_map), 2, 2)
+    decoded = decoded_of(instance_map)
+    result = resample_nuclei(decoded, 2, 2)
     assert len(result.areas) == 4
+    kept = np.flatnonzero(np.isin(decoded.scores, result.scores))
+    assert np.array_equal(result.measures, decoded.measures[kept])
     check_consistent(result)
 
 

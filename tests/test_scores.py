@@ -71,8 +71,8 @@ def test_neighbours_and_edges_are_told():
     measures = dict(zip(MEASURES, decoded.measures.T, strict=True))
     assert measures["touching"].tolist() == [0.5, 0.5, 0]
     assert (measures["edge"] > 0.9).all()
-    blurred = decode_nuclei((labels > 0).astype(np.float32), np.zeros((2, 40, 60)))
-    assert (blurred.measures[:, MEASURES.index("edge")] == 0).all()
+    without_edges = decode_nuclei((labels > 0).astype(np.float32), np.zeros((2, 40, 60)))
+    assert (without_edges.measures[:, MEASURES.index("edge")] == 0).all()
 
 
 def test_a_filled_hole_is_no_edge():
@@ -115,6 +115,24 @@ def test_where_nothing_is_found_there_are_no_scores():
     decoded = decode_nuclei(np.zeros((5, 5)), np.zeros((2, 5, 5)))
     assert decoded.measures.shape == (0, len(MEASURES))
     assert decoded.scores.shape == (0,)
+
+
+def test_a_pixel_on_the_threshold_is_foreground_to_its_neighbour():
+    nuclei = np.zeros((12, 24), np.float32)
+    nuclei[2:10, 2:12] = nuclei[2:10, 12:22] = 1
+    nuclei[2:10, 12] = 0.5
+    boundary = np.zeros_like(nuclei)
+    boundary[2:10, 11:13] = 0.9
+    decoded = decode_nuclei(nuclei, np.zeros((2, 12, 24)), boundary_probability=boundary)
+    assert len(decoded) == 2
+    assert decoded.measures[:, MEASURES.index("touching")].tolist() == [0.5, 0.5]
+
+
+def test_numpys_numbers_become_plain_ones():
+    weights = ScoreWeights(area=np.float32(0.5))
+    assert type(weights.area) is float
+    with pytest.raises(ValueError, match="score weight area is"):
+        ScoreWeights(area=np.complex64(1))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), True, "1", None])

@@ -231,8 +231,13 @@ class _Report:
     def __init__(self, jobs: Sequence[ImageJob], *, debug: bool):
         self._position = {job.target: position for position, job in enumerate(jobs, start=1)}
         self._debug = debug
-        self._last = time.perf_counter()
+        self._begin = time.perf_counter()
         self.failed = 0
+
+    @property
+    def seconds(self) -> float:
+        """Since the first image was begun."""
+        return time.perf_counter() - self._begin
 
     def attempt(self, job: ImageJob, task: Callable, *arguments) -> None:
         """Runs the task, or tells why it failed."""
@@ -245,14 +250,12 @@ class _Report:
             self.failure(job, error)
 
     def success(self, job: ImageJob, result: NucleiResult, shown: Path) -> None:
-        """Says how many nuclei there are, and how long it took since the image before."""
-        now = time.perf_counter()
-        seconds, self._last = now - self._last, now
+        """Says how many nuclei there are, and the seconds since the first image was begun: several are worked on at
+        once, so that no image has a time of its own."""
         total = len(self._position)
         counter = f"[{self._position[job.target]}/{total}] " if total > 1 else ""
-        print(
-            f"{counter}{one_line(job.name)}: {_counts(result)}, {seconds:.1f} s -> {one_line(str(shown))}", flush=True
-        )
+        clock = f"{self.seconds:.1f} s" if total == 1 else f"at {self.seconds:.1f} s"
+        print(f"{counter}{one_line(job.name)}: {_counts(result)}, {clock} -> {one_line(str(shown))}", flush=True)
 
     def failure(self, job: ImageJob, error: Exception) -> None:
         """Says what went wrong, in a line."""

@@ -29,7 +29,7 @@ GRID = {
     "minimum_area": (10, 20, 30, 45, 60),
 }
 # The same of calibrated scores.
-CALIBRATED_SCORES = (0.0, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4)
+CALIBRATED_MINIMUM_SCORES = (0.0, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4)
 # What another value must gain: less says more of the tiles at hand than of the next ones.
 LEAST_GAIN = 0.001
 # Which of them matter where there is no boundary map, and where there is one.
@@ -45,11 +45,12 @@ def tuning_case(pipe: NucleiSegmentationPipeline, tile: Tile) -> tuple[NucleiMap
     Raises:
         ValueError: the tile has another pixel size than the model, whose pixels the decoding parameters are in.
     """
-    maps, truth = pipe.blended_maps(tile.image, mpp=tile.mpp), tile.instance_map
+    # Types, the larger half of the maps, have no say.
+    maps, truth = replace(pipe.blended_maps(tile.image, mpp=tile.mpp), types=None), tile.instance_map
     if maps.nuclei.shape != truth.shape:
         raise ValueError(
             f"tile {tile.id} has {tile.mpp} micrometres per pixel and the model {pipe.image_processor.mpp}; choose "
-            "decoding parameters on tiles of the model's pixel size"
+            "decoding parameters and fit scores on tiles of the model's pixel size"
         )
     if tile.annotated is not None:
         maps, truth = replace(maps, nuclei=maps.nuclei * tile.annotated), np.where(tile.annotated, truth, 0)
@@ -83,8 +84,8 @@ def search_decoding(
 
     Args:
         cases: of training tiles: whatever is chosen here flatters the tiles that it was chosen on.
-        parameters: where the search begins; scores are mean probabilities in it, since other nuclei need another
-            calibration.
+        parameters: where the search begins, but for scores: they are mean probabilities in it and nothing is left out
+            by them at first, since other nuclei need another calibration.
         rounds: times around all parameters.
         report: gets a line for the begin and for every improvement.
 
@@ -94,13 +95,9 @@ def search_decoding(
     Raises:
         ValueError: a data set in which there is nothing to find and nothing is found.
     """
-    parameters = replace(parameters, score_weights=ScoreWeights())
-    best = quality(cases, parameters)
-    if not np.isfinite(best):
-        raise ValueError(
-            f"a data set among {', '.join(cases)} has no nuclei in its tiles: nothing can be chosen on it"
-        )
-    report(f"{best:.4f} to begin with")
+    parameters = replace(parameters, score_weights=ScoreWeights(), minimum_score=0.0)
+    best = _finite_quality(cases, parameters)
+    report(f"{best:.4f} to begin with (mean of PQ and AJI)")
     has_boundary = any(maps.boundary is not None for pairs in cases.values() for maps, _ in pairs)
     grid = {name: values for name, values in GRID.items() if name not in (LONE if has_boundary else PAIRED)}
     for _, (name, candidates) in itertools.product(range(rounds), grid.items()):
@@ -113,9 +110,22 @@ def search_decoding(
 
 
 def choose_minimum_score(cases: Cases, parameters: DecodingParameters) -> DecodingParameters:
-    """The same with the `minimum_score` of the highest quality, of scores that are calibrated probabilities."""
-    tried = [replace(parameters, minimum_score=value) for value in CALIBRATED_SCORES]
-    return max(tried, key=lambda candidate: quality(cases, candidate))
+    """The same with the `minimum_score` of the highest quality, of scores that are calibrated probabilities.
+
+    Raises:
+        ValueError: a data set in which there is nothing to find and nothing is found.
+    """
+    tried = [replace(parameters, minimum_score=value) for value in CALIBRATED_MINIMUM_SCORES]
+    return max(tried, key=lambda candidate: _finite_quality(cases, candidate))
+
+
+def _finite_quality(cases: Cases, parameters: DecodingParameters) -> float:
+    found = quality(cases, parameters)
+    if not np.isfinite(found):
+        raise ValueError(
+            f"a data set among {', '.join(cases)} has no nuclei in its tiles: nothing can be chosen on it"
+        )
+    return found
 
 
 def _variants(

@@ -119,11 +119,11 @@ def describe_scores(
         thresholds: of the score.
 
     Returns:
-        `auroc`, how often a nucleus that is true has a higher score than one that is not; `ece`, the expected
-        calibration error in 15 bins; `log_loss`, the mean negative logarithm of the probability of what is true; and
-        for each threshold t `recall_t`, the share of true nuclei that are found with at least that score, and
-        `precision_t`, the share of the nuclei with at least that score that are true. NaN where there is nothing to
-        divide by.
+        `auroc`, how often a nucleus that is true has a higher score than one that is not (ties count half); `ece`, the
+        expected calibration error in 15 bins; `log_loss`, the mean negative logarithm of the probability of what is
+        true; and for each threshold t `recall_t`, the share of true nuclei that are found with at least that score,
+        and `precision_t`, the share of the nuclei with at least that score that are true. NaN where there is nothing
+        to divide by.
     """
     pooled, matched = np.concatenate(scores), np.concatenate([tile.matched for tile in tiles])
     clipped = np.clip(pooled, 1e-6, 1 - 1e-6)

@@ -462,5 +462,8 @@ def _text(folder: Path, results: dict[str, Any], table: str) -> str:
         f"`cfsam segment --checkpoint`), `before/` and `after/` (scores with intervals, single tiles), "
         "`report.html` (curves), `recipe.yaml` (every value).",
         "",
+        "The scores of nuclei are the base's. Calibrate them for this model: `python examples/calibrate_scores.py "
+        f"--checkpoint {folder}/model --data reader=parquet,path={folder / TILES}` (training tiles alone are used).",
+        "",
     ]
     return "\n".join(lines)
