@@ -10,6 +10,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 
+from .allocator import keep_freed_memory
 from .cli_options import build_parser
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED, EXIT_TERMINATED = 0, 1, 2, 130, 143
@@ -23,6 +24,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     parser = build_parser()
     args = parser.parse_args(argv)
+    if argv is None:
+        keep_freed_memory()
     try:
         with _terminate_as_exception():
             return _run(args, parser)
