@@ -8,16 +8,18 @@ import ctypes
 import os
 
 # Numbers of mallopt(3), from glibc's malloc.h.
-M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
+# Larger blocks still go back to the kernel: those are a large image's, made once, and no tile's.
+LARGEST_KEPT_BYTES = 256 * 2**20
 # What is set is the user's choice.
 VARIABLES = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_MAX_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_ARENA_MAX", "LD_PRELOAD")
 
 
 def keep_freed_memory() -> bool:
-    """Lets this process keep freed memory for its next tensors: one heap, no blocks of their own, nothing given back.
+    """Lets this process keep freed memory for its next tensors: one heap, of which nothing is given back.
 
     For programs whose process is theirs, at their start, before tensors are made; a library does not choose this for
-    others. The memory stays at its peak until the process ends.
+    others. The heap stays at its peak until the process ends.
 
     Returns:
         Whether it is so: not where the C library is another than glibc, or the environment chooses (`VARIABLES`).
@@ -30,7 +32,5 @@ def keep_freed_memory() -> bool:
         mallopt = library.mallopt
     except (AttributeError, OSError, TypeError):
         return False
-    return all(
-        mallopt(option, value) == 1
-        for option, value in ((M_ARENA_MAX, 1), (M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, 2**31 - 1))
-    )
+    options = {M_ARENA_MAX: 1, M_MMAP_THRESHOLD: LARGEST_KEPT_BYTES, M_TRIM_THRESHOLD: 2**31 - 1}
+    return all(mallopt(option, value) == 1 for option, value in options.items())
