@@ -5,10 +5,11 @@
 
 A score is to be the probability that the nucleus overlaps a true one with IoU > .5. The network runs once per tile;
 the weights of a logistic regression on each nucleus' mean probability, edge, form, neighbours and size are fitted over
-the nuclei of all tiles, and `minimum_score` is chosen anew for the highest mean of PQ and AJI. What is printed for
-"after" is judged on tiles that were left out of the fit, one by one. Choose the decoding parameters before
-(tune_decoding.py): other nuclei need another calibration. Validation tiles are not looked at; since the network knows
-its training tiles, scores of new images may still be somewhat too high.
+the nuclei of all tiles, and `minimum_score` is chosen anew for the highest mean of PQ and AJI. Printed is how good the
+scores are that the checkpoint has, and the fitted ones, these judged on tiles that were left out of the fit, one by
+one. Choose the decoding parameters before (tune_decoding.py): other nuclei need another calibration. Tiles are of the
+model's pixel size. Validation tiles are not looked at; since the network knows its training tiles, scores of new
+images may still be somewhat too high.
 """
 
 from dataclasses import asdict, dataclass, field, replace

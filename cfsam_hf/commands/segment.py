@@ -234,11 +234,6 @@ class _Report:
         self._begin = time.perf_counter()
         self.failed = 0
 
-    @property
-    def seconds(self) -> float:
-        """Since the first image was begun."""
-        return time.perf_counter() - self._begin
-
     def attempt(self, job: ImageJob, task: Callable, *arguments) -> None:
         """Runs the task, or tells why it failed."""
         try:
@@ -254,7 +249,7 @@ class _Report:
         once, so that no image has a time of its own."""
         total = len(self._position)
         counter = f"[{self._position[job.target]}/{total}] " if total > 1 else ""
-        clock = f"{self.seconds:.1f} s" if total == 1 else f"at {self.seconds:.1f} s"
+        clock = f"{'at ' * (total > 1)}{time.perf_counter() - self._begin:.1f} s"
         print(f"{counter}{one_line(job.name)}: {_counts(result)}, {clock} -> {one_line(str(shown))}", flush=True)
 
     def failure(self, job: ImageJob, error: Exception) -> None:
