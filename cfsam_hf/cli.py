@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from .allocator import keep_freed_memory
 from .cli_options import build_parser
+from .messages import describe, one_line
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED, EXIT_TERMINATED = 0, 1, 2, 130, 143
 
@@ -90,23 +91,6 @@ def _run(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
 def say(message: str) -> None:
     """Prints one line on stderr."""
     print(f"cfsam: {one_line(message)}", file=sys.stderr, flush=True)
-
-
-def one_line(text: str) -> str:
-    """The text with line breaks and other control characters written out (`\\n`), as they can stand in file names."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
-
-
-def describe(error: BaseException) -> str:
-    """What went wrong, as one line for a person: an error's own words, or its kind where it has none."""
-    if isinstance(error, MemoryError):
-        return "not enough memory; use a smaller --batch-size or cut the image into parts"
-    if isinstance(error, OSError) and error.strerror and error.filename is not None:
-        return one_line(f"{error.filename}: {error.strerror}")
-    text = one_line(" ".join(str(error).split()))
-    if isinstance(error, (OSError, ValueError, TypeError)):
-        return text or type(error).__name__
-    return f"unexpected {type(error).__name__}: {text} (--debug shows where)"
 
 
 class _terminate_as_exception:

@@ -52,6 +52,7 @@ from cfsam_hf.evaluation.tables import (
 )
 from cfsam_hf.export.atomic import atomic_path
 from cfsam_hf.export.json_files import write_json
+from cfsam_hf.messages import errors_in_one_line
 from cfsam_hf.pipeline_cfsam import NucleiSegmentationPipeline
 from cfsam_hf.training import (
     Recipe,
@@ -407,4 +408,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with errors_in_one_line():
+        main()

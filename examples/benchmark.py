@@ -23,7 +23,9 @@ def main() -> None:
     benchmark = importlib.import_module(f"benchmark_{sys.argv[1]}")
     parser = argparse.ArgumentParser(prog=f"benchmark.py {sys.argv[1]}", description=benchmark.__doc__)
     benchmark.add_arguments(parser)
-    benchmark.run(parser.parse_args(sys.argv[2:]))
+    args = parser.parse_args(sys.argv[2:])
+    with benchmark.errors_in_one_line():
+        benchmark.run(args)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from transformers.utils import logging
 
 from cfsam_hf import CfSamConfig, CfSamForNucleiSegmentation
 from cfsam_hf.adapter_files_cfsam import WEIGHTS_FILE
+from cfsam_hf.messages import errors_in_one_line
 from cfsam_hf.training import tiny_config
 
 
@@ -71,4 +72,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with errors_in_one_line():
+        main()

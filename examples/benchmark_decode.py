@@ -31,6 +31,7 @@ from skimage.measure import label as connected_components
 from cfsam_hf.contours_cfsam import nucleus_contours
 from cfsam_hf.data.registry import list_tiles
 from cfsam_hf.data.targets import boundary_labels, hv_labels, split_torn_nuclei
+from cfsam_hf.messages import errors_in_one_line
 from cfsam_hf.metrics import panoptic_quality
 from cfsam_hf.post_processing_cfsam import decode_nuclei
 
@@ -172,6 +173,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_arguments(parser)
-    run(parser.parse_args())
+    with errors_in_one_line():
+        parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+        add_arguments(parser)
+        run(parser.parse_args())

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
+from cfsam_hf.messages import errors_in_one_line
 from cfsam_hf.metrics import (
     aggregated_jaccard_index,
     aggregated_jaccard_index_plus,
@@ -160,6 +161,7 @@ def run(args: argparse.Namespace) -> list[dict[str, float]]:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_arguments(parser)
-    run(parser.parse_args())
+    with errors_in_one_line():
+        parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+        add_arguments(parser)
+        run(parser.parse_args())

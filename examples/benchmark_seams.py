@@ -32,6 +32,7 @@ from transformers import pipeline
 import cfsam_hf
 from cfsam_hf.image_io_cfsam import read_rgb
 from cfsam_hf.maps_cfsam import MapLayout, stack_maps
+from cfsam_hf.messages import errors_in_one_line
 from cfsam_hf.metrics import matched_nuclei, panoptic_quality
 from cfsam_hf.pipeline_cfsam import NucleiSegmentationPipeline
 from cfsam_hf.post_processing_cfsam import DecodedNuclei
@@ -357,6 +358,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_arguments(parser)
-    run(parser.parse_args())
+    with errors_in_one_line():
+        parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+        add_arguments(parser)
+        run(parser.parse_args())

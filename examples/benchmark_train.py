@@ -28,6 +28,7 @@ from accelerate.utils import set_seed
 from cfsam_hf.evaluation.environment import environment
 from cfsam_hf.evaluation.tables import markdown_table
 from cfsam_hf.export.json_files import write_json
+from cfsam_hf.messages import errors_in_one_line
 from cfsam_hf.training import (
     TrainingRun,
     build_crops,
@@ -231,6 +232,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_arguments(parser)
-    run(parser.parse_args())
+    with errors_in_one_line():
+        parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+        add_arguments(parser)
+        run(parser.parse_args())

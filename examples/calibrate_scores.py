@@ -14,7 +14,7 @@ images may still be somewhat too high.
 
 from dataclasses import asdict, dataclass, field, replace
 
-from transformers import HfArgumentParser, pipeline
+from transformers import HfArgumentParser
 
 from cfsam_hf import DecodingParameters
 
@@ -22,7 +22,8 @@ from cfsam_hf import DecodingParameters
 from cfsam_hf.baselines import unet  # noqa: F401
 from cfsam_hf.evaluation.decoding_search import choose_minimum_score, tuning_case
 from cfsam_hf.evaluation.score_calibration import ScoredTile, describe_scores, fit_tiles, leave_tiles_out, scored_tile
-from cfsam_hf.evaluation.tuning import training_tiles, write_processor_options
+from cfsam_hf.evaluation.tuning import pipeline_of_folder, training_tiles, write_processor_options
+from cfsam_hf.messages import errors_in_one_line
 from cfsam_hf.scores_cfsam import ScoreWeights
 
 COLUMNS = {
@@ -74,7 +75,7 @@ def main() -> None:
     chosen = training_tiles(options.data, options.tiles)
     if sum(map(len, chosen.values())) < 2:
         raise ValueError("at least two tiles are needed, since each is judged by the fit of the others")
-    pipe = pipeline("nuclei-segmentation", model=options.checkpoint)
+    pipe = pipeline_of_folder(options.checkpoint)
     parameters = pipe.image_processor.decoding_parameters()
     cases: dict[str, list] = {}
     tiles: dict[str, list[ScoredTile]] = {}
@@ -92,4 +93,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with errors_in_one_line():
+        main()

@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from transformers.utils.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from cfsam_hf.export.atomic import atomic_path
+from cfsam_hf.messages import errors_in_one_line
 from cfsam_hf.training.models import TYPE_TRUNK_PREFIX
 from cfsam_hf.trunk_cfsam import STAGES
 
@@ -84,4 +85,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with errors_in_one_line():
+        main()

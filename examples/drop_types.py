@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from cfsam_hf import CfSamConfig, CfSamForNucleiSegmentation, CfSamProcessor
+from cfsam_hf.messages import errors_in_one_line
 from cfsam_hf.training import retype
 from cfsam_hf.training.models import checkpoint_of
 
@@ -52,4 +53,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with errors_in_one_line():
+        main()

@@ -49,6 +49,7 @@ from cfsam_hf.evaluation.tables import MISSING, markdown_table
 from cfsam_hf.export.atomic import staged_folder
 from cfsam_hf.export.json_files import write_json
 from cfsam_hf.export.lettering import INK, MUTED, PAPER
+from cfsam_hf.messages import errors_in_one_line
 
 FORMAT = "cfsam_hf errors 1"
 SHOWN_TILES = 12  # tiles of a data set that the pictures are taken from: they are kept in memory no longer than needed
@@ -232,4 +233,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with errors_in_one_line():
+        main()

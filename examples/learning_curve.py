@@ -22,6 +22,7 @@ from cfsam_hf.colors_cfsam import default_type_color, rgb
 from cfsam_hf.evaluation.tables import MISSING, markdown_table
 from cfsam_hf.export.atomic import atomic_path
 from cfsam_hf.export.lettering import INK, MUTED, PAPER, fit_text
+from cfsam_hf.messages import errors_in_one_line
 from cfsam_hf.training.run_log import LOG_NAME, validations
 
 GRID = (226, 229, 233)
@@ -226,4 +227,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with errors_in_one_line():
+        main()

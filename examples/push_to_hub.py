@@ -12,6 +12,7 @@ from pathlib import Path
 
 from transformers import HfArgumentParser
 
+from cfsam_hf.messages import errors_in_one_line
 from cfsam_hf.publish import export_for_hub, plan_push, push_folder
 
 
@@ -42,4 +43,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with errors_in_one_line():
+        main()

@@ -30,6 +30,7 @@ from cfsam_hf.evaluation.tuning import training_tiles
 from cfsam_hf.export.atomic import staged_folder
 from cfsam_hf.export.json_files import write_json
 from cfsam_hf.maps_cfsam import NucleiMaps
+from cfsam_hf.messages import errors_in_one_line
 from cfsam_hf.metrics import aggregated_jaccard_index, defined_mean, panoptic_quality
 from cfsam_hf.pipeline_cfsam import NucleiSegmentationPipeline
 from cfsam_hf.training.variants import reading
@@ -137,4 +138,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with errors_in_one_line():
+        main()

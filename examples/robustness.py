@@ -40,6 +40,7 @@ from cfsam_hf.evaluation.shifts import PLAIN, choose_conditions
 from cfsam_hf.evaluation.tables import DETECTION, MISSING, SEGMENTATION, TYPE_F1, markdown_table
 from cfsam_hf.export.atomic import staged_folder
 from cfsam_hf.export.json_files import write_json
+from cfsam_hf.messages import errors_in_one_line
 
 FORMAT = "cfsam_hf robustness 1"
 PQ, FD = SEGMENTATION["PQ"], DETECTION["Fd"]
@@ -202,4 +203,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with errors_in_one_line():
+        main()

@@ -15,6 +15,7 @@ from transformers import HfArgumentParser
 from cfsam_hf.data import AugmentationOptions
 from cfsam_hf.data.contact_sheet import augmentation_sheet
 from cfsam_hf.data.data_items import DataItem
+from cfsam_hf.messages import errors_in_one_line
 
 
 @dataclass
@@ -43,4 +44,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with errors_in_one_line():
+        main()

@@ -16,6 +16,7 @@ from transformers import HfArgumentParser, pipeline
 
 import cfsam_hf
 from cfsam_hf.data.data_items import DataItem, records_by_dataset
+from cfsam_hf.messages import errors_in_one_line
 from cfsam_hf.metrics import matched_nuclei, overlap_table
 
 THRESHOLDS = (0.9, 0.7, 0.5, 0.0)
@@ -89,4 +90,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with errors_in_one_line():
+        main()

@@ -18,6 +18,7 @@ import logging
 
 from accelerate.utils import set_seed
 
+from cfsam_hf.messages import errors_in_one_line
 from cfsam_hf.training import (
     TrainingRun,
     TrainingStopped,
@@ -64,4 +65,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with errors_in_one_line():
+        main()

@@ -12,14 +12,15 @@ calibrate them next (calibrate_scores.py).
 from dataclasses import dataclass, field
 from functools import partial
 
-from transformers import HfArgumentParser, pipeline
+from transformers import HfArgumentParser
 
 from cfsam_hf import DecodingParameters
 
 # Imported to make the checkpoints of the U-Net known.
 from cfsam_hf.baselines import unet  # noqa: F401
 from cfsam_hf.evaluation.decoding_search import search_decoding, tuning_case
-from cfsam_hf.evaluation.tuning import training_tiles, write_processor_options
+from cfsam_hf.evaluation.tuning import pipeline_of_folder, training_tiles, write_processor_options
+from cfsam_hf.messages import errors_in_one_line
 
 
 @dataclass
@@ -32,9 +33,10 @@ class TuningOptions:
 
 def main() -> None:
     options = HfArgumentParser(TuningOptions).parse_args_into_dataclasses()[0]
-    pipe = pipeline("nuclei-segmentation", model=options.checkpoint)
+    chosen = training_tiles(options.data, options.tiles)
+    pipe = pipeline_of_folder(options.checkpoint)
     cases = {}
-    for name, records in training_tiles(options.data, options.tiles).items():
+    for name, records in chosen.items():
         cases[name] = [tuning_case(pipe, record.load()) for record in records]
         print(f"{name}: {', '.join(record.id for record in records)}", flush=True)
 
@@ -45,4 +47,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with errors_in_one_line():
+        main()

@@ -18,6 +18,7 @@ from huggingface_hub import EvalResult, ModelCard
 from cfsam_hf import CfSamConfig, bundled_checkpoint
 from cfsam_hf.evaluation.tables import TYPE_F1, markdown_table, with_deviation
 from cfsam_hf.export.json_files import write_json
+from cfsam_hf.messages import errors_in_one_line
 from cfsam_hf.publish.card import card_metadata
 from cfsam_hf.training.variants import READINGS
 
@@ -266,4 +267,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with errors_in_one_line():
+        main()

@@ -57,16 +57,6 @@ def test_without_a_command_the_help_is_shown(capsys):
     assert "find the nuclei in images" in capsys.readouterr().err
 
 
-def test_errors_are_described_in_one_line():
-    assert (
-        cli.describe(FileNotFoundError(2, "No such file or directory", "a\nb")) == "a\\nb: No such file or directory"
-    )
-    assert cli.describe(OSError("two\n  lines")) == "two lines"
-    assert cli.describe(ValueError()) == "ValueError"
-    assert cli.describe(KeyError("x")) == "unexpected KeyError: 'x' (--debug shows where)"
-    assert "memory" in cli.describe(MemoryError())
-
-
 def test_a_reader_that_leaves_is_no_error(monkeypatch, capsys):
     def print_much(*_):
         while True:

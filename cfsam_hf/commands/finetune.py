@@ -7,7 +7,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ..cli import EXIT_FAILED, EXIT_OK, describe, one_line, say
+from ..cli import EXIT_FAILED, EXIT_OK, say
+from ..messages import describe, one_line
 
 
 def run_finetune(args: argparse.Namespace) -> int:

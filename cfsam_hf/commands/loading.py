@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ..cli import describe
+from ..messages import describe
 
 
 def resolve_checkpoint(checkpoint: str | None) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..cli import EXIT_FAILED, EXIT_OK, describe, one_line, say
+from ..cli import EXIT_FAILED, EXIT_OK, say
 from ..export import (
     SUMMARY_COLUMNS,
     staged_folder,
@@ -29,6 +29,7 @@ from ..export import (
     write_table,
 )
 from ..image_io_cfsam import DEFAULT_MAX_PIXELS, read_rgb
+from ..messages import describe, one_line
 from ..nuclei_cfsam import NucleiResult
 from ..version import __version__
 from .done import DoneRecord, checkpoint_identity, fingerprint

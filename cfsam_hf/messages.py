@@ -1,0 +1,41 @@
+"""What went wrong, in one line for a person: for the command `cfsam`, and for scripts."""
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+DEBUG_VARIABLE = "CFSAM_DEBUG"
+
+
+def one_line(text: str) -> str:
+    """The text with line breaks and other control characters written out (`\\n`), as they can stand in file names."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def describe(error: BaseException) -> str:
+    """An error's own words, or its kind where it has none, as one line."""
+    if isinstance(error, MemoryError):
+        return "not enough memory; use a smaller --batch-size or cut the image into parts"
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        return one_line(f"{error.filename}: {error.strerror}")
+    text = one_line(" ".join(str(error).split()))
+    if isinstance(error, (OSError, ValueError, TypeError)):
+        return text or type(error).__name__
+    return f"unexpected {type(error).__name__}: {text} (--debug shows where)"
+
+
+@contextlib.contextmanager
+def errors_in_one_line() -> Iterator[None]:
+    """Ends a script whose input is wrong with one line on stderr and status 1, not with a traceback.
+
+    With the environment variable `CFSAM_DEBUG` set the error goes on, for its traceback.
+    """
+    try:
+        yield
+    except (OSError, ValueError, TypeError) as error:
+        if os.environ.get(DEBUG_VARIABLE):
+            raise
+        script = Path(sys.argv[0]).name
+        sys.exit(f"{script}: error: {describe(error)} ({DEBUG_VARIABLE}=1 shows where)")

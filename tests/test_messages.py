@@ -1,0 +1,55 @@
+"""What went wrong, in one line: in the command's words, and at the end of a script."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cfsam_hf.messages import DEBUG_VARIABLE, describe, errors_in_one_line
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def test_errors_are_described_in_one_line():
+    assert describe(FileNotFoundError(2, "No such file or directory", "a\nb")) == "a\\nb: No such file or directory"
+    assert describe(OSError("two\n  lines")) == "two lines"
+    assert describe(ValueError()) == "ValueError"
+    assert describe(KeyError("x")) == "unexpected KeyError: 'x' (--debug shows where)"
+    assert "memory" in describe(MemoryError())
+
+
+def test_a_script_ends_with_one_line(monkeypatch):
+    monkeypatch.delenv(DEBUG_VARIABLE, raising=False)
+    monkeypatch.setattr(sys, "argv", ["examples/tune.py", "--tiles", "0"])
+    with pytest.raises(SystemExit) as stop, errors_in_one_line():
+        raise ValueError("tiles must be\n positive, got 0")
+    assert stop.value.code == "tune.py: error: tiles must be positive, got 0 (CFSAM_DEBUG=1 shows where)"
+    # What is no wrong input keeps its traceback, and so does everything when it is asked for.
+    with pytest.raises(KeyError), errors_in_one_line():
+        raise KeyError("x")
+    monkeypatch.setenv(DEBUG_VARIABLE, "1")
+    with pytest.raises(ValueError, match="positive"), errors_in_one_line():
+        raise ValueError("tiles must be positive, got 0")
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
+def test_every_example_ends_so(path):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    if not any(isinstance(node, ast.If) and "__main__" in ast.unparse(node.test) for node in tree.body):
+        pytest.skip("not a script")
+    used = {node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", None) for node in ast.walk(tree)}
+    # evaluate.py is the command itself.
+    assert "errors_in_one_line" in used or "cfsam_hf.cli" in path.read_text(encoding="utf-8")
+
+
+def test_wrong_input_of_a_script_in_a_process_of_its_own(tmp_path):
+    command = [sys.executable, EXAMPLES / "drop_types.py", tmp_path / "missing", tmp_path / "out"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("drop_types.py: error: ")
+    assert "missing" in last
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()
