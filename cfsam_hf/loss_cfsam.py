@@ -12,6 +12,11 @@ import torch.nn.functional as F
 IGNORE_INDEX = -100
 # Pixels between the two ends of the finite difference that stands for the gradient of the HV maps.
 HV_GRADIENT_SPAN = 4
+# Side of the square around a pixel whose share of nuclei tells whether a contour faces another nucleus: along a
+# contour that faces tissue it is half or less, and 1 where two nuclei touch.
+CONTACT_WINDOW = 9
+# Shares of nuclei between which a contour pixel goes from facing tissue to facing another nucleus.
+CONTACT_SHARES = (0.6, 0.9)
 
 
 @dataclass(frozen=True)
@@ -19,7 +24,8 @@ class LossWeights:
     """Weights of the terms, this project's choice; the order of magnitude follows CellViT and HoVer-Net.
 
     `hv_*` are in squared units of the HV maps (each nucleus spans -1..1), hence larger. `initial` multiplies the same
-    terms on the initial maps.
+    terms on the initial maps. `contact` is no term: with it a pixel where nuclei touch, or nearly so, counts up to
+    1 + `contact` times in every mean over pixels of the nuclei, HV and boundary maps (see [`contact_weights`]).
     """
 
     nuclei_bce: float = 1.0
@@ -32,6 +38,7 @@ class LossWeights:
     boundary_bce: float = 1.0
     boundary_dice: float = 1.0
     initial: float = 0.5
+    contact: float = 0.0
 
     @classmethod
     def from_config(cls, overrides: dict[str, float] | None) -> "LossWeights":
@@ -52,7 +59,7 @@ class LossWeights:
 
 
 def _masked_mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Mean of `values` (B, ...) where `mask` (B, ...), per image (B,); 0 for an image whose mask is empty."""
+    """Mean of `values` (B, ...) where `mask` (B, ...), or weighted by it, per image (B,); 0 for an empty mask."""
     mask = mask.to(values.dtype)
     return (values * mask).flatten(1).sum(1) / mask.flatten(1).sum(1).clamp_min(1)
 
@@ -89,13 +96,38 @@ def _binary_terms(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Ten
     return logits.sigmoid(), labels == 1, labels != IGNORE_INDEX
 
 
-def nuclei_losses(logits: torch.Tensor, labels: torch.Tensor, kind: str) -> dict[str, torch.Tensor]:
+def contact_weights(nuclei_labels: torch.Tensor, boundary_labels: torch.Tensor, contact: float) -> torch.Tensor:
+    """How much each pixel counts: 1 + `contact` along a contour between two nuclei, 1 elsewhere.
+
+    Which contours these are is told by the share of nuclei around them. So a gap of a few pixels between two nuclei
+    counts more as well, the more the narrower it is. What the weight map of U-Net is for (Ronneberger, Fischer and
+    Brox 2015), from the labels at hand.
+
+    Args:
+        nuclei_labels, boundary_labels (`torch.Tensor` of shape `(B, H, W)`): 1, 0, or -100 for not annotated.
+        contact (`float`): 0 or more.
+
+    Returns:
+        A float32 tensor of shape `(B, H, W)`.
+    """
+    nuclei = (nuclei_labels == 1).float()
+    share = F.avg_pool2d(nuclei, CONTACT_WINDOW, stride=1, padding=CONTACT_WINDOW // 2, count_include_pad=False)
+    low, high = CONTACT_SHARES
+    facing = ((share - low) / (high - low)).clamp(0, 1) * (boundary_labels == 1)
+    # One pixel to either side of the contour as well.
+    return 1 + contact * F.max_pool2d(facing, 3, stride=1, padding=1)
+
+
+def nuclei_losses(
+    logits: torch.Tensor, labels: torch.Tensor, kind: str, counts: torch.Tensor | float = 1.0
+) -> dict[str, torch.Tensor]:
     """Loss terms of the nuclei map, each (B,): BCE or focal Tversky, and Dice.
 
     Args:
         logits (`torch.Tensor` of shape `(B, 1, H, W)`).
         labels (`torch.Tensor` of shape `(B, H, W)`): 1 nucleus, 0 not, -100 not annotated.
         kind (`str`): `"bce"` or `"focal_tversky"`.
+        counts (`torch.Tensor` of shape `(B, H, W)`, *optional*): how much each pixel counts in the BCE.
     """
     logits = logits[:, 0]
     probability, target, valid = _binary_terms(logits, labels)
@@ -104,16 +136,21 @@ def nuclei_losses(logits: torch.Tensor, labels: torch.Tensor, kind: str) -> dict
         terms["nuclei_focal_tversky"] = _focal_tversky(probability, target, valid)
     else:
         pixelwise = F.binary_cross_entropy_with_logits(logits, target.to(logits.dtype), reduction="none")
-        terms["nuclei_bce"] = _masked_mean(pixelwise, valid)
+        terms["nuclei_bce"] = _masked_mean(pixelwise, valid * counts)
     return terms
 
 
-def boundary_losses(logits: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Loss terms of the boundary map, each (B,): BCE and Dice. Shapes as in [`nuclei_losses`]."""
+def boundary_losses(
+    logits: torch.Tensor, labels: torch.Tensor, counts: torch.Tensor | float = 1.0
+) -> dict[str, torch.Tensor]:
+    """Loss terms of the boundary map, each (B,): BCE and Dice. Arguments as in [`nuclei_losses`]."""
     logits = logits[:, 0]
     probability, target, valid = _binary_terms(logits, labels)
     pixelwise = F.binary_cross_entropy_with_logits(logits, target.to(logits.dtype), reduction="none")
-    return {"boundary_bce": _masked_mean(pixelwise, valid), "boundary_dice": _soft_dice(probability, target, valid)}
+    return {
+        "boundary_bce": _masked_mean(pixelwise, valid * counts),
+        "boundary_dice": _soft_dice(probability, target, valid),
+    }
 
 
 def hv_losses(hv_maps: torch.Tensor, hv_labels: torch.Tensor, inside: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -124,7 +161,7 @@ def hv_losses(hv_maps: torch.Tensor, hv_labels: torch.Tensor, inside: torch.Tens
 
     Args:
         hv_maps, hv_labels (`torch.Tensor` of shape `(B, 2, H, W)`): horizontal first.
-        inside (`torch.Tensor` of shape `(B, H, W)`): pixels of nuclei.
+        inside (`torch.Tensor` of shape `(B, H, W)`): pixels of nuclei, or how much each counts, 0 outside nuclei.
     """
     error = hv_maps - hv_labels
     half = HV_GRADIENT_SPAN // 2
@@ -162,10 +199,11 @@ def map_losses(
     type_labels: torch.Tensor | None,
     nuclei_loss: str,
     class_weights: torch.Tensor | None,
+    counts: torch.Tensor | float = 1.0,
 ) -> dict[str, torch.Tensor]:
     """All terms, each (B,), of one set of maps: the initial or the refined one. Computed in float32."""
-    terms = nuclei_losses(nuclei_logits.float(), nuclei_labels, nuclei_loss)
-    terms |= hv_losses(hv_maps.float(), hv_labels.float(), nuclei_labels == 1)
+    terms = nuclei_losses(nuclei_logits.float(), nuclei_labels, nuclei_loss, counts)
+    terms |= hv_losses(hv_maps.float(), hv_labels.float(), (nuclei_labels == 1) * counts)
     if type_logits is not None and type_labels is not None:
         terms |= type_losses(type_logits.float(), type_labels, class_weights)
     elif type_logits is not None:
@@ -213,10 +251,13 @@ def nuclei_segmentation_loss(
     class_weights = None
     if type_loss_weights is not None:
         class_weights = torch.tensor(type_loss_weights, dtype=torch.float32, device=nuclei_labels.device)
-    labels = (nuclei_labels, hv_labels, type_labels, nuclei_loss, class_weights)
+    counts = 1.0
+    if weights.contact and boundary_labels is not None:
+        counts = contact_weights(nuclei_labels, boundary_labels, weights.contact)
+    labels = (nuclei_labels, hv_labels, type_labels, nuclei_loss, class_weights, counts)
     terms = map_losses(*maps, *labels)
     if boundary_logits is not None and boundary_labels is not None:
-        terms |= boundary_losses(boundary_logits.float(), boundary_labels)
+        terms |= boundary_losses(boundary_logits.float(), boundary_labels, counts)
     loss = weighted_sum(terms, weights)
     if initial_maps is not None:
         initial_terms = map_losses(*initial_maps, *labels)

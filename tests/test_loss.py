@@ -1,11 +1,14 @@
 """The losses: additive over images, exactly zero where an image lacks what a term needs, and right where it counts."""
 
+import numpy as np
 import pytest
 import torch
 
+from cfsam_hf.data.targets import make_targets
 from cfsam_hf.loss_cfsam import (
     LossWeights,
     boundary_losses,
+    contact_weights,
     hv_losses,
     map_losses,
     nuclei_losses,
@@ -117,6 +120,60 @@ def test_the_gradient_term_sees_each_map_along_its_own_axis():
     along_x[:, 0] = ramp[None, :]
     assert hv_losses(along_y, truth, inside)["hv_gradient"] == 0
     assert hv_losses(along_x, truth, inside)["hv_gradient"].item() == pytest.approx((4 * 2 / 11) ** 2, rel=1e-5)
+
+
+def two_nuclei(gap: int) -> dict[str, torch.Tensor]:
+    """Labels (1, ...) of two squares of 20 px, `gap` columns apart."""
+    instance_map = np.zeros((40, 80), dtype=np.int32)
+    instance_map[10:30, 10:30] = 1
+    instance_map[10:30, 30 + gap : 50 + gap] = 2
+    return {name: torch.from_numpy(values)[None] for name, values in make_targets(instance_map).items()}
+
+
+@pytest.mark.parametrize(("gap", "least", "most"), [(0, 7, 7), (2, 2, 6), (8, 1, 1)])
+def test_contours_between_nuclei_count_more_the_nearer_they_are(gap, least, most):
+    labels = two_nuclei(gap)
+    weights = contact_weights(labels["nuclei_labels"], labels["boundary_labels"], contact=6.0)[0]
+    between = weights[20, 29 : 31 + gap]
+    assert least <= between.min()
+    assert between.max() <= most
+    # Contours that face tissue, insides and tissue count once.
+    assert (weights[20, :26] == 1).all()
+    assert (weights[:12, :25] == 1).all()
+    assert (weights[20, 15 + 20 + gap + 2 :] == 1).all()
+
+
+def test_an_error_between_nuclei_costs_more_than_one_elsewhere():
+    labels = two_nuclei(0)
+    nuclei, boundary = labels["nuclei_labels"], labels["boundary_labels"]
+    counts = contact_weights(nuclei, boundary, contact=6.0)
+
+    def losses_with_error_at(columns: slice) -> dict[str, float]:
+        wrong = torch.zeros(1, 1, 40, 80)
+        wrong[0, 0, 15:25, columns] = 1.0
+        hv_labels = labels["hv_labels"]
+        terms = nuclei_losses((nuclei[:, None] * 2.0 - 1) * 10 - 20 * wrong, nuclei, "bce", counts)
+        terms |= boundary_losses((boundary[:, None] * 2.0 - 1) * 10 * (1 - 2 * wrong), boundary, counts)
+        terms |= hv_losses(hv_labels + wrong, hv_labels, (nuclei == 1) * counts)
+        return {name: terms[name].item() for name in ("nuclei_bce", "boundary_bce", "hv_mse", "hv_gradient")}
+
+    between, elsewhere = losses_with_error_at(slice(29, 31)), losses_with_error_at(slice(19, 21))
+    for name in ("nuclei_bce", "boundary_bce", "hv_mse"):
+        assert between[name] == pytest.approx(7 * elsewhere[name], rel=1e-3)
+    assert between["hv_gradient"] > elsewhere["hv_gradient"]
+
+
+def test_the_weights_of_contacts_reach_the_models_loss():
+    labels = {name: values[..., :32, 14:46] for name, values in two_nuclei(0).items()}
+    pixel_values = torch.randn(1, 3, 32, 32)
+    losses = {}
+    for contact in (0.0, 6.0):
+        model = tiny_test_model(loss_weights={"contact": contact})
+        torch.manual_seed(0)
+        losses[contact] = model(pixel_values, **labels).loss_parts
+    changed = {name for name, value in losses[0.0].items() if value != losses[6.0][name]}
+    outlines = ("nuclei_bce", "hv_mse", "hv_gradient")
+    assert changed == {*outlines, *(f"initial_{name}" for name in outlines), "boundary_bce"}
 
 
 def test_weights_by_name():
