@@ -13,7 +13,7 @@ IGNORE_INDEX = -100
 # Pixels between the two ends of the finite difference that stands for the gradient of the HV maps.
 HV_GRADIENT_SPAN = 4
 # Side of the square around a pixel whose share of nuclei tells whether a contour faces another nucleus: along a
-# contour that faces tissue it is half or less, and 1 where two nuclei touch.
+# straight contour that faces tissue it is 5/9 at most, and up to 1 where two nuclei touch.
 CONTACT_WINDOW = 9
 # Shares of nuclei between which a contour pixel goes from facing tissue to facing another nucleus.
 CONTACT_SHARES = (0.6, 0.9)
@@ -25,7 +25,8 @@ class LossWeights:
 
     `hv_*` are in squared units of the HV maps (each nucleus spans -1..1), hence larger. `initial` multiplies the same
     terms on the initial maps. `contact` is no term: with it a pixel where nuclei touch, or nearly so, counts up to
-    1 + `contact` times in every mean over pixels of the nuclei, HV and boundary maps (see [`contact_weights`]).
+    1 + `contact` times in every mean over pixels of the nuclei, HV and boundary maps (see [`contact_weights`]); Dice
+    and focal Tversky are no such means.
     """
 
     nuclei_bce: float = 1.0
@@ -97,11 +98,12 @@ def _binary_terms(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Ten
 
 
 def contact_weights(nuclei_labels: torch.Tensor, boundary_labels: torch.Tensor, contact: float) -> torch.Tensor:
-    """How much each pixel counts: 1 + `contact` along a contour between two nuclei, 1 elsewhere.
+    """How much each pixel counts: up to 1 + `contact` along a contour between two nuclei, 1 elsewhere.
 
-    Which contours these are is told by the share of nuclei around them. So a gap of a few pixels between two nuclei
-    counts more as well, the more the narrower it is. What the weight map of U-Net is for (Ronneberger, Fischer and
-    Brox 2015), from the labels at hand.
+    Which contours these are is told by the share of nuclei around them. So a gap of up to three pixels between two
+    nuclei counts more as well, the more the narrower it is, and so do deep notches of a single one, since the labels
+    do not tell nuclei apart. What the weight map of U-Net is for (Ronneberger, Fischer and Brox 2015), from the labels
+    at hand.
 
     Args:
         nuclei_labels, boundary_labels (`torch.Tensor` of shape `(B, H, W)`): 1, 0, or -100 for not annotated.
@@ -111,7 +113,9 @@ def contact_weights(nuclei_labels: torch.Tensor, boundary_labels: torch.Tensor, 
         A float32 tensor of shape `(B, H, W)`.
     """
     nuclei = (nuclei_labels == 1).float()
-    share = F.avg_pool2d(nuclei, CONTACT_WINDOW, stride=1, padding=CONTACT_WINDOW // 2, count_include_pad=False)
+    # Beyond the border everything goes on as it is there: a contour that runs along it faces tissue.
+    around = F.pad(nuclei, (CONTACT_WINDOW // 2,) * 4, mode="replicate")
+    share = F.avg_pool2d(around, CONTACT_WINDOW, stride=1)
     low, high = CONTACT_SHARES
     facing = ((share - low) / (high - low)).clamp(0, 1) * (boundary_labels == 1)
     # One pixel to either side of the contour as well.
@@ -244,7 +248,7 @@ def nuclei_segmentation_loss(
         initial maps begin with `initial_`.
 
     Raises:
-        ValueError: there are no `hv_labels`.
+        ValueError: there are no `hv_labels`, or no `boundary_labels` and a weight of contacts.
     """
     if hv_labels is None:
         raise ValueError("nuclei_labels need hv_labels beside them.")
@@ -252,7 +256,9 @@ def nuclei_segmentation_loss(
     if type_loss_weights is not None:
         class_weights = torch.tensor(type_loss_weights, dtype=torch.float32, device=nuclei_labels.device)
     counts = 1.0
-    if weights.contact and boundary_labels is not None:
+    if weights.contact:
+        if boundary_labels is None:
+            raise ValueError("The loss weight contact needs boundary_labels: it is told from them.")
         counts = contact_weights(nuclei_labels, boundary_labels, weights.contact)
     labels = (nuclei_labels, hv_labels, type_labels, nuclei_loss, class_weights, counts)
     terms = map_losses(*maps, *labels)

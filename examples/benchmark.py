@@ -24,7 +24,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog=f"benchmark.py {sys.argv[1]}", description=benchmark.__doc__)
     benchmark.add_arguments(parser)
     args = parser.parse_args(sys.argv[2:])
-    with benchmark.errors_in_one_line():
+    from cfsam_hf.messages import errors_in_one_line
+
+    with errors_in_one_line():
         benchmark.run(args)
 
 

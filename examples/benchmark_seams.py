@@ -27,9 +27,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from scipy import ndimage
-from transformers import pipeline
 
-import cfsam_hf
+from cfsam_hf.commands.loading import load_pipeline
 from cfsam_hf.image_io_cfsam import read_rgb
 from cfsam_hf.maps_cfsam import MapLayout, stack_maps
 from cfsam_hf.messages import errors_in_one_line
@@ -341,8 +340,7 @@ def run(args: argparse.Namespace) -> None:
         from skimage import data
 
         images = [data.immunohistochemistry()]
-    checkpoint = args.checkpoint or str(cfsam_hf.bundled_checkpoint())
-    pipe = pipeline("nuclei-segmentation", model=checkpoint, device=args.device)
+    pipe = load_pipeline(args.checkpoint, args.device)
     image, joins = mosaic(images, args.size)
     print(f"{args.size} px mosaic of {len(images)} images, {pipe.device}, {args.threads} threads, {args.views} views")
     titles = None

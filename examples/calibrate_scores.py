@@ -20,9 +20,10 @@ from cfsam_hf import DecodingParameters
 
 # Imported to make the checkpoints of the U-Net known.
 from cfsam_hf.baselines import unet  # noqa: F401
+from cfsam_hf.commands.loading import load_pipeline
 from cfsam_hf.evaluation.decoding_search import choose_minimum_score, tuning_case
 from cfsam_hf.evaluation.score_calibration import ScoredTile, describe_scores, fit_tiles, leave_tiles_out, scored_tile
-from cfsam_hf.evaluation.tuning import pipeline_of_folder, training_tiles, write_processor_options
+from cfsam_hf.evaluation.tuning import checkpoint_folder, training_tiles, write_processor_options
 from cfsam_hf.messages import errors_in_one_line
 from cfsam_hf.scores_cfsam import ScoreWeights
 
@@ -75,7 +76,7 @@ def main() -> None:
     chosen = training_tiles(options.data, options.tiles)
     if sum(map(len, chosen.values())) < 2:
         raise ValueError("at least two tiles are needed, since each is judged by the fit of the others")
-    pipe = pipeline_of_folder(options.checkpoint)
+    pipe = load_pipeline(str(checkpoint_folder(options.checkpoint)), device=None)
     parameters = pipe.image_processor.decoding_parameters()
     cases: dict[str, list] = {}
     tiles: dict[str, list[ScoredTile]] = {}

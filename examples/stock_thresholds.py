@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from transformers import HfArgumentParser, pipeline
 
-import cfsam_hf
+from cfsam_hf.commands.loading import load_pipeline, resolve_checkpoint
 from cfsam_hf.data.data_items import DataItem, records_by_dataset
 from cfsam_hf.messages import errors_in_one_line
 from cfsam_hf.metrics import matched_nuclei, overlap_table
@@ -71,9 +71,9 @@ def stock_nuclei(stock, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def main() -> None:
     options = HfArgumentParser(StockOptions).parse_args_into_dataclasses()[0]
-    checkpoint = options.checkpoint or str(cfsam_hf.bundled_checkpoint())
-    stock = pipeline("image-segmentation", model=checkpoint, device=options.device)
-    tiled = pipeline("nuclei-segmentation", model=checkpoint, device=options.device)
+    # First, since it says in a sentence what is wrong with a checkpoint.
+    tiled = load_pipeline(options.checkpoint, options.device)
+    stock = pipeline("image-segmentation", model=resolve_checkpoint(options.checkpoint), device=options.device)
     warnings.filterwarnings("ignore", message="mpp is not given")
     print("| | threshold | found | recall | precision |\n|---|---|---|---|---|")
     for name, records in records_by_dataset([DataItem.parse(text) for text in options.data], "validation").items():

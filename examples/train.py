@@ -33,30 +33,31 @@ from cfsam_hf.training import (
 
 
 def main() -> None:
-    recipe = parse_recipe(description="Train CF-SAM: [RECIPE.yaml] [--name value ...]")
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    accelerator = make_accelerator(recipe)
-    set_seed(recipe.optimization.seed)
+    with errors_in_one_line():
+        recipe = parse_recipe(description="Train CF-SAM: [RECIPE.yaml] [--name value ...]")
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+        accelerator = make_accelerator(recipe)
+        set_seed(recipe.optimization.seed)
 
-    # What is learned from: decoded training tiles in memory, with the union of their types.
-    data = load_training_data(recipe)
+        # What is learned from: decoded training tiles in memory, with the union of their types.
+        data = load_training_data(recipe)
 
-    # What learns: SAM with the parts of CF-SAM for these types, frozen but for what is trained.
-    model = build_model(recipe, list(data.type_names.values()))
-    processor = build_processor(recipe, model.config)
+        # What learns: SAM with the parts of CF-SAM for these types, frozen but for what is trained.
+        model = build_model(recipe, list(data.type_names.values()))
+        processor = build_processor(recipe, model.config)
 
-    # Crop i is the same in every run of this recipe: a run that goes on sees what it would have seen.
-    crops = build_crops(
-        recipe,
-        data,
-        model.config.type_names,
-        model.config.mpp,
-        processor.image_processor,
-        length=recipe.optimization.steps * crops_per_step(recipe, accelerator),
-    )
+        # Crop i is the same in every run of this recipe: a run that goes on sees what it would have seen.
+        crops = build_crops(
+            recipe,
+            data,
+            model.config.type_names,
+            model.config.mpp,
+            processor.image_processor,
+            length=recipe.optimization.steps * crops_per_step(recipe, accelerator),
+        )
 
-    # Optimiser, averages and processes; from the last checkpoint where there is one.
-    run = TrainingRun(recipe, accelerator, data, model, processor, crops)
+        # Optimiser, averages and processes; from the last checkpoint where there is one.
+        run = TrainingRun(recipe, accelerator, data, model, processor, crops)
     try:
         run.train()
         run.finish()
@@ -65,5 +66,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with errors_in_one_line():
-        main()
+    main()

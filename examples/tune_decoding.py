@@ -18,8 +18,9 @@ from cfsam_hf import DecodingParameters
 
 # Imported to make the checkpoints of the U-Net known.
 from cfsam_hf.baselines import unet  # noqa: F401
+from cfsam_hf.commands.loading import load_pipeline
 from cfsam_hf.evaluation.decoding_search import search_decoding, tuning_case
-from cfsam_hf.evaluation.tuning import pipeline_of_folder, training_tiles, write_processor_options
+from cfsam_hf.evaluation.tuning import checkpoint_folder, training_tiles, write_processor_options
 from cfsam_hf.messages import errors_in_one_line
 
 
@@ -34,7 +35,7 @@ class TuningOptions:
 def main() -> None:
     options = HfArgumentParser(TuningOptions).parse_args_into_dataclasses()[0]
     chosen = training_tiles(options.data, options.tiles)
-    pipe = pipeline_of_folder(options.checkpoint)
+    pipe = load_pipeline(str(checkpoint_folder(options.checkpoint)), device=None)
     cases = {}
     for name, records in chosen.items():
         cases[name] = [tuning_case(pipe, record.load()) for record in records]

@@ -36,7 +36,7 @@ def test_scores_become_the_share_of_true_nuclei(tmp_path, run_example, capsys):
         "calibrate_scores",
         *("--checkpoint", str(checkpoint), "--tiles", "3"),
         *("--data", f"reader=instance_pairs,path={tiles},split={tmp_path / 'split.json'}"),
-        pipeline_of_folder=lambda folder: painted_pipe(CfSamImageProcessor.from_pretrained(folder)),
+        load_pipeline=lambda folder, device: painted_pipe(CfSamImageProcessor.from_pretrained(folder)),
     )
     printed = capsys.readouterr().out
     assert "painted: tile0, tile1, tile2" in printed

@@ -7,7 +7,7 @@ import pytest
 
 from cfsam_hf import CfSamImageProcessor, CfSamProcessor
 from cfsam_hf.evaluation import tuning
-from cfsam_hf.evaluation.tuning import pipeline_of_folder, training_tiles, write_processor_options
+from cfsam_hf.evaluation.tuning import checkpoint_folder, training_tiles, write_processor_options
 
 from .evaluation_cases import data_item, write_tiles
 
@@ -58,7 +58,7 @@ def test_a_checkpoint_without_the_file_gets_one(tmp_path):
 
 def test_a_name_is_no_folder_whose_processor_could_be_written():
     with pytest.raises(OSError, match="cfsam-tiny: no such folder"):
-        pipeline_of_folder("cfsam-tiny")
+        checkpoint_folder("cfsam-tiny")
 
 
 def test_a_failure_leaves_the_file_as_it_was(folder, monkeypatch):

@@ -31,9 +31,10 @@ def mixed_labels() -> dict[str, torch.Tensor]:
     return labels
 
 
-@pytest.mark.parametrize("nuclei_loss", ["bce", "focal_tversky"])
-def test_the_gradient_of_a_batch_is_the_mean_of_its_images_gradients(nuclei_loss):
-    model = tiny_test_model(nuclei_loss=nuclei_loss, type_loss_weights=[1.0, 2.0, 1.0, 0.5]).double()
+@pytest.mark.parametrize(("nuclei_loss", "contact"), [("bce", 0.0), ("focal_tversky", 0.0), ("bce", 6.0)])
+def test_the_gradient_of_a_batch_is_the_mean_of_its_images_gradients(nuclei_loss, contact):
+    options = {"nuclei_loss": nuclei_loss, "loss_weights": {"contact": contact}}
+    model = tiny_test_model(type_loss_weights=[1.0, 2.0, 1.0, 0.5], **options).double()
     labels = mixed_labels()
     labels["hv_labels"] = labels["hv_labels"].double()
     pixel_values = torch.randn(4, 3, SIZE, SIZE, dtype=torch.float64)
@@ -50,9 +51,11 @@ def test_the_gradient_of_a_batch_is_the_mean_of_its_images_gradients(nuclei_loss
         assert torch.allclose(joint, sum(single) / 4, rtol=1e-4, atol=1e-6)
 
 
-def test_images_that_lack_something_add_exactly_zero_with_zero_gradients():
+@pytest.mark.parametrize("contact", [0.0, 6.0])
+def test_images_that_lack_something_add_exactly_zero_with_zero_gradients(contact):
+    options = {"loss_weights": {"contact": contact}}
     # Without the refinement, which reads all initial maps, each map has its own filter alone.
-    model = tiny_test_model(use_bgmr=False)
+    model = tiny_test_model(use_bgmr=False, **options)
     labels = random_labels(1)
     labels["type_labels"][:] = IGNORED
     output = model(torch.randn(1, 3, SIZE, SIZE), **labels)
@@ -63,7 +66,7 @@ def test_images_that_lack_something_add_exactly_zero_with_zero_gradients():
     assert all(p.grad is not None and not p.grad.any() for network in types for p in network.parameters())
     assert any(p.grad.any() for p in nuclei.parameters())
 
-    model = tiny_test_model()
+    model = tiny_test_model(**options)
     for name in ("nuclei_labels", "boundary_labels"):
         labels[name][:] = 0
     parts = model(torch.randn(1, 3, SIZE, SIZE), **labels).loss_parts
@@ -140,7 +143,14 @@ def test_contours_between_nuclei_count_more_the_nearer_they_are(gap, least, most
     # Contours that face tissue, insides and tissue count once.
     assert (weights[20, :26] == 1).all()
     assert (weights[:12, :25] == 1).all()
-    assert (weights[20, 15 + 20 + gap + 2 :] == 1).all()
+    # Half a window and more to the right of where the second nucleus begins.
+    assert (weights[20, 30 + gap + 7 :] == 1).all()
+
+
+def test_a_contour_along_the_border_is_no_contact():
+    labels = {name: values[..., 9:, :] for name, values in two_nuclei(8).items()}
+    # One row of tissue is left above the nuclei.
+    assert (contact_weights(labels["nuclei_labels"], labels["boundary_labels"], contact=6.0) == 1).all()
 
 
 def test_an_error_between_nuclei_costs_more_than_one_elsewhere():
@@ -171,6 +181,9 @@ def test_the_weights_of_contacts_reach_the_models_loss():
         model = tiny_test_model(loss_weights={"contact": contact})
         torch.manual_seed(0)
         losses[contact] = model(pixel_values, **labels).loss_parts
+    labels.pop("boundary_labels")
+    with pytest.raises(ValueError, match="contact needs boundary_labels"):
+        model(pixel_values, **labels)
     changed = {name for name, value in losses[0.0].items() if value != losses[6.0][name]}
     outlines = ("nuclei_bce", "hv_mse", "hv_gradient")
     assert changed == {*outlines, *(f"initial_{name}" for name in outlines), "boundary_bce"}

@@ -1,5 +1,7 @@
 """The decoding search of `examples/tune_decoding.py`: what it chooses is what loading reads."""
 
+import pytest
+
 from cfsam_hf import CfSamImageProcessor, CfSamProcessor
 from cfsam_hf.evaluation import decoding_search
 
@@ -19,3 +21,11 @@ def test_the_decoding_search_writes_what_loading_reads(training_root, run_exampl
     )
     assert CfSamImageProcessor.from_pretrained(checkpoint).decoding_parameters().minimum_area == 1013
     assert CfSamProcessor.from_pretrained(checkpoint).image_processor.tile_size == SIZE
+
+
+def test_a_damaged_checkpoint_is_named_in_a_sentence(training_root, run_example):
+    weights = training_root / "base" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100])
+    data = f"reader=instance_pairs,path={training_root / 'pairs'},split={training_root / 'split.json'}"
+    with pytest.raises(OSError, match=r"base: its safetensors file is damaged or cut short"):
+        run_example("tune_decoding", "--checkpoint", str(training_root / "base"), "--data", data)

@@ -258,7 +258,7 @@ class _Report:
         self.failed += 1
         if self._debug:
             traceback.print_exception(error)
-        text = as_options(describe(error))
+        text = as_options(describe(error, " (--debug shows where)"))
         named = str(job.path) in text or repr(str(job.path)) in text
         say(f"error: {text if named else f'{job.path}: {text}'}")
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from transformers import pipeline
 from transformers.utils import PROCESSOR_NAME
 
 from ..data import TileRecord
@@ -15,7 +14,6 @@ from ..data.data_items import DataItem, records_by_dataset
 from ..export.atomic import staged_folder
 from ..export.json_files import write_json
 from ..image_processing_cfsam import CfSamImageProcessor
-from ..pipeline_cfsam import NucleiSegmentationPipeline
 from ..processing_cfsam import CfSamProcessor
 
 
@@ -41,13 +39,16 @@ def training_tiles(data: Sequence[str], tiles: int) -> dict[str, list[TileRecord
     return chosen
 
 
-def pipeline_of_folder(checkpoint: str | os.PathLike) -> NucleiSegmentationPipeline:
-    """The pipeline of a checkpoint whose processor is to be written again.
+def checkpoint_folder(checkpoint: str | os.PathLike) -> Path:
+    """The folder of a checkpoint whose processor is to be written again.
 
     Raises:
-        OSError: it is no folder: a name, or not there.
+        OSError: there is no such folder; a name such as `cfsam-tiny` is none.
     """
-    return pipeline("nuclei-segmentation", model=str(_existing(checkpoint)))
+    folder = Path(checkpoint)
+    if not folder.is_dir():
+        raise OSError(f"{folder}: no such folder; give a checkpoint's folder, since its processor file is rewritten")
+    return folder
 
 
 def write_processor_options(
@@ -67,7 +68,7 @@ def write_processor_options(
         OSError: there is no such folder, or the file cannot be written.
         ValueError: a value is out of its range.
     """
-    folder = _existing(checkpoint)
+    folder = checkpoint_folder(checkpoint)
     # Made anew, so that the values are checked.
     changed = CfSamImageProcessor.from_dict({**image_processor.to_dict(), **options})
     for name in options:
@@ -81,10 +82,3 @@ def write_processor_options(
         # A processor's file, as training writes it: an image processor's own beside one would not be read.
         with staged_folder(folder) as stage:
             CfSamProcessor(changed).save_pretrained(stage)
-
-
-def _existing(checkpoint: str | os.PathLike) -> Path:
-    folder = Path(checkpoint)
-    if not folder.is_dir():
-        raise OSError(f"{folder}: no such folder; give that of a checkpoint, for its processor is written again")
-    return folder
