@@ -60,7 +60,6 @@ from cfsam_hf.training import (
     TrainingStopped,
     build_crops,
     build_processor,
-    crops_per_step,
     load_training_data,
     make_accelerator,
     parse_recipe,
@@ -168,10 +167,7 @@ def train_and_score(common: Recipe, variant: Variant, seed: int, start: str, kee
     memory = PeakMemory(accelerator.device)
     model, origin = build_variant(common, list(data.type_names.values()), variant, start)
     processor = build_processor(recipe, model.config)
-    length = recipe.optimization.steps * crops_per_step(recipe, accelerator)
-    crops = build_crops(
-        recipe, data, model.config.type_names, model.config.mpp, processor.image_processor, length=length
-    )
+    crops = build_crops(recipe, data, model.config, processor.image_processor, accelerator)
     # Validation comes afterwards: it may take more memory than training.
     run = TrainingRun(recipe, accelerator, replace(data, validation={}), model, processor, crops)
     first = run.step

@@ -34,7 +34,6 @@ from cfsam_hf.training import (
     build_crops,
     build_model,
     build_processor,
-    crops_per_step,
     load_training_data,
     make_accelerator,
     make_recipe,
@@ -102,8 +101,7 @@ def measure(args: argparse.Namespace, option: str, folder: Path) -> dict[str, fl
     memory = PeakMemory(accelerator.device)
     model = build_model(recipe, ["one", "two", "three", "four"])
     processor = build_processor(recipe, model.config)
-    length = recipe.optimization.steps * crops_per_step(recipe, accelerator)
-    crops = build_crops(recipe, data, {}, model.config.mpp, processor.image_processor, length)
+    crops = build_crops(recipe, data, model.config, processor.image_processor, accelerator)
     run = TimedRun(recipe, accelerator, data, model, processor, crops, channels_last=option != "channels first")
     memory.reset()
     run.train_steps(args.steps + SETTLING)

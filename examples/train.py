@@ -25,39 +25,36 @@ from cfsam_hf.training import (
     build_crops,
     build_model,
     build_processor,
-    crops_per_step,
     load_training_data,
     make_accelerator,
     parse_recipe,
 )
 
 
+def begin() -> TrainingRun:
+    """The run that the command line asks for, before its next step."""
+    recipe = parse_recipe(description="Train CF-SAM: [RECIPE.yaml] [--name value ...]")
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    accelerator = make_accelerator(recipe)
+    set_seed(recipe.optimization.seed)
+
+    # What is learned from: decoded training tiles in memory, with the union of their types.
+    data = load_training_data(recipe)
+
+    # What learns: SAM with the parts of CF-SAM for these types, frozen but for what is trained.
+    model = build_model(recipe, list(data.type_names.values()))
+    processor = build_processor(recipe, model.config)
+
+    # Crop i is the same in every run of this recipe: a run that goes on sees what it would have seen.
+    crops = build_crops(recipe, data, model.config, processor.image_processor, accelerator)
+
+    # Optimiser, averages and processes; from the last checkpoint where there is one.
+    return TrainingRun(recipe, accelerator, data, model, processor, crops)
+
+
 def main() -> None:
     with errors_in_one_line():
-        recipe = parse_recipe(description="Train CF-SAM: [RECIPE.yaml] [--name value ...]")
-        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-        accelerator = make_accelerator(recipe)
-        set_seed(recipe.optimization.seed)
-
-        # What is learned from: decoded training tiles in memory, with the union of their types.
-        data = load_training_data(recipe)
-
-        # What learns: SAM with the parts of CF-SAM for these types, frozen but for what is trained.
-        model = build_model(recipe, list(data.type_names.values()))
-        processor = build_processor(recipe, model.config)
-
-        # Crop i is the same in every run of this recipe: a run that goes on sees what it would have seen.
-        crops = build_crops(
-            recipe,
-            data,
-            model.config.type_names,
-            model.config.mpp,
-            processor.image_processor,
-            length=recipe.optimization.steps * crops_per_step(recipe, accelerator),
-        )
-
-        # Optimiser, averages and processes; from the last checkpoint where there is one.
-        run = TrainingRun(recipe, accelerator, data, model, processor, crops)
+        run = begin()
     try:
         run.train()
         run.finish()

@@ -179,7 +179,6 @@ def test_the_weights_of_contacts_reach_the_models_loss():
     losses = {}
     for contact in (0.0, 6.0):
         model = tiny_test_model(loss_weights={"contact": contact})
-        torch.manual_seed(0)
         losses[contact] = model(pixel_values, **labels).loss_parts
     labels.pop("boundary_labels")
     with pytest.raises(ValueError, match="contact needs boundary_labels"):

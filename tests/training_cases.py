@@ -16,7 +16,6 @@ from cfsam_hf.training import (
     build_crops,
     build_model,
     build_processor,
-    crops_per_step,
     load_training_data,
     make_accelerator,
     make_recipe,
@@ -124,14 +123,7 @@ def start_run(recipe: Recipe, *trackers: GeneralTracker, dropout: float = 0.0) -
     if dropout:
         model.mask_features.register_forward_hook(lambda part, _, out: F.dropout(out, dropout, part.training))
     processor = build_processor(recipe, model.config)
-    crops = build_crops(
-        recipe,
-        data,
-        model.config.type_names,
-        model.config.mpp,
-        processor.image_processor,
-        length=recipe.optimization.steps * crops_per_step(recipe, accelerator),
-    )
+    crops = build_crops(recipe, data, model.config, processor.image_processor, accelerator)
     return TrainingRun(recipe, accelerator, data, model, processor, crops)
 
 

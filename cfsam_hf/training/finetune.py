@@ -33,11 +33,10 @@ from ..export.json_files import finite, write_json
 from ..hub import DEFAULT_CHECKPOINT, bundled_checkpoint
 from ..modeling_cfsam import CfSamForNucleiSegmentation
 from ..pipeline_cfsam import NucleiSegmentationPipeline
-from ..processing_cfsam import CfSamProcessor
 from ..resampling_cfsam import check_mpp
 from .agreement import training_loss
 from .before_after import before_after_picture
-from .launching import crops_per_step, full_disk_explained, make_accelerator
+from .launching import full_disk_explained, make_accelerator
 from .models import RANDOM_BASES, build_model, build_processor
 from .optimization import make_optimizer
 from .own_tiles import (
@@ -52,7 +51,7 @@ from .own_tiles import (
 )
 from .recipe import Recipe, parse_recipe
 from .run import TrainingRun
-from .training_data import TrainingData, build_crops, load_training_data
+from .training_data import build_crops, load_training_data
 
 logger = logging.getLogger(__name__)
 
@@ -192,7 +191,7 @@ def finetune(
     if state.get("steps_planned") is None:
         steps = recipe.optimization.steps
         if options.minutes is not None:
-            crops = _crops(recipe, data, model, processor, accelerator)
+            crops = build_crops(recipe, data, model.config, processor.image_processor, accelerator)
             seconds = _seconds_per_step(recipe, accelerator, model, crops)
             steps = max(1, min(steps, int(options.minutes * 60 / seconds)))
             say(f"{seconds:.2f} s a step: {steps} steps fit into {options.minutes:g} minutes")
@@ -200,7 +199,8 @@ def finetune(
         with full_disk_explained(folder):
             write_json(folder / PLAN, state)
         recipe = _recipe(options, base, folder, state)
-    run = TrainingRun(recipe, accelerator, data, model, processor, _crops(recipe, data, model, processor, accelerator))
+    crops = build_crops(recipe, data, model.config, processor.image_processor, accelerator)
+    run = TrainingRun(recipe, accelerator, data, model, processor, crops)
     run.train()
     run.finish(name=folder.resolve().name)
     return _finish(folder, run, options, {**state, **facts})
@@ -346,14 +346,6 @@ def _sentences(facts: dict[str, Any], options: FinetuneOptions) -> list[str]:
         + (f", {len(held_out):,} held out ({drawn}): {shown}" if held_out else ", none held out"),
     ]
     return lines + [f"note: {note}" for note in facts["notes"]]
-
-
-def _crops(
-    recipe: Recipe, data: TrainingData, model: PreTrainedModel, processor: CfSamProcessor, accelerator: Accelerator
-) -> CropDataset:
-    length = recipe.optimization.steps * crops_per_step(recipe, accelerator)
-    config = model.config
-    return build_crops(recipe, data, config.type_names, config.mpp, processor.image_processor, length=length)
 
 
 def _seconds_per_step(recipe: Recipe, accelerator: Accelerator, model: PreTrainedModel, crops: CropDataset) -> float:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from accelerate import Accelerator
 
 from ..baselines.unet import UNetConfig
 from ..configuration_cfsam import CfSamConfig
@@ -14,6 +15,7 @@ from ..data.data_items import DataItem, records_by_dataset
 from ..data.leaks import training_leaks
 from ..image_processing_cfsam import CfSamImageProcessor
 from .agreement import shift_margin
+from .launching import crops_per_step
 from .pictures import Example
 from .recipe import Recipe
 
@@ -78,19 +80,17 @@ def load_training_data(recipe: Recipe) -> TrainingData:
 def build_crops(
     recipe: Recipe,
     data: TrainingData,
-    type_names: dict[int, str],
-    mpp: float,
+    config: CfSamConfig | UNetConfig,
     image_processor: CfSamImageProcessor,
-    length: int,
+    accelerator: Accelerator,
 ) -> CropDataset:
-    """The crops of a run; crop i is the same in every run of this recipe, seed and data.
+    """All crops of a run; crop i is the same in every run of this recipe, seed and data.
 
     Args:
         recipe, data: what to draw from, and how.
-        type_names: of the model, by which the tiles' types are found.
-        mpp: of the model.
+        config: of the model: its pixel size, and its types, by whose names the tiles' are found.
         image_processor: how pixels are normalised.
-        length: crops of the whole run.
+        accelerator: the processes that share the crops.
     """
     size = recipe.data.crop_size
     sources = [
@@ -99,7 +99,7 @@ def build_crops(
             tiles=tiles,
             weight=item.weight,
             # Tiles of one folder have one vocabulary.
-            type_mapping=match_types(tiles[0].type_names, type_names),
+            type_mapping=match_types(tiles[0].type_names, config.type_names),
             sampling=recipe.sampling,
         )
         for item, tiles in zip(data.items, data.tiles, strict=True)
@@ -109,10 +109,10 @@ def build_crops(
         size=size + (shift_margin(size) if recipe.optimization.agreement_weight else 0),
         image_mean=image_processor.image_mean,
         image_std=image_processor.image_std,
-        length=length,
+        length=recipe.optimization.steps * crops_per_step(recipe, accelerator),
         seed=recipe.optimization.seed,
-        num_types=len(type_names),
-        mpp=mpp,
+        num_types=len(config.type_names),
+        mpp=config.mpp,
         augmentation=recipe.data.augmentation_settings(),
     )
 
