@@ -15,16 +15,16 @@ from transformers.models.auto.image_processing_auto import AutoImageProcessor
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_SEGMENTATION_MAPPING_NAMES
 from transformers.pipelines import PIPELINE_REGISTRY
 
-from .configuration_cfsam import CfSamConfig
-from .hub import bundled_checkpoint, default_checkpoint_folder
-from .image_processing_cfsam import CfSamImageProcessor
-from .modeling_cfsam import CfSamForNucleiSegmentation, CfSamNucleiSegmentationOutput
-from .nuclei_cfsam import NucleiResult
-from .pipeline_cfsam import NucleiSegmentationPipeline
-from .post_processing_cfsam import DecodingParameters, decode_nuclei
-from .processing_cfsam import CfSamProcessor
+from .bases.bundled import bundled_checkpoint, default_checkpoint_folder
+from .model.configuration_cfsam import CfSamConfig
+from .model.decoding import DecodingParameters, decode_nuclei
+from .model.image_processing_cfsam import CfSamImageProcessor
+from .model.modeling_cfsam import CfSamForNucleiSegmentation, CfSamNucleiSegmentationOutput
+from .model.pipeline_cfsam import NucleiSegmentationPipeline
+from .model.processing_cfsam import CfSamProcessor
+from .model.result import NucleiResult
+from .model.version import __version__
 from .publish import export_for_hub
-from .version import __version__
 
 __all__ = [
     "CfSamConfig",

@@ -20,8 +20,8 @@ from peft.mapping import PEFT_TYPE_TO_PREFIX_MAPPING
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from torch import nn
 
-from .adapter_cfsam import AdapterLinear, MultiScaleAdapter, fuse_kernels, mala, scales_and_gates
-from .configuration_cfsam import CfSamConfig
+from .model.configuration_cfsam import CfSamConfig
+from .model.mala import AdapterLinear, MultiScaleAdapter, fuse_kernels, mala, scales_and_gates
 
 PREFIX = "mala_"
 

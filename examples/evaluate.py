@@ -9,7 +9,7 @@ process takes its share of the tiles, and the first one writes the results, whic
 
 import sys
 
-from cfsam_hf.cli import main
+from cfsam_hf.commands.terminal import main
 
 if __name__ == "__main__":
     sys.exit(main(["evaluate", *sys.argv[1:]]))

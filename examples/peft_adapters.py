@@ -21,7 +21,7 @@ from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dic
 from transformers import SamConfig, SamModel
 
 from cfsam_hf import CfSamForNucleiSegmentation
-from cfsam_hf.messages import errors_in_one_line
+from cfsam_hf.commands.messages import errors_in_one_line
 from cfsam_hf.peft_tuner import MalaConfig, from_peft_state_dict
 from cfsam_hf.training import tiny_config
 from cfsam_hf.training.variants import ENCODER_ATTENTION

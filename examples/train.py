@@ -18,7 +18,7 @@ import logging
 
 from accelerate.utils import set_seed
 
-from cfsam_hf.messages import errors_in_one_line
+from cfsam_hf.commands.messages import errors_in_one_line
 from cfsam_hf.training import (
     TrainingRun,
     TrainingStopped,

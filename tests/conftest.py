@@ -12,7 +12,9 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import pytest
 
-REAL_DATA = Path(os.environ.get("CFSAM_TEST_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
+from . import REPOSITORY
+
+REAL_DATA = Path(os.environ.get("CFSAM_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
 
 
 @pytest.fixture(scope="session")
@@ -26,7 +28,7 @@ def real_data() -> Path:
 @pytest.fixture(scope="session")
 def readme() -> str:
     """The text of the README, which the tests hold to its figures."""
-    return (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
+    return (REPOSITORY / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="session")
@@ -46,7 +48,7 @@ def load_example(monkeypatch) -> Callable[[str], ModuleType]:
     """
 
     def load(name: str) -> ModuleType:
-        path = Path(__file__).resolve().parents[1] / "examples" / f"{name}.py"
+        path = REPOSITORY / "examples" / f"{name}.py"
         specification = importlib.util.spec_from_file_location(f"{name}_example", path)
         module = importlib.util.module_from_spec(specification)
         # Dataclasses look their module up.

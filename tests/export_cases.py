@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 from scipy import ndimage
 
-from cfsam_hf.nuclei_cfsam import NucleiResult
+from cfsam_hf.model.result import NucleiResult
 
 TYPE_NAMES = {1: "epithelial", 2: "inflammatory", 3: "spindle-shaped"}
 TYPE_COLORS = {1: (230, 25, 75), 2: (67, 99, 216), 3: (60, 180, 75)}

@@ -13,9 +13,10 @@ from accelerate.utils import DistributedType
 
 from cfsam_hf.training import launching
 
+from . import REPOSITORY
 from .training_cases import smoke_recipe, start_run
 
-SETTINGS = Path(__file__).resolve().parents[1] / "examples" / "accelerate" / "fsdp.yaml"
+SETTINGS = REPOSITORY / "examples" / "accelerate" / "fsdp.yaml"
 
 
 class ShardingAccelerator(Accelerator):

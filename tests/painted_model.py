@@ -6,8 +6,8 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
-from cfsam_hf.configuration_cfsam import CfSamConfig
-from cfsam_hf.modeling_cfsam import CfSamNucleiSegmentationOutput
+from cfsam_hf.model.configuration_cfsam import CfSamConfig
+from cfsam_hf.model.modeling_cfsam import CfSamNucleiSegmentationOutput
 
 # Red of a nucleus by type; 0 is background.
 RED = {0: 0, 1: 255, 2: 210}

@@ -17,10 +17,10 @@ import pytest
 import tifffile
 import torch
 
-from cfsam_hf import cli
 from cfsam_hf.commands import segment
-from cfsam_hf.commands.done import RECORD_NAME
-from cfsam_hf.pipeline_cfsam import NucleiSegmentationPipeline
+from cfsam_hf.commands import terminal as cli
+from cfsam_hf.inference.done import RECORD_NAME
+from cfsam_hf.model.pipeline_cfsam import NucleiSegmentationPipeline
 
 from .painted_model import PaintedModel, paint, painted_config
 from .picture_cases import CASES, DEEP, GREY, NAN, PICTURE

@@ -15,7 +15,8 @@ from packaging.requirements import Requirement
 
 import cfsam_hf
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+from . import REPOSITORY
+
 PACKAGE = REPOSITORY / "cfsam_hf"
 # Imported only by what their extras are for.
 EXTRAS = {
@@ -120,7 +121,7 @@ def test_the_wheel_says_licence_version_and_command(wheel, wheel_metadata):
     [licence] = [n for n in wheel.namelist() if n.endswith("licenses/LICENSE")]
     assert "Apache License" in wheel.read(licence).decode()
     [entry_points] = [n for n in wheel.namelist() if n.endswith("entry_points.txt")]
-    assert "cfsam = cfsam_hf.cli:main" in wheel.read(entry_points).decode()
+    assert "cfsam = cfsam_hf.commands.terminal:main" in wheel.read(entry_points).decode()
 
 
 def test_the_citation_names_this_version_and_the_paper():

@@ -16,11 +16,11 @@ from transformers import AutoConfig, AutoModel, AutoModelForImageSegmentation, P
 from transformers import initialization as init
 from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
-from ..image_processing_cfsam import CfSamImageProcessor
-from ..layers_cfsam import ConvBlock, UpsampleBlock
-from ..loss_cfsam import LossWeights, nuclei_segmentation_loss
-from ..modeling_cfsam import CfSamNucleiSegmentationOutput, CfSamPreTrainedModel
-from ..nucleus_types_cfsam import NucleusTypesMixin
+from ..model.image_processing_cfsam import CfSamImageProcessor
+from ..model.layers import ConvBlock, UpsampleBlock
+from ..model.losses import LossWeights, nuclei_segmentation_loss
+from ..model.modeling_cfsam import CfSamNucleiSegmentationOutput, CfSamPreTrainedModel
+from ..model.nucleus_types import NucleusTypesMixin
 
 
 @strict

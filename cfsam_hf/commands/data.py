@@ -8,17 +8,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..cli import EXIT_FAILED, EXIT_OK
 from ..data import TileRecord, list_tiles, read_split, select_tiles
 from ..data.audit import Audit, audit_dataset, shared_images
 from ..data.leaks import find_leaks
 from ..data.parquet_writer import write_shards
 from ..data.survey import NO_GROUP, TileFacts, survey
-from ..data.tile_sheet import choose_tiles, tile_sheet
-from ..export.atomic import atomic_path
-from ..export.json_files import write_json
-from ..messages import one_line
-from .outputs import check_file_writable, check_writable, write_text
+from ..drawing.tile_sheet import choose_tiles, tile_sheet
+from ..files.atomic import atomic_path
+from ..files.json_files import write_json
+from ..files.writable import check_file_writable, check_writable, write_text
+from .messages import one_line
+from .terminal import EXIT_FAILED, EXIT_OK
 
 SHEET_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
 SPLIT_PARTS = ("train", "validation")

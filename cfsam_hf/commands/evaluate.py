@@ -10,7 +10,6 @@ from typing import Any
 
 from PIL import Image
 
-from ..cli import EXIT_OK
 from ..data import TileRecord, list_tiles
 from ..data.data_items import DataItem, records_by_dataset
 from ..evaluation import (
@@ -33,9 +32,10 @@ from ..evaluation import (
     write_report,
 )
 from ..evaluation.environment import environment
-from ..messages import one_line
+from ..files.writable import check_file_writable, check_writable, write_text
 from .loading import load_pipeline, resolve_checkpoint, resolve_device
-from .outputs import check_file_writable, check_writable, write_text
+from .messages import one_line
+from .terminal import EXIT_OK
 
 EXAMPLES = 3
 """Tiles of the lowest and of the highest PQ on a page, of each."""

@@ -2,8 +2,8 @@
 
 import argparse
 
-from ..cli import EXIT_OK
 from .loading import load_pipeline
+from .terminal import EXIT_OK
 
 
 def run_export(args: argparse.Namespace) -> int:

@@ -7,8 +7,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ..cli import EXIT_FAILED, EXIT_OK, say
-from ..messages import describe, one_line
+from .messages import describe, one_line
+from .terminal import EXIT_FAILED, EXIT_OK, say
 
 
 def run_finetune(args: argparse.Namespace) -> int:

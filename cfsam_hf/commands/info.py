@@ -5,8 +5,8 @@ import json
 import os
 from typing import Any
 
-from ..cli import EXIT_OK
 from .loading import naming_checkpoint, resolve_checkpoint
+from .terminal import EXIT_OK
 
 CODE_LICENSE = "Apache-2.0"
 # Where a parameter belongs, by the beginning of its name; the first that fits counts. MALA sits inside the encoder.
@@ -39,7 +39,7 @@ def describe_checkpoint(source: str) -> dict[str, Any]:
         OSError: there is no such checkpoint, or it has no safetensors weights.
         ValueError: it is another kind of model.
     """
-    from ..configuration_cfsam import CfSamConfig
+    from ..model.configuration_cfsam import CfSamConfig
 
     with naming_checkpoint(source):
         values, _ = CfSamConfig.get_config_dict(source)

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ..messages import describe
+from .messages import describe
 
 
 def resolve_checkpoint(checkpoint: str | None) -> str:
@@ -15,13 +15,13 @@ def resolve_checkpoint(checkpoint: str | None) -> str:
     """
     if checkpoint is not None and os.path.isdir(checkpoint):
         return checkpoint
-    from ..hub import bundled_checkpoint, default_checkpoint_folder
+    from ..bases.bundled import bundled_checkpoint, default_checkpoint_folder
 
     if checkpoint in (None, default_checkpoint_folder().name):
         return str(bundled_checkpoint())
     if os.path.exists(checkpoint):
         raise OSError(f"{checkpoint}: is a file; --checkpoint needs the checkpoint's folder")
-    from ..checkpoint_cfsam import is_meant_as_path
+    from ..model.checkpoint import is_meant_as_path
 
     if is_meant_as_path(checkpoint):
         raise OSError(f"{checkpoint}: no such checkpoint folder; give one, or the Hub id of a CF-SAM model")
@@ -35,7 +35,7 @@ def naming_checkpoint(source: str) -> Iterator[None]:
     Raises:
         OSError, ValueError: in place of any error.
     """
-    from .. import checkpoint_cfsam
+    from ..model import checkpoint as checkpoint_cfsam
 
     try:
         with checkpoint_cfsam.naming_checkpoint(source):
@@ -77,9 +77,9 @@ def load_pipeline(checkpoint: str | None, device: str | None):
     from transformers import AutoConfig, AutoModelForImageSegmentation, pipeline
     from transformers.utils import logging
 
-    from ..adapter_files_cfsam import ADAPTER_FILE
-    from ..checkpoint_cfsam import check_kind, check_place
-    from ..modeling_cfsam import CfSamForNucleiSegmentation
+    from ..model.adapter_files import ADAPTER_FILE
+    from ..model.checkpoint import check_kind, check_place
+    from ..model.modeling_cfsam import CfSamForNucleiSegmentation
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -107,7 +107,7 @@ def load_pipeline(checkpoint: str | None, device: str | None):
 
 def _is_hub_adapter(source: str) -> bool:
     """Whether an adapter is known to be in a Hub repository."""
-    from ..adapter_files_cfsam import find_adapter
+    from ..model.adapter_files import find_adapter
 
     try:
         return not os.path.isdir(source) and find_adapter(source) is not None
@@ -117,7 +117,7 @@ def _is_hub_adapter(source: str) -> bool:
 
 def _image_processor(source: str):
     """The image processor saved with a checkpoint; None where there is none, which the pipeline warns of."""
-    from ..image_processing_cfsam import CfSamImageProcessor
+    from ..model.image_processing_cfsam import CfSamImageProcessor
 
     try:
         return CfSamImageProcessor.from_pretrained(source)

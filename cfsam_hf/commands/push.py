@@ -2,9 +2,9 @@
 
 import argparse
 
-from ..cli import EXIT_OK
 from ..publish import PushPlan, plan_push, push_folder
 from ..publish.push import human_bytes
+from .terminal import EXIT_OK
 
 
 def run_push(args: argparse.Namespace) -> int:

@@ -14,28 +14,28 @@ from typing import Any
 
 import numpy as np
 
-from ..cli import EXIT_FAILED, EXIT_OK, say
-from ..export import (
+from ..drawing.overlay import write_overlay
+from ..files.atomic import staged_folder
+from ..files.writable import check_writable
+from ..inference.done import DoneRecord, checkpoint_identity, fingerprint
+from ..model.pictures import DEFAULT_MAX_PIXELS, read_rgb
+from ..model.result import NucleiResult
+from ..model.version import __version__
+from ..outputs import (
     SUMMARY_COLUMNS,
-    staged_folder,
     summary_rows,
     type_styles,
     write_coco,
     write_csv,
     write_geojson,
     write_instance_map,
-    write_overlay,
     write_summary,
     write_table,
 )
-from ..image_io_cfsam import DEFAULT_MAX_PIXELS, read_rgb
-from ..messages import describe, one_line
-from ..nuclei_cfsam import NucleiResult
-from ..version import __version__
-from .done import DoneRecord, checkpoint_identity, fingerprint
 from .inputs import ImageJob, as_options, collect_images
 from .loading import load_pipeline
-from .outputs import check_writable
+from .messages import describe, one_line
+from .terminal import EXIT_FAILED, EXIT_OK, say
 
 # The pixel size of the demo picture is not recorded. Its colonic nuclei, about 12 to 16 px across, are 6 to 8 µm at
 # this value, as they should be.

@@ -1,16 +1,16 @@
 """Data sets of nuclei: readers, training targets, augmentation and crops."""
 
 from .audit import Audit, audit_dataset
-from .augmentation import AugmentationOptions, augment_image, jitter_stains
-from .crops import CropDataset, CropSource
+from .crops.augmentation import AugmentationOptions, augment_image, jitter_stains
+from .crops.dataset import CropDataset, CropSource
+from .crops.sampling import SamplingOptions
+from .crops.targets import boundary_labels, hv_labels, make_targets, nuclei_labels, split_torn_nuclei, type_labels
 from .leaks import find_leaks
 from .parquet_writer import write_shards
 from .polygons import Overlaps
 from .records import UNKNOWN_TYPE, Tile, TileRecord
 from .registry import READERS, list_tiles, load_nuclei_dataset
-from .sampling import SamplingOptions
 from .splits import Split, read_split, select_tiles
-from .targets import boundary_labels, hv_labels, make_targets, nuclei_labels, split_torn_nuclei, type_labels
 from .vocabulary import joint_type_names, match_types, rename_types
 
 __all__ = [

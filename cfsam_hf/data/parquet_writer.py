@@ -13,10 +13,10 @@ import pyarrow
 import pyarrow.parquet
 from PIL import Image
 
-from ..export.atomic import staged_folder
-from ..version import __version__
-from .files import read_image
-from .parquet import METADATA_KEY, STORED_UNKNOWN_TYPE
+from ..files.atomic import staged_folder
+from ..model.version import __version__
+from .readers.files import read_image
+from .readers.parquet import METADATA_KEY, STORED_UNKNOWN_TYPE
 from .records import UNKNOWN_TYPE, Tile, TileRecord
 
 GROUP_BYTES = 2**20

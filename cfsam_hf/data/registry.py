@@ -5,22 +5,22 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-from .coco import list_coco
-from .conic import list_conic
-from .consep import list_consep
-from .cpm15 import list_cpm15
-from .hovernet_folders import list_cpm17, list_kumar
-from .instance_pairs import list_instance_pairs
-from .lizard import list_lizard
-from .monusac import list_monusac
-from .monuseg import list_monuseg
-from .nuinsseg import list_nuinsseg
-from .pannuke import list_pannuke
-from .parquet import list_parquet
-from .puma import list_puma
-from .qupath import list_qupath
+from .readers.coco import list_coco
+from .readers.conic import list_conic
+from .readers.consep import list_consep
+from .readers.cpm15 import list_cpm15
+from .readers.hovernet_folders import list_cpm17, list_kumar
+from .readers.instance_pairs import list_instance_pairs
+from .readers.lizard import list_lizard
+from .readers.monusac import list_monusac
+from .readers.monuseg import list_monuseg
+from .readers.nuinsseg import list_nuinsseg
+from .readers.pannuke import list_pannuke
+from .readers.parquet import list_parquet
+from .readers.puma import list_puma
+from .readers.qupath import list_qupath
+from .readers.tnbc import list_tnbc
 from .records import TileRecord
-from .tnbc import list_tnbc
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .files import some_of
+from .readers.files import some_of
 from .records import TileRecord
 
 

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 from skimage.measure import label as connected_components
 
-from ..colors_cfsam import rgb
 from ..metrics.nucleus_types import types_from_map
-from ..nuclei_cfsam import NucleiResult
-from ..post_processing_cfsam import DecodedNuclei
+from ..model.decoding import DecodedNuclei
+from ..model.nucleus_types import rgb
+from ..model.result import NucleiResult
 from .records import Tile
 
 UNKNOWN_TYPE_NAME = "type unknown"

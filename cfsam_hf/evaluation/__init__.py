@@ -4,11 +4,11 @@
 `results_record` make the results file of the scores, `write_report` writes it. The command is `cfsam evaluate`.
 """
 
+from ..drawing.worst_and_best import ShownTile, ranked_tiles, tiles_page
 from .bootstrap import bootstrap_intervals
 from .label_maps import LabelMapFolder
 from .pannuke_protocol import evaluate_pannuke
 from .per_image import per_image_table
-from .pictures import ShownTile, ranked_tiles, tiles_page
 from .predictions import Prediction
 from .processes import Processes
 from .report import write_report

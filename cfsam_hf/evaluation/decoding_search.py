@@ -8,11 +8,11 @@ from dataclasses import replace
 import numpy as np
 
 from ..data import Tile
-from ..maps_cfsam import NucleiMaps
 from ..metrics import aggregated_jaccard_index, defined_mean, overlap_table, panoptic_quality
-from ..pipeline_cfsam import NucleiSegmentationPipeline
-from ..post_processing_cfsam import DecodingParameters, decode_nuclei
-from ..scores_cfsam import ScoreWeights
+from ..model.decoding import DecodingParameters, decode_nuclei
+from ..model.maps import NucleiMaps
+from ..model.pipeline_cfsam import NucleiSegmentationPipeline
+from ..model.scores import ScoreWeights
 
 # The candidates of each parameter, in the order in which they are searched.
 GRID = {

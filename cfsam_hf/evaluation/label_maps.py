@@ -9,11 +9,11 @@ import pandas as pd
 import pyarrow.parquet
 
 from ..data import Tile
-from ..data.array_files import open_npy, read_mat
-from ..data.files import read_label_map
-from ..data.instance_pairs import INSTANCES, TYPES
+from ..data.readers.array_files import open_npy, read_mat
+from ..data.readers.files import read_label_map
+from ..data.readers.instance_pairs import INSTANCES, TYPES
 from ..data.records import whole_numbers
-from ..export.table import METADATA_KEY
+from ..outputs.table import METADATA_KEY
 from .predictions import Prediction
 
 IMAGE_SUFFIXES = (".png", ".tif", ".tiff")

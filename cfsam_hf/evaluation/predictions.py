@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..metrics.nucleus_types import NucleusTypes
-from ..nuclei_cfsam import NucleiResult
+from ..model.result import NucleiResult
 
 
 @dataclass(eq=False)

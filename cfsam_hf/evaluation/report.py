@@ -6,8 +6,8 @@ from typing import Any
 
 from PIL import Image
 
-from ..export.atomic import staged_folder
-from ..export.json_files import write_json
+from ..files.atomic import staged_folder
+from ..files.json_files import write_json
 from .per_image import per_image_table
 from .scoring import TileScore
 from .tables import report

@@ -8,10 +8,10 @@ from scipy.optimize import minimize
 from scipy.special import expit
 from scipy.stats import rankdata
 
-from ..maps_cfsam import NucleiMaps
 from ..metrics import calibration_counts, matched_nuclei, overlap_table
-from ..post_processing_cfsam import DecodingParameters, decode_nuclei
-from ..scores_cfsam import MEASURES, ScoreWeights
+from ..model.decoding import DecodingParameters, decode_nuclei
+from ..model.maps import NucleiMaps
+from ..model.scores import MEASURES, ScoreWeights
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,10 +9,10 @@ import numpy as np
 from scipy.ndimage import find_objects
 
 from ..data import UNKNOWN_TYPE, Tile, TileRecord
-from ..data.augmentation import add_noise, blur_focus, change_light, compress_jpeg, jitter_stains
+from ..data.crops.augmentation import add_noise, blur_focus, change_light, compress_jpeg, jitter_stains
 from ..data.true_nuclei import annotated_nuclei
-from ..post_processing_cfsam import DecodedNuclei
-from ..resampling_cfsam import resample_image, resample_nuclei
+from ..model.decoding import DecodedNuclei
+from ..model.resampling import resample_image, resample_nuclei
 from .scoring import DEFAULT_MPP
 from .systems import System
 

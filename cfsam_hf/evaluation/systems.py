@@ -12,12 +12,12 @@ from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
 from transformers.utils import SAFE_WEIGHTS_NAME
 
-from ..adapter_files_cfsam import ADAPTER_FILE
-from ..adapter_files_cfsam import WEIGHTS_FILE as ADAPTER_WEIGHTS_FILE
 from ..baselines.classical import ClassicalParameters, segment_classical
-from ..checkpoint_cfsam import is_meant_as_path
 from ..data import Tile
-from ..pipeline_cfsam import NucleiSegmentationPipeline
+from ..model.adapter_files import ADAPTER_FILE
+from ..model.adapter_files import WEIGHTS_FILE as ADAPTER_WEIGHTS_FILE
+from ..model.checkpoint import is_meant_as_path
+from ..model.pipeline_cfsam import NucleiSegmentationPipeline
 from .label_maps import LabelMapFolder
 from .predictions import Prediction
 

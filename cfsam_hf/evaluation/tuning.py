@@ -11,10 +11,10 @@ from transformers.utils import PROCESSOR_NAME
 
 from ..data import TileRecord
 from ..data.data_items import DataItem, records_by_dataset
-from ..export.atomic import staged_folder
-from ..export.json_files import write_json
-from ..image_processing_cfsam import CfSamImageProcessor
-from ..processing_cfsam import CfSamProcessor
+from ..files.atomic import staged_folder
+from ..files.json_files import write_json
+from ..model.image_processing_cfsam import CfSamImageProcessor
+from ..model.processing_cfsam import CfSamProcessor
 
 
 def training_tiles(data: Sequence[str], tiles: int) -> dict[str, list[TileRecord]]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from ..configuration_cfsam import CfSamConfig
+from ..model.configuration_cfsam import CfSamConfig
 
 TEMPLATE = Path(__file__).with_name("card.md.jinja")
 TASK = "image-segmentation"

@@ -10,12 +10,12 @@ from huggingface_hub import ModelCard
 from transformers import Pipeline, pipeline
 from transformers.utils import cached_file
 
-from ..adapter_switching_cfsam import INITIAL_ADAPTER
-from ..export.atomic import atomic_folder
-from ..image_processing_cfsam import CfSamImageProcessor
-from ..modeling_cfsam import CfSamForNucleiSegmentation
-from ..pipeline_cfsam import NucleiSegmentationPipeline
-from ..processing_cfsam import CfSamProcessor
+from ..files.atomic import atomic_folder
+from ..model.adapter_switching import INITIAL_ADAPTER
+from ..model.image_processing_cfsam import CfSamImageProcessor
+from ..model.modeling_cfsam import CfSamForNucleiSegmentation
+from ..model.pipeline_cfsam import NucleiSegmentationPipeline
+from ..model.processing_cfsam import CfSamProcessor
 from . import handler
 from .card import checkpoint_card
 from .folder import (

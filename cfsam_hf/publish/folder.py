@@ -7,19 +7,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from huggingface_hub import ModelCard
-from transformers.dynamic_module_utils import get_imports, get_relative_import_files
+from transformers.dynamic_module_utils import get_imports
 
-from ..adapter_files_cfsam import ADAPTER_FILE
-from ..configuration_cfsam import CfSamConfig
-from ..image_processing_cfsam import CfSamImageProcessor
-from ..modeling_cfsam import CfSamForNucleiSegmentation
-from ..pipeline_cfsam import NucleiSegmentationPipeline
-from ..processing_cfsam import CfSamProcessor
+from ..model.adapter_files import ADAPTER_FILE
+from ..model.configuration_cfsam import CfSamConfig
+from ..model.image_processing_cfsam import CfSamImageProcessor
+from ..model.modeling_cfsam import CfSamForNucleiSegmentation
+from ..model.pipeline_cfsam import NucleiSegmentationPipeline
+from ..model.processing_cfsam import CfSamProcessor
 
 CONFIG, PROCESSOR, WEIGHTS = "config.json", "processor_config.json", "model.safetensors"
 CARD, HANDLER, REQUIREMENTS = "README.md", "handler.py", "requirements.txt"
 CARD_FIELDS = ("license", "library_name", "pipeline_tag")
 # Files that run code when they are read.
+MODEL_CODE = Path(__file__).parents[1] / "model"
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".npy")
 
 
@@ -48,11 +49,7 @@ CUSTOM_PIPELINES = {
 
 def code_files() -> list[Path]:
     """The files of this package that a checkpoint needs to run, each a flat sibling of the others."""
-    package = Path(__file__).parents[1]
-    impl = CUSTOM_PIPELINES["nuclei-segmentation"]["impl"]
-    modules = {name.split(".")[0] for name in (*MODEL_AUTO_MAP.values(), *PROCESSOR_AUTO_MAP.values(), impl)}
-    entries = [package / f"{module}.py" for module in modules]
-    return sorted({*entries, *(Path(file) for entry in entries for file in get_relative_import_files(entry))})
+    return sorted(path for path in MODEL_CODE.glob("*.py") if path.name != "__init__.py")
 
 
 def code_requirements(files: list[Path]) -> list[str]:

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from ..maps_cfsam import HV_CHANNELS
-from ..views_cfsam import View, views_of
+from ..model.maps import HV_CHANNELS
+from ..model.tiling import View, views_of
 from .mixing import Mixture
 from .recipe import OptimizationOptions
 

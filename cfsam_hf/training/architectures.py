@@ -1,6 +1,6 @@
 """Architectures that have no public SAM weights to start from."""
 
-from ..configuration_cfsam import CfSamConfig
+from ..model.configuration_cfsam import CfSamConfig
 
 
 def tiny_config(**options) -> CfSamConfig:

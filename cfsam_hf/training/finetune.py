@@ -21,21 +21,21 @@ from accelerate.utils import set_seed
 from torch.utils.data import default_collate
 from transformers import PreTrainedModel
 
-from ..checkpoint_cfsam import check_place, check_source, naming_checkpoint
-from ..configuration_cfsam import CfSamConfig
+from ..bases.bundled import DEFAULT_CHECKPOINT, bundled_checkpoint
 from ..data import CropDataset, TileRecord
+from ..drawing.before_after import before_after_picture
 from ..evaluation import System, TileScore, checkpoint_system, dataset_record, evaluate_records, results_record
 from ..evaluation.environment import environment
 from ..evaluation.report import write_report
 from ..evaluation.tables import comparison
-from ..export.atomic import staged_folder
-from ..export.json_files import finite, write_json
-from ..hub import DEFAULT_CHECKPOINT, bundled_checkpoint
-from ..modeling_cfsam import CfSamForNucleiSegmentation
-from ..pipeline_cfsam import NucleiSegmentationPipeline
-from ..resampling_cfsam import check_mpp
+from ..files.atomic import staged_folder
+from ..files.json_files import finite, write_json
+from ..model.checkpoint import check_place, check_source, naming_checkpoint
+from ..model.configuration_cfsam import CfSamConfig
+from ..model.modeling_cfsam import CfSamForNucleiSegmentation
+from ..model.pipeline_cfsam import NucleiSegmentationPipeline
+from ..model.resampling import check_mpp
 from .agreement import training_loss
-from .before_after import before_after_picture
 from .launching import full_disk_explained, make_accelerator
 from .models import RANDOM_BASES, build_model, build_processor
 from .optimization import make_optimizer
@@ -454,8 +454,9 @@ def _text(folder: Path, results: dict[str, Any], table: str) -> str:
         f"`cfsam segment --checkpoint`), `before/` and `after/` (scores with intervals, single tiles), "
         "`report.html` (curves), `recipe.yaml` (every value).",
         "",
-        "The scores of nuclei are the base's. Calibrate them for this model: `python examples/calibrate_scores.py "
-        f"--checkpoint {folder}/model --data reader=parquet,path={folder / TILES}` (training tiles alone are used).",
+        "The scores of nuclei are the base's. Calibrate them for this model: "
+        f"`python examples/tools/calibrate_scores.py --checkpoint {folder}/model --data reader=parquet,path="
+        f"{folder / TILES}` (training tiles alone are used).",
         "",
     ]
     return "\n".join(lines)

@@ -12,12 +12,12 @@ from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedModel
 
 from ..baselines.unet import UNetConfig, UNetForNucleiSegmentation
-from ..configuration_cfsam import TYPE_TRUNKS, CfSamConfig
-from ..hub import DEFAULT_CHECKPOINT, bundled_checkpoint
-from ..image_processing_cfsam import CfSamImageProcessor
-from ..modeling_cfsam import CfSamForNucleiSegmentation
-from ..processing_cfsam import CfSamProcessor
-from ..type_branch_cfsam import STRIDE
+from ..bases.bundled import DEFAULT_CHECKPOINT, bundled_checkpoint
+from ..model.configuration_cfsam import TYPE_TRUNKS, CfSamConfig
+from ..model.image_processing_cfsam import CfSamImageProcessor
+from ..model.modeling_cfsam import CfSamForNucleiSegmentation
+from ..model.processing_cfsam import CfSamProcessor
+from ..model.type_branch import STRIDE
 from .architectures import tiny_config
 from .recipe import ModelOptions, Recipe
 
@@ -197,7 +197,7 @@ def _prepare_type_branch(model: PreTrainedModel, options: ModelOptions, trunk_fa
     elif (path := checkpoint_of(options.base)) is None or not CfSamConfig.from_pretrained(path).has_type_branch:
         raise ValueError(
             f"type_trunk is {model.config.type_trunk!r}, but {options.base} has none: it would begin with random "
-            "weights. Give type_trunk_weights; examples/convert_efficientnet_lite.py makes them."
+            "weights. Give type_trunk_weights; examples/tools/convert_efficientnet_lite.py makes them."
         )
     if options.train_types_alone:
         model.requires_grad_(False)

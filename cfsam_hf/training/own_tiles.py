@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from ..data import Tile, TileRecord, list_tiles
-from ..data.files import some_of
 from ..data.parquet_writer import write_shards
+from ..data.readers.files import some_of
 from ..data.records import UNKNOWN_TYPE
 from ..data.vocabulary import rename_types
-from ..nuclei_cfsam import UNTYPED_NAME
+from ..model.result import UNTYPED_NAME
 
 TRAIN, HELD_OUT = "train", "held_out"
 """Folds of the tiles that are kept."""

@@ -61,7 +61,7 @@ class ModelOptions:
     )
     type_trunk_weights: str = _with(
         "safetensors file with weights for the type branch's trunk, where the base has none: from "
-        "examples/convert_efficientnet_lite.py, or the model.safetensors of a checkpoint with a type branch",
+        "examples/tools/convert_efficientnet_lite.py, or the model.safetensors of a checkpoint with a type branch",
         "",
     )
     train_types_alone: bool = _with(

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..colors_cfsam import default_type_color
-from ..export.atomic import atomic_path
+from ..files.atomic import atomic_path
+from ..model.nucleus_types import default_type_color
 from .recipe import Recipe
 from .run_log import read_log, validations
 

@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ..export.atomic import atomic_path
-from ..export.json_files import append_json_line
+from ..files.atomic import atomic_path
+from ..files.json_files import append_json_line
 
 LOG_NAME = "log.jsonl"
 

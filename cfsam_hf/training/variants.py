@@ -14,8 +14,8 @@ from typing import Any, Literal
 
 import torch
 
-from ..configuration_cfsam import CfSamConfig
-from ..modeling_cfsam import CfSamForNucleiSegmentation, CfSamNucleiSegmentationOutput
+from ..model.configuration_cfsam import CfSamConfig
+from ..model.modeling_cfsam import CfSamForNucleiSegmentation, CfSamNucleiSegmentationOutput
 from .models import build_model, check_options, checkpoint_of, enable_gradient_checkpointing, is_unet
 from .recipe import Recipe
 

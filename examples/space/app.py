@@ -28,10 +28,10 @@ from skimage import data
 
 from cfsam_hf import NucleiResult
 from cfsam_hf.commands.loading import load_pipeline
+from cfsam_hf.commands.messages import describe
 from cfsam_hf.commands.segment import DEMO_MPP, DEMO_NAME
-from cfsam_hf.export import type_styles
-from cfsam_hf.image_io_cfsam import TooManyPixelsError, read_rgb
-from cfsam_hf.messages import describe
+from cfsam_hf.model.pictures import TooManyPixelsError, read_rgb
+from cfsam_hf.outputs import type_styles
 
 # 4,096 x 4,096, of the picture and of what it becomes at the model's pixel size: minutes on two cores.
 MAX_PIXELS = 2**24

@@ -12,7 +12,8 @@ import pandas as pd
 from PIL import Image
 
 from cfsam_hf import NucleiResult
-from cfsam_hf.export import draw_contours, frame_overlay, summary_rows, type_styles, write_geojson, write_table
+from cfsam_hf.drawing.overlay import draw_contours, frame_overlay
+from cfsam_hf.outputs import summary_rows, type_styles, write_geojson, write_table
 
 # Share of the type's colour in a filled nucleus: what is inside it must remain visible.
 FILL_STRENGTH = 0.45

@@ -1,0 +1,1 @@
+"""Training crops: where they are cut, how they are changed, and their targets."""

@@ -1,0 +1,1 @@
+"""A module for each public data set, and for users' own annotations."""

@@ -1,0 +1,142 @@
+"""Reading single image and label files, and finding them; every error names the file."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ..problems import is_collecting, refuse
+
+IMAGE_SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp")
+"""Suffixes taken for images, in the order of preference where a stem exists with several (lossless first)."""
+
+
+def read_image(path: Path, content: bytes | None = None) -> np.ndarray:
+    """Read an 8-bit image as `(H, W, 3)` uint8 RGB; grey is repeated, palettes are resolved, alpha is dropped.
+
+    Args:
+        path: the image file.
+        content: the encoded image itself where it lies within the file `path`, which then only names it in errors.
+
+    Raises:
+        OSError: if the file is missing, truncated or no image.
+        ValueError: if it has more than 8 bits a channel.
+    """
+    with _open(path, content) as image:
+        if image.mode.startswith("I") or image.mode == "F":
+            raise ValueError(
+                f"{path}: expected an 8-bit image, found Pillow mode {image.mode!r}; convert it to 8 bits"
+            )
+        return np.asarray(_pixels(image, path).convert("RGB"))
+
+
+def read_label_map(path: Path, content: bytes | None = None) -> np.ndarray:
+    """Read a single-channel label image (1, 8, 16 or 32 bits) as `(H, W)` int32.
+
+    Args:
+        path, content: as in `read_image`.
+
+    Raises:
+        OSError: if the file is missing, truncated or no image.
+        ValueError: if it has several channels, whose meaning would be a guess.
+    """
+    with _open(path, content) as image:
+        if image.mode not in ("1", "L", "P", "I", "I;16", "I;16B", "I;16L"):
+            raise ValueError(f"{path}: a label map has one channel of whole numbers, found Pillow mode {image.mode!r}")
+        return np.asarray(_pixels(image, path)).astype(np.int32)
+
+
+def images_by_stem(folder: Path) -> dict[str, Path]:
+    """Return the images directly in `folder` by stem, in natural order (`train_2` before `train_10`).
+
+    Raises:
+        OSError: if `folder` is no folder.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder")
+    found: dict[str, Path] = {}
+    for path in folder.iterdir():
+        suffix = path.suffix.lower()
+        if suffix not in IMAGE_SUFFIXES or path.name.startswith("."):
+            continue
+        known = found.get(path.stem)
+        if known is None or IMAGE_SUFFIXES.index(suffix) < IMAGE_SUFFIXES.index(known.suffix.lower()):
+            found[path.stem] = path
+    return {stem: found[stem] for stem in sorted(found, key=natural_key)}
+
+
+def natural_key(name: str) -> tuple[tuple[tuple[int, int | str], ...], str]:
+    """Sort key under which digits count as numbers: `natural_key("a2") < natural_key("a10")`."""
+    parts = tuple((0, int(run)) if digits else (1, run) for digits, run in _runs(name))
+    # The name itself tells "a1" and "a01" apart, whose order would else be that of the file system.
+    return parts, name
+
+
+def pair_files(
+    images: dict[str, Path], labels: dict[str, Path], what: str, image_folder: Path, label_folder: Path
+) -> dict[str, tuple[Path, Path]]:
+    """Join images and annotations of the same stem.
+
+    Args:
+        images: images by stem.
+        labels: annotations by stem.
+        what: what an annotation file is called in the error, such as ".mat file".
+        image_folder, label_folder: where the missing file was looked for.
+
+    Returns:
+        (image, annotation) by stem, in the order of `images`.
+
+    Raises:
+        FileNotFoundError: an image or an annotation lacks the other; up to five are named.
+    """
+    without_label = [images[stem].name for stem in images if stem not in labels]
+    without_image = [labels[stem].name for stem in sorted(labels, key=natural_key) if stem not in images]
+    for names in _groups(without_label):
+        refuse(FileNotFoundError(f"{label_folder}: no {what} for {some_of(names)} of {image_folder}"))
+    for names in _groups(without_image):
+        refuse(FileNotFoundError(f"{image_folder}: no image for {some_of(names)} of {label_folder}"))
+    return {stem: (images[stem], labels[stem]) for stem in images if stem in labels}
+
+
+def some_of(names: Sequence[str], most: int = 5) -> str:
+    """The names for an error, and how many more there are: `some_of(["a", "b", "c"], most=2)` is "a, b and 1 more"."""
+    text = ", ".join(names[:most])
+    return text if len(names) <= most else f"{text} and {len(names) - most} more"
+
+
+def _groups(names: list[str]) -> list[list[str]]:
+    """The names that share a message: all of them, or each its own where every problem is listed."""
+    if is_collecting():
+        return [[name] for name in names]
+    return [names] if names else []
+
+
+def _open(path: Path, content: bytes | None) -> Image.Image:
+    if content is None and not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    try:
+        return Image.open(path if content is None else io.BytesIO(content))
+    except (OSError, SyntaxError) as error:
+        raise OSError(f"{path}: not an image that can be read ({error})") from error
+
+
+def _pixels(image: Image.Image, path: Path) -> Image.Image:
+    try:
+        image.load()
+    except (OSError, SyntaxError, ValueError) as error:
+        raise OSError(f"{path}: the image is damaged or truncated ({error})") from error
+    return image
+
+
+def _runs(name: str) -> list[tuple[bool, str]]:
+    """Split `name` into runs of digits and of other characters."""
+    runs: list[tuple[bool, str]] = []
+    for character in name:
+        digit = character.isdecimal() and character.isascii()
+        if runs and runs[-1][0] == digit:
+            runs[-1] = (digit, runs[-1][1] + character)
+        else:
+            runs.append((digit, character))
+    return runs

@@ -1,0 +1,171 @@
+"""Your own images with label maps: `<stem>_instances.png` beside each image, or the folders `images` and `labels`."""
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from ..problems import refuse
+from ..records import UNKNOWN_TYPE, Tile, TileRecord, make_tile
+from .files import images_by_stem, pair_files, read_image, read_label_map
+from .listing import finish_listing
+
+INSTANCES = "_instances"
+TYPES = "_types"
+IMAGE_FOLDER, LABEL_FOLDER, TYPE_FOLDER = "images", "labels", "types"
+LAYOUT = (
+    f"<stem>.<image> with a label map <stem>{INSTANCES}.png, or the folders {IMAGE_FOLDER} and {LABEL_FOLDER} with "
+    "files of the same stems"
+)
+ID_COLUMNS = ("id", "name")
+FOLD_COLUMNS = ("fold", "split")
+
+
+def list_instance_pairs(
+    path: str | Path,
+    split: str | None = None,
+    mpp: float | None = None,
+    tissue: str | None = None,
+    type_names: Mapping[int, str] | None = None,
+    allow_empty: bool = False,
+    dataset: str = "instance_pairs",
+    annotations: str | Path | None = None,
+    annotated_only: bool = False,
+) -> list[TileRecord]:
+    """List the pairs of a folder.
+
+    Either `<stem>.<image>` and `<stem>_instances.png` lie side by side, with optional `<stem>_types.png`, or they lie
+    in the folders `images`, `labels` and optionally `types`, where label and type maps may have the plain stem.
+
+    The label map is a single-channel PNG or TIFF of 8, 16 or 32 bits, 0 background, one id a nucleus. The type map
+    holds 1..T at nuclei; 0 there means that the nucleus' type is not known. `index.csv`, where present, has a row per
+    tile: the column `id` (or `name`) is the stem, `tissue`, `mpp` and `fold` (or `split`) fill the schema and take
+    precedence over the arguments, and all columns are kept in `TileRecord.metadata`.
+
+    Args:
+        path: the folder.
+        split: keep the tiles whose fold is this one; all where None.
+        mpp: micrometres per pixel of tiles for which the index has none; None if unknown.
+        tissue: tissue of tiles for which the index has none.
+        type_names: names of the type ids 1..T; needed where there are `_types.png` files.
+        allow_empty: accept tiles without nuclei.
+        dataset: name for `TileRecord.dataset`.
+        annotations: folder of the label and type maps where it is another than the images'. Where label maps there end
+            in `_instances`, other pictures in it are left alone.
+        annotated_only: leave images without a label map out, which is an error otherwise.
+
+    Raises:
+        OSError: if the folder or one of a pair is missing.
+        ValueError: if types lack names, the index names a tile twice or has a bad mpp, or no tile is in `split`.
+    """
+    folder = Path(path)
+    pairs, types = _find_files(folder, None if annotations is None else Path(str(annotations)), annotated_only)
+    if types and not type_names:
+        raise ValueError(
+            f"{folder}: there are type maps ({next(iter(types.values())).name}, ...) but no names for "
+            "their ids; pass type_names={1: ..., 2: ...}"
+        )
+    index = _read_index(folder / "index.csv")
+    records = []
+    for stem, (image, label) in pairs.items():
+        row = index.get(stem, {})
+        fold = next((row[column] for column in FOLD_COLUMNS if row.get(column)), None)
+        records.append(
+            TileRecord(
+                dataset=dataset,
+                id=stem,
+                image_path=image,
+                label_path=label,
+                decode=decode_instance_pair,
+                tissue=row.get("tissue") or tissue,
+                mpp=_mpp(row["mpp"], folder / "index.csv", stem) if row.get("mpp") else mpp,
+                fold=fold,
+                type_names=dict(type_names or {}),
+                allow_empty=allow_empty,
+                metadata=row,
+                options={"type_path": types.get(stem)},
+            )
+        )
+    if records and split is not None and split not in {record.fold for record in records}:
+        folds = sorted({record.fold for record in records if record.fold})
+        raise ValueError(f"{folder}: no tile of split {split!r}; index.csv has {folds or 'no fold or split column'}")
+    return finish_listing(records, split, folder, LAYOUT)
+
+
+def _find_files(
+    folder: Path, annotations: Path | None, annotated_only: bool
+) -> tuple[dict[str, tuple[Path, Path]], dict[str, Path]]:
+    """Return (image, label map) and type maps by the stem of the image."""
+    if annotations is not None and annotations.resolve() != folder.resolve():
+        image_folder, label_folder, type_folder = folder, annotations, annotations
+        images = {stem: file for stem, file in images_by_stem(folder).items() if not stem.endswith((INSTANCES, TYPES))}
+        maps = images_by_stem(annotations)
+        types = {stem.removesuffix(TYPES): file for stem, file in maps.items() if stem.endswith(TYPES)}
+        maps = {stem: file for stem, file in maps.items() if not stem.endswith(TYPES)}
+        named = {stem: file for stem, file in maps.items() if stem.endswith(INSTANCES)}
+        labels = {stem.removesuffix(INSTANCES): file for stem, file in (named or maps).items()}
+        what = "label map"
+    elif (folder / IMAGE_FOLDER).is_dir() and (folder / LABEL_FOLDER).is_dir():
+        image_folder, label_folder, type_folder = (folder / n for n in (IMAGE_FOLDER, LABEL_FOLDER, TYPE_FOLDER))
+        images = images_by_stem(image_folder)
+        labels = {stem.removesuffix(INSTANCES): file for stem, file in images_by_stem(label_folder).items()}
+        types = images_by_stem(type_folder) if type_folder.is_dir() else {}
+        types = {stem.removesuffix(TYPES): file for stem, file in types.items()}
+        what = "label map"
+    else:
+        image_folder = label_folder = type_folder = folder
+        files = images_by_stem(folder)
+        labels = {stem.removesuffix(INSTANCES): file for stem, file in files.items() if stem.endswith(INSTANCES)}
+        types = {stem.removesuffix(TYPES): file for stem, file in files.items() if stem.endswith(TYPES)}
+        images = {stem: file for stem, file in files.items() if not stem.endswith((INSTANCES, TYPES))}
+        what = f"label map <stem>{INSTANCES}.png"
+    if annotated_only:
+        images = {stem: image for stem, image in images.items() if stem in labels}
+    pairs = pair_files(images, labels, what, image_folder, label_folder)
+    typed = {stem: image for stem, image in images.items() if stem in types}
+    pair_files(typed, types, "type map", image_folder, type_folder)
+    return pairs, types
+
+
+def decode_instance_pair(record: TileRecord) -> Tile:
+    """Read one pair."""
+    instance_map = read_label_map(record.label_path)
+    type_path = record.options.get("type_path")
+    type_map = None
+    if type_path is not None:
+        type_map = read_label_map(type_path).astype(np.int32)
+        if type_map.shape == instance_map.shape:
+            type_map[(type_map == 0) & (instance_map > 0)] = UNKNOWN_TYPE
+    return make_tile(record, read_image(record.image_path), instance_map, type_map)
+
+
+def _read_index(path: Path) -> dict[str, dict[str, str]]:
+    if not path.is_file():
+        return {}
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        rows = list(csv.DictReader(file))
+    if not rows:
+        return {}
+    column = next((name for name in ID_COLUMNS if name in rows[0]), None)
+    if column is None:
+        raise ValueError(
+            f"{path}: no column {' or '.join(ID_COLUMNS)} that names the tile; found {', '.join(rows[0])}"
+        )
+    index: dict[str, dict[str, str]] = {}
+    for row in rows:
+        if row[column] in index:
+            refuse(ValueError(f"{path}: tile {row[column]!r} has two rows"))
+        index[row[column]] = {key: value or "" for key, value in row.items() if key is not None}
+    return index
+
+
+def _mpp(text: str, path: Path, stem: str) -> float | None:
+    try:
+        mpp = float(text)
+    except ValueError:
+        mpp = float("nan")
+    if not 0 < mpp < float("inf"):
+        refuse(ValueError(f"{path}: mpp of tile {stem!r} must be a positive number, got {text!r}"))
+        return None
+    return mpp

@@ -1,0 +1,1 @@
+"""Images through a pipeline into files, without printing."""

@@ -1,0 +1,216 @@
+"""The configuration of CF-SAM: SAM's own configuration with this model's fields beside it, at top level."""
+
+from typing import Any
+
+from huggingface_hub.dataclasses import strict
+from transformers import SamConfig
+from transformers.utils import TRANSFORMERS_DYNAMIC_MODULE_NAME
+
+from .nucleus_types import NucleusTypesMixin
+
+FORMAT_VERSION = 1
+
+TYPE_TRUNKS = ("efficientnet-lite0",)
+"""Pretrained networks that types can be read from."""
+
+
+@strict
+class CfSamConfig(NucleusTypesMixin, SamConfig):
+    """Configuration of [`CfSamForNucleiSegmentation`].
+
+    The three SAM parts stay where [`SamConfig`] has them (`vision_config`, `prompt_encoder_config`,
+    `mask_decoder_config`), so the configuration of a plain `SamModel` is read as it is and the fields below take their
+    defaults. The paper (arXiv 2603.28027) fixes which parts exist; every number here is this project's choice.
+
+    Args:
+        num_types (`int`, *optional*):
+            Number of nucleus types T, background not counted. 0 finds nuclei without typing them. Derived from
+            `id2label` if only that is given; 0 if neither is.
+        id2label (`dict[int, str]`, *optional*):
+            Names of the types: `{0: "background", 1: ..., T: ...}` (the entry 0 may be left out).
+        type_colors (`list[str]`, *optional*):
+            One `#rrggbb` colour per type 1..T. Default: a fixed palette.
+        mpp (`float`, defaults to 0.25):
+            Micrometres per pixel that the model works at.
+        use_mala, adapter_dim, adapter_context_dim, adapter_kernel_sizes, adapter_dynamic, adapter_layers:
+            MALA: on/off; bottleneck width r; context width q; odd kernel sizes; whether kernels and gates are made for
+            each image (else fixed); the encoder layers that carry one (`None`: all).
+        use_hmfm, fusion_dim, fusion_layers:
+            HMFM: on/off; width D; the encoder layers that are fused (`None`: the global-attention layers).
+        use_detail_stem (`bool`, defaults to `True`):
+            The convolutional stem on the image, joined at the fine resolutions.
+        use_bgmr, refinement_dilations:
+            BGMR: on/off; dilation rates of its context convolutions.
+        mask_dim (`int`, defaults to 32):
+            Channels of the features that the masks are read from.
+        coarser_dims (`list[int]`, *optional*):
+            Channels of features and stem at twice the mask stride, four times it, ..., half the patch size. Default:
+            1.5 times `mask_dim`.
+        mask_stride (`int`, defaults to 2):
+            Stride in pixels at which masks are made: a quarter or an eighth of the patch size.
+        type_trunk (`str`, *optional*):
+            `"efficientnet-lite0"`: types are read off the image by the first stages of that network (0.5 M parameters,
+            to be loaded with its pretrained weights), at its own and at half its size, and the mask decoder's and
+            BGMR's maps are of outlines alone. Default: types are maps of the mask decoder, like the others.
+        type_dim, type_dropout:
+            With `type_trunk`: channels in which the trunk's levels meet; their dropout in training.
+        train_encoder (`bool`, defaults to `False`):
+            Whether the SAM encoder itself is trained. Only meant for making a small backbone.
+        train_mask_decoder (`bool`, defaults to `True`):
+            Whether SAM's two-way transformer and up-scaling are trained.
+        nuclei_loss (`str`, defaults to `"bce"`):
+            `"bce"` or `"focal_tversky"`, beside the Dice loss.
+        loss_weights (`dict[str, float]`, *optional*):
+            Overrides of [`LossWeights`] by name.
+        type_loss_weights (`list[float]`, *optional*):
+            T + 1 weights of the classes (background first) in the cross-entropy. Default: all 1.
+        checkpoint_info (`dict`, *optional*):
+            What `cfsam info` and the card say: `name`, `license` of the weights, `data`, `metrics`, `training`, ...
+        format_version (`int`, defaults to 1):
+            Version of the checkpoint layout; a newer one than the code knows is refused.
+
+    Raises:
+        ValueError: a field is out of range; `num_types` and `id2label` disagree; a newer checkpoint format.
+    """
+
+    model_type = "cfsam"
+    # Scalars; transformers' Trainer gathers the other outputs as predictions.
+    keys_to_ignore_at_inference = ["loss_parts"]  # noqa: RUF012
+
+    num_types: int | None = None
+    type_colors: list[str] | tuple[str, ...] | None = None
+    mpp: float | int = 0.25
+
+    use_mala: bool = True
+    adapter_dim: int = 64
+    adapter_context_dim: int = 16
+    adapter_kernel_sizes: list[int] | tuple[int, ...] = (3, 5, 7)
+    adapter_dynamic: bool = True
+    adapter_layers: list[int] | tuple[int, ...] | None = None
+
+    use_hmfm: bool = True
+    fusion_dim: int = 128
+    fusion_layers: list[int] | tuple[int, ...] | None = None
+    use_detail_stem: bool = True
+
+    use_bgmr: bool = True
+    refinement_dilations: list[int] | tuple[int, ...] = (1, 2, 4)
+    mask_dim: int = 32
+    coarser_dims: list[int] | tuple[int, ...] | None = None
+    mask_stride: int = 2
+
+    type_trunk: str | None = None
+    type_dim: int = 64
+    type_dropout: float | int = 0.2
+
+    train_encoder: bool = False
+    train_mask_decoder: bool = True
+
+    nuclei_loss: str = "bce"
+    loss_weights: dict[str, float | int] | None = None
+    type_loss_weights: list[float | int] | tuple[float | int, ...] | None = None
+
+    checkpoint_info: dict[str, Any] | None = None
+    format_version: int = FORMAT_VERSION
+
+    def __post_init__(self, **kwargs):
+        super().__post_init__(**kwargs)
+        self._resolve_types()
+        self._check_format()
+        self._check_adapter_and_fusion()
+        self._check_masks()
+
+    def _check_format(self) -> None:
+        if self.format_version > FORMAT_VERSION:
+            raise ValueError(
+                f"This checkpoint has format version {self.format_version}, newer than the {FORMAT_VERSION} that this "
+                "version of cfsam_hf reads; upgrade cfsam_hf."
+            )
+        if not 0 < self.mpp <= 10:
+            raise ValueError(f"mpp must be micrometres per pixel in (0, 10], got {self.mpp}.")
+
+    def _check_adapter_and_fusion(self) -> None:
+        num_layers = self.vision_config.num_hidden_layers
+        if self.adapter_layers is None:
+            self.adapter_layers = list(range(num_layers))
+        if self.fusion_layers is None:
+            # A backbone without global attention still has four evenly spaced levels to offer.
+            quarters = sorted({max(0, round(num_layers * k / 4) - 1) for k in (1, 2, 3, 4)})
+            self.fusion_layers = list(self.vision_config.global_attn_indexes) or quarters
+        for name in ("adapter_layers", "fusion_layers"):
+            layers = [int(i) for i in getattr(self, name)]
+            if any(not 0 <= i < num_layers for i in layers) or len(set(layers)) != len(layers):
+                raise ValueError(f"{name} must be distinct layers in 0..{num_layers - 1}, got {layers}.")
+            setattr(self, name, sorted(layers))
+        if self.use_hmfm and not self.fusion_layers:
+            raise ValueError("use_hmfm needs at least one layer in fusion_layers.")
+        self.adapter_kernel_sizes = [int(k) for k in self.adapter_kernel_sizes]
+        if not self.adapter_kernel_sizes or any(k < 1 or k % 2 == 0 for k in self.adapter_kernel_sizes):
+            raise ValueError(f"adapter_kernel_sizes must be odd and positive, got {self.adapter_kernel_sizes}.")
+        for name in ("adapter_dim", "adapter_context_dim", "fusion_dim", "mask_dim", "type_dim"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}.")
+
+    def _check_masks(self) -> None:
+        patch = self.vision_config.patch_size
+        # Up-sampling and stem go in steps of 2, and the stem's finest level lies at stride 2.
+        if patch < 8 or patch & (patch - 1):
+            raise ValueError(f"The patch size must be a power of two and at least 8, got {patch}.")
+        if self.mask_stride not in (patch // 4, patch // 8) or self.mask_stride < 2:
+            raise ValueError(
+                f"mask_stride must be at least 2 and a quarter or an eighth of the patch size {patch}, "
+                f"got {self.mask_stride}."
+            )
+        # From twice the mask stride to half the patch size.
+        levels = (patch // (4 * self.mask_stride)).bit_length()
+        if self.coarser_dims is None:
+            self.coarser_dims = [self.mask_dim * 3 // 2] * levels
+        self.coarser_dims = [int(dim) for dim in self.coarser_dims]
+        if len(self.coarser_dims) != levels or any(dim < 1 for dim in self.coarser_dims):
+            raise ValueError(
+                f"coarser_dims must be {levels} positive numbers for mask_stride {self.mask_stride} and patch size "
+                f"{patch}, got {self.coarser_dims}."
+            )
+        if self.type_trunk is not None and self.type_trunk not in TYPE_TRUNKS:
+            raise ValueError(f"type_trunk must be None or one of {', '.join(TYPE_TRUNKS)}, got {self.type_trunk!r}.")
+        if not 0 <= self.type_dropout < 1:
+            raise ValueError(f"type_dropout must lie in [0, 1), got {self.type_dropout}.")
+        if self.nuclei_loss not in ("bce", "focal_tversky"):
+            raise ValueError(f"nuclei_loss must be 'bce' or 'focal_tversky', got {self.nuclei_loss!r}.")
+        if self.type_loss_weights is not None and len(self.type_loss_weights) != self.num_types + 1:
+            raise ValueError(
+                f"type_loss_weights needs {self.num_types + 1} values (background first), "
+                f"got {len(self.type_loss_weights)}."
+            )
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs):
+        """As `PreTrainedConfig.from_dict`, but this class's fields in `kwargs` take part in the construction.
+
+        The base class sets them afterwards, when the derived values (names, colours, layers) are already made.
+        """
+        own = {name for name in CfSamConfig.__annotations__ if name in kwargs} | ({"id2label"} & set(kwargs))
+        config_dict = dict(config_dict)
+        if not __name__.startswith(f"{TRANSFORMERS_DYNAMIC_MODULE_NAME}."):
+            # A self-describing folder names the code files in it. Where this package is installed its own classes
+            # serve, and transformers must neither ask for trust in the folder's nor write their names elsewhere.
+            for name in ("auto_map", "custom_pipelines"):
+                config_dict.pop(name, None)
+        stored_number = config_dict.get("num_types")
+        if kwargs.get("id2label") is not None or kwargs.get("num_types", stored_number) not in (None, stored_number):
+            # New types replace the stored ones altogether; the stored number alone, given again, changes nothing.
+            for name in ("num_types", "id2label", "label2id", "type_colors", "type_loss_weights"):
+                config_dict.pop(name, None)
+        config_dict.update({name: kwargs[name] for name in own})
+        rest = {name: value for name, value in kwargs.items() if name not in own}
+        return super().from_dict(config_dict, **rest)
+
+    @property
+    def has_type_branch(self) -> bool:
+        """Whether there are types, and a trunk of their own that they are read from."""
+        return self.num_types > 0 and self.type_trunk is not None
+
+    @property
+    def pad_multiple(self) -> int:
+        """Tiles must be multiples of this many pixels."""
+        return self.vision_config.patch_size

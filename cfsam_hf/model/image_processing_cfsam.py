@@ -1,0 +1,348 @@
+"""The image processor of CF-SAM: pictures to tensors, and a model's outputs to nuclei."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from transformers.image_processing_backends import PilBackend
+from transformers.image_processing_utils import BatchFeature
+from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from transformers.processing_utils import ImagesKwargs, Unpack
+
+from .decoding import DecodedNuclei, DecodingParameters, decode_nuclei
+from .maps import MapLayout, NucleiMaps, stack_maps
+from .pictures import DEFAULT_MAX_PIXELS, is_single_image, read_rgb
+from .resampling import check_mpp, resample_image, resample_nuclei, resampled_size
+from .result import NucleiResult
+from .tiling import check_tiling, pad_right_bottom
+
+
+class CfSamImageProcessorKwargs(ImagesKwargs, total=False):
+    r"""
+    mpp (`float`, *optional*, defaults to `self.mpp`):
+        Micrometres per pixel. Of the processor: what the model works at. In a call: that of the images, which are
+        resampled if it differs by more than 2 %; without it they are taken to be at the model's.
+    tile_size (`int`, *optional*, defaults to `self.tile_size`):
+        Side in pixels of the square tiles that larger images are cut into.
+    smallest_tile_size (`int`, *optional*, defaults to `self.smallest_tile_size`):
+        The nuclei-segmentation pipeline makes tiles smaller, down to this, where as few of them cover an image; on an
+        accelerator images whose tiles differ in size share no batch. Without it all are of `tile_size`.
+    tile_overlap (`int`, *optional*, defaults to `self.tile_overlap`):
+        Pixels that neighbouring tiles share at least.
+    pad_multiple (`int`, *optional*, defaults to `self.pad_multiple`):
+        Height and width of `pixel_values` are multiples of this, the model's patch size.
+    max_pixels (`int`, *optional*, defaults to `self.max_pixels`):
+        Larger images are refused, files before they are decoded.
+    max_pass_pixels (`int`, *optional*, defaults to `self.max_pass_pixels`):
+        Larger images are refused by `preprocess`, which makes one tensor of an image: attention over it takes memory
+        with the square of its area. The nuclei-segmentation pipeline cuts tiles and has no such limit.
+    decoding (`dict`, *optional*, defaults to `self.decoding`):
+        Fields of `DecodingParameters` that differ from its defaults, as its `to_dict` writes them. `score_weights` are
+        given as a whole: those left out take their defaults.
+    """
+
+    mpp: float | int | None
+    tile_size: int
+    smallest_tile_size: int | None
+    tile_overlap: int
+    pad_multiple: int
+    max_pixels: int | None
+    max_pass_pixels: int | None
+    decoding: dict | None
+
+
+class CfSamImageProcessor(PilBackend):
+    """
+    Prepares images for [`CfSamForNucleiSegmentation`] and turns its outputs into nuclei.
+
+    Any picture is taken: paths, PIL images, arrays and tensors, grey, RGB, RGBA, 8 and 16 bits or float; how each is
+    scaled is documented in `image_io_cfsam`. Images are padded by reflection at the right and at the bottom. The
+    options, described in `CfSamImageProcessorKwargs`, are saved with the checkpoint and restored from it.
+    """
+
+    valid_kwargs = CfSamImageProcessorKwargs
+    model_input_names = ("pixel_values",)
+
+    do_convert_rgb = True
+    do_rescale = True
+    do_normalize = True
+    do_pad = True
+    image_mean = IMAGENET_DEFAULT_MEAN
+    image_std = IMAGENET_DEFAULT_STD
+    mpp = 0.25
+    tile_size = 256
+    smallest_tile_size = None
+    tile_overlap = 64
+    pad_multiple = 16
+    max_pixels = DEFAULT_MAX_PIXELS
+    max_pass_pixels = 1024 * 1024
+    decoding = None
+
+    def __init__(self, **kwargs: Unpack[CfSamImageProcessorKwargs]):
+        if kwargs.get("score_calibration") is not None:
+            slope, intercept = kwargs["score_calibration"]
+            raise ValueError(
+                f"score_calibration is {[slope, intercept]}: it is part of decoding now; for the same scores write "
+                f'"score_weights": {{"intercept": {intercept}, "probability": {slope}}} into decoding'
+            )
+        super().__init__(**kwargs)
+        check_mpp(self.mpp)
+        check_tiling(self.tile_size, self.tile_overlap)
+        if self.pad_multiple < 1 or self.tile_size % self.pad_multiple:
+            raise ValueError(
+                f"tile_size must be a multiple of pad_multiple, got tile_size={self.tile_size} and "
+                f"pad_multiple={self.pad_multiple}"
+            )
+        smallest = self.smallest_tile_size
+        if smallest is not None and (smallest % self.pad_multiple or not 0 < smallest <= self.tile_size):
+            raise ValueError(
+                f"smallest_tile_size must be a multiple of pad_multiple, {self.pad_multiple}, and at most tile_size, "
+                f"{self.tile_size}; got {smallest}"
+            )
+        self.decoding_parameters()
+
+    def preprocess(self, images: Any, **kwargs: Unpack[CfSamImageProcessorKwargs]) -> BatchFeature:
+        """
+        Turn images into one tensor.
+
+        Args:
+            images: a picture as `read_rgb` takes it (path, PIL image, array, tensor), or a list of them.
+            mpp (`float`, *optional*): micrometres per pixel of these images; they are resampled to the model's.
+            return_tensors (`str`, *optional*): `"pt"` for torch tensors, `"np"` for arrays.
+            kwargs: any other option of the processor, for this call only.
+
+        Returns:
+            `BatchFeature` with `pixel_values` (B, 3, H, W) float32, where H and W are those of the largest image,
+            rounded up to `pad_multiple`. `post_process_nuclei` cuts the padding off by `target_sizes`.
+
+        Raises:
+            ValueError: an image is impossible, or larger than `max_pass_pixels`.
+        """
+        return super().preprocess(images, **kwargs)
+
+    def _prepare_images_structure(self, images: Any, expected_ndims: int = 3) -> list:
+        if is_single_image(images):
+            is_batch = isinstance(images, (np.ndarray, torch.Tensor)) and images.ndim == expected_ndims + 1
+            return list(images) if is_batch else [images]
+        if not isinstance(images, Sequence) or len(images) == 0:
+            raise ValueError(f"images must be a picture or a list of pictures, got {images!r}")
+        return [image for item in images for image in self._prepare_images_structure(item, expected_ndims)]
+
+    def process_image(
+        self, image: Any, input_data_format=None, mpp: float | None = None, max_pixels: int | None = None, **kwargs
+    ) -> np.ndarray:
+        """Read one picture and resample it to the model's `mpp`: (H, W, 3) uint8."""
+        return self.to_model_pixels(read_rgb(image, max_pixels, input_data_format), mpp, max_pixels)
+
+    def to_model_pixels(self, image: np.ndarray, mpp: float | None, max_pixels: int | None = None) -> np.ndarray:
+        """
+        Resample (H, W, 3) uint8 of pixel size `mpp` (None: unknown, taken for the model's) to the model's.
+
+        Raises:
+            ValueError: `mpp` is absurd, or the resampled image has more than `max_pixels` pixels.
+        """
+        height, width = resampled_size(*image.shape[:2], mpp, self.mpp)
+        if max_pixels is not None and height * width > max_pixels:
+            raise ValueError(
+                f"an image of {image.shape[1]}x{image.shape[0]} px at mpp {mpp:g} becomes {width}x{height} px at the "
+                f"model's mpp {self.mpp:g}, more than max_pixels={max_pixels}; check the mpp or raise the limit"
+            )
+        return resample_image(image, height, width)
+
+    def _preprocess(
+        self,
+        images: list[np.ndarray],
+        do_rescale: bool,
+        rescale_factor: float,
+        do_normalize: bool,
+        image_mean: Sequence[float],
+        image_std: Sequence[float],
+        pad_multiple: int,
+        max_pass_pixels: int | None,
+        return_tensors=None,
+        **kwargs,
+    ) -> BatchFeature:
+        height, width = (max(image.shape[axis] for image in images) for axis in (0, 1))
+        height, width = (-(-length // pad_multiple) * pad_multiple for length in (height, width))
+        if max_pass_pixels is not None and height * width > max_pass_pixels:
+            raise ValueError(
+                f"an image of {width}x{height} px is too large for one pass of the network "
+                f"(max_pass_pixels={max_pass_pixels}): use pipeline('nuclei-segmentation'), which works in tiles"
+            )
+        pixels = np.stack([pad_right_bottom(image, height, width) for image in images])
+        values = _scaled_pixels(
+            pixels,
+            rescale_factor if do_rescale else 1.0,
+            image_mean if do_normalize else 0.0,
+            image_std if do_normalize else 1.0,
+        )
+        return BatchFeature({"pixel_values": values}, tensor_type=return_tensors)
+
+    def pixel_values(self, tiles: np.ndarray) -> np.ndarray:
+        """Tiles (B, H, W, 3) uint8 as the model wants them, (B, 3, H, W) float32: what `preprocess` does, unpadded."""
+        return _scaled_pixels(
+            tiles,
+            self.rescale_factor if self.do_rescale else 1.0,
+            self.image_mean if self.do_normalize else 0.0,
+            self.image_std if self.do_normalize else 1.0,
+        )
+
+    def decoding_parameters(self, **overrides: Any) -> DecodingParameters:
+        """The processor's parameters of decoding, with `overrides` in their place."""
+        if not isinstance(self.decoding, Mapping | None):
+            raise ValueError(f"decoding is {self.decoding!r}: it must be a dictionary of decoding parameters")
+        return DecodingParameters.from_dict({**(self.decoding or {}), **overrides})
+
+    def decode_maps(self, maps: NucleiMaps, **overrides: Any) -> DecodedNuclei:
+        """
+        Nuclei of the maps of one image, in the model's pixels.
+
+        Args:
+            maps (`NucleiMaps`): the maps of the whole image.
+            overrides: fields of `DecodingParameters`.
+        """
+        return decode_nuclei(
+            maps.nuclei, maps.hv, maps.types, maps.boundary, parameters=self.decoding_parameters(**overrides)
+        )
+
+    def post_process_nuclei(
+        self,
+        outputs: Any,
+        target_sizes: Sequence[tuple[int, int]] | None = None,
+        mpp: float | None = None,
+        threshold: float = 0.0,
+        type_names: Mapping[int, str] | None = None,
+        type_colors: Mapping[int, tuple[int, int, int]] | None = None,
+    ) -> list[NucleiResult]:
+        """
+        Nuclei of each image of a batch.
+
+        Args:
+            outputs (`CfSamNucleiSegmentationOutput`): what the model returned.
+            target_sizes (`list[tuple[int, int]]`, *optional*): (height, width) in pixels of the images as they were
+                given to `preprocess`; what lies beyond is padding and cut off. Default: the size of the maps.
+            mpp (`float`, *optional*): micrometres per pixel of the images, if it was given to `preprocess`: nuclei are
+                brought back to the images' pixels.
+            threshold (`float`, defaults to 0): nuclei with a lower score are left out.
+            type_names, type_colors (*optional*): names and RGB colours of the types, as `config.type_names` has them.
+
+        Raises:
+            ValueError: `target_sizes` does not fit the outputs.
+        """
+        return [
+            NucleiResult.from_decoded(decoded, mpp=mpp, type_names=type_names, type_colors=type_colors)
+            for decoded in self._decode_batch(outputs, target_sizes, mpp, threshold)
+        ]
+
+    def post_process_instance_segmentation(
+        self,
+        outputs: Any,
+        threshold: float = 0.0,
+        mask_threshold: float = 0.5,
+        overlap_mask_area_threshold: float = 0.8,
+        target_sizes: Sequence[tuple[int, int]] | None = None,
+    ) -> list[dict[str, Any]]:
+        """
+        Nuclei in the form of transformers' `pipeline("image-segmentation")`.
+
+        Args:
+            outputs (`CfSamNucleiSegmentationOutput`): what the model returned.
+            threshold (`float`, defaults to 0): nuclei with a lower score are left out. That pipeline's own default is
+                .9, which keeps only the surest nuclei: call it with `threshold=0.0` for all.
+            mask_threshold (`float`, defaults to 0.5): nuclei probability from which a pixel is foreground. At .5, the
+                stock pipeline's default, the checkpoint's own threshold is used, and its `minimum_score`.
+            overlap_mask_area_threshold (`float`): accepted and without effect, since nuclei do not overlap.
+            target_sizes (`list[tuple[int, int]]`, *optional*): (height, width) of the images; padding is cut off.
+
+        Returns:
+            For each image `segmentation`, an int32 tensor (height, width) with 0 for background, and `segments_info`,
+            a list of `{"id", "label_id", "score"}`; `label_id` is a key of the model's `id2label`.
+        """
+        overrides = {} if mask_threshold == 0.5 else {"nuclei_threshold": mask_threshold, "minimum_score": 0.0}
+        return [
+            {
+                "segmentation": torch.from_numpy(decoded.instance_map),
+                "segments_info": [
+                    {"id": index + 1, "label_id": int(label), "score": float(score)}
+                    for index, (label, score) in enumerate(zip(_labels(decoded), decoded.scores, strict=True))
+                ],
+            }
+            for decoded in self._decode_batch(outputs, target_sizes, None, threshold, **overrides)
+        ]
+
+    def post_process_semantic_segmentation(
+        self, outputs: Any, target_sizes: Sequence[tuple[int, int]] | None = None
+    ) -> list[torch.Tensor]:
+        """
+        The type of each pixel's nucleus: for each image an int64 tensor (height, width) of keys of the model's
+        `id2label`, 0 for background. All pixels of a nucleus have one type.
+        """
+        return [
+            torch.from_numpy(np.concatenate([[0], _labels(decoded)]).astype(np.int64)[decoded.instance_map])
+            for decoded in self._decode_batch(outputs, target_sizes, None, 0.0)
+        ]
+
+    def _decode_batch(
+        self,
+        outputs: Any,
+        target_sizes: Sequence[tuple[int, int]] | None,
+        mpp: float | None,
+        threshold: float,
+        **overrides: Any,
+    ) -> list[DecodedNuclei]:
+        maps = stack_maps(outputs).cpu().numpy()
+        layout = MapLayout.of(outputs)
+        if target_sizes is None:
+            if mpp is not None and resampled_size(*maps.shape[2:], mpp, self.mpp) != maps.shape[2:]:
+                raise ValueError(f"mpp={mpp:g} needs target_sizes, the sizes of the images before resampling")
+            target_sizes = [maps.shape[2:]] * len(maps)
+        if len(target_sizes) != len(maps):
+            raise ValueError(f"target_sizes has {len(target_sizes)} sizes for {len(maps)} images")
+        nuclei = []
+        for image_maps, target_size in zip(maps, target_sizes, strict=True):
+            height, width = (int(length) for length in target_size)
+            model_height, model_width = resampled_size(height, width, mpp, self.mpp)
+            if not (0 < model_height <= maps.shape[2] and 0 < model_width <= maps.shape[3]):
+                raise ValueError(
+                    f"the target size {height}x{width} (height x width) does not fit the maps of "
+                    f"{maps.shape[2]}x{maps.shape[3]} px; pass the sizes of the images, and mpp if they were resampled"
+                )
+            decoded = self.decode_maps(layout.split(image_maps).crop(model_height, model_width), **overrides)
+            nuclei.append(select_nuclei(resample_nuclei(decoded, height, width), threshold))
+        return nuclei
+
+
+def _scaled_pixels(
+    pixels: np.ndarray, scale: float, mean: float | Sequence[float], std: float | Sequence[float]
+) -> np.ndarray:
+    """(B, H, W, 3) uint8 to (B, 3, H, W) float32: `(pixels * scale - mean) / std` per channel."""
+    mean, std = (np.broadcast_to(np.asarray(value, dtype=np.float32), 3) for value in (mean, std))
+    levels = np.arange(256, dtype=np.float32) * np.float32(scale)
+    values = np.empty((pixels.shape[0], 3, *pixels.shape[1:3]), dtype=np.float32)
+    for channel in range(3):
+        # There are only 256 values to compute.
+        values[:, channel] = ((levels - mean[channel]) / std[channel])[pixels[..., channel]]
+    return values
+
+
+def select_nuclei(decoded: DecodedNuclei, threshold: float) -> DecodedNuclei:
+    """The nuclei with at least this score, renumbered 1..N in their order."""
+    kept = decoded.scores >= threshold
+    if kept.all():
+        return decoded
+    renumber = np.zeros(len(kept) + 1, dtype=np.int32)
+    renumber[1:][kept] = np.arange(1, kept.sum() + 1)
+    columns = {
+        field.name: getattr(decoded, field.name)
+        for field in dataclasses.fields(decoded)
+        if field.name != "instance_map"
+    }
+    rows = {name: values[kept] for name, values in columns.items() if values is not None}
+    return dataclasses.replace(decoded, instance_map=renumber[decoded.instance_map], **rows)
+
+
+def _labels(decoded: DecodedNuclei) -> np.ndarray:
+    """Key of `id2label` per nucleus: its type, or 1 ("nucleus") for a model without types."""
+    return np.maximum(decoded.type_ids, 1)

@@ -1,0 +1,338 @@
+"""CF-SAM: a `SamModel` with adapters, fusion, task tokens and boundary-guided refinement."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers import PreTrainedModel, SamModel
+from transformers import initialization as init
+from transformers.utils import ModelOutput
+
+from .adapter_switching import AdapterSwitchingMixin, names_without_peft
+from .checkpoint import check_source, check_weights, hub_commit, naming_checkpoint
+from .configuration_cfsam import CfSamConfig
+from .decoder import MaskFeatures, TaskMaskDecoder
+from .encoder import CfSamVisionEncoder
+from .fusion import HierarchicalModulatedFusion
+from .layers import ZeroConv2d
+from .losses import LossWeights, nuclei_segmentation_loss, types_inside_nuclei_loss
+from .refinement import BoundaryGuidedRefinement
+from .type_branch import TypeBranch, join_with_nuclei
+
+if TYPE_CHECKING:
+    # Never run. transformers copies a model's code by following such lines, so these keep the processor and the
+    # pipeline beside the model when one that was loaded from a self-describing folder is saved again.
+    from .pipeline_cfsam import NucleiSegmentationPipeline  # noqa: F401
+    from .processing_cfsam import CfSamProcessor  # noqa: F401
+
+
+@dataclass
+class CfSamNucleiSegmentationOutput(ModelOutput):
+    """What [`CfSamForNucleiSegmentation`] returns. All maps are at the resolution of the input.
+
+    Args:
+        loss (`torch.Tensor` of shape `(1,)`, *optional*): weighted sum of the terms, averaged over the images.
+        loss_parts (`dict[str, torch.Tensor]`, *optional*):
+            The unweighted terms, averaged over the images; those of the initial maps begin with `initial_`.
+        nuclei_logits (`torch.Tensor` of shape `(B, 1, H, W)`): nucleus against background.
+        hv_maps (`torch.Tensor` of shape `(B, 2, H, W)`):
+            Horizontal and vertical offset from the nucleus' centroid, -1 at its left (upper) end, +1 at the other.
+        type_logits (`torch.Tensor` of shape `(B, T + 1, H, W)`, *optional*): background and types; `None` for T = 0.
+        boundary_logits (`torch.Tensor` of shape `(B, 1, H, W)`, *optional*): contours; `None` without BGMR.
+        initial_nuclei_logits, initial_hv_maps, initial_type_logits:
+            The same maps before the refinement; without BGMR the very same tensors, as are the types of a `type_trunk`
+            always.
+    """
+
+    loss: torch.Tensor | None = None
+    loss_parts: dict[str, torch.Tensor] | None = None
+    nuclei_logits: torch.Tensor | None = None
+    hv_maps: torch.Tensor | None = None
+    type_logits: torch.Tensor | None = None
+    boundary_logits: torch.Tensor | None = None
+    initial_nuclei_logits: torch.Tensor | None = None
+    initial_hv_maps: torch.Tensor | None = None
+    initial_type_logits: torch.Tensor | None = None
+
+
+class CfSamPreTrainedModel(PreTrainedModel):
+    """What every CF-SAM model shares: the configuration class, the name of SAM's part, initialisation, freezing."""
+
+    config_class = CfSamConfig
+    config: CfSamConfig
+    base_model_prefix = "sam"
+    main_input_name = "pixel_values"
+    input_modalities = ("image",)
+    supports_gradient_checkpointing = True
+    _no_split_modules = ("CfSamVisionLayer",)
+    _supports_sdpa = True
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, ZeroConv2d):
+            init.zeros_(module.weight)
+            init.zeros_(module.bias)
+        elif isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
+            # Layer norms follow almost everywhere; fan-in scaling keeps the few maps that have none in range.
+            fan_in = module.weight[0].numel() if not isinstance(module, nn.ConvTranspose2d) else module.in_channels
+            init.normal_(module.weight, std=fan_in**-0.5)
+            if module.bias is not None:
+                init.zeros_(module.bias)
+        elif isinstance(module, nn.Embedding):
+            # As the tokens of SAM's own mask decoder.
+            init.normal_(module.weight, std=1.0)
+        elif isinstance(module, TypeBranch):
+            init.zeros_(module.mean)
+            init.ones_(module.deviation)
+        else:
+            super()._init_weights(module)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
+        """As `PreTrainedModel.from_pretrained`, with what is not to be trained already frozen.
+
+        A folder or Hub id of a plain `SamModel` may be given: its weights are kept under their names, and only the
+        adapters and heads are new. Options of [`CfSamConfig`] (`num_types=4`, ...) can be passed by name.
+        Only safetensors weights are read.
+
+        Raises:
+            OSError: the checkpoint or a part of it is not there, or damaged.
+            ValueError: it is another kind of model, has a newer format, or its weights do not fit.
+        """
+        source, wants_info = pretrained_model_name_or_path, kwargs.pop("output_loading_info", False)
+        if source is None or kwargs.get("state_dict") is not None:
+            loaded = super().from_pretrained(source, *args, output_loading_info=True, **kwargs)
+        else:
+            with naming_checkpoint(source):
+                values = check_source(source, kwargs)
+                allow_mismatched = kwargs.pop("ignore_mismatched_sizes", False)
+                options = {**kwargs, "use_safetensors": True, "ignore_mismatched_sizes": True}
+                loaded = super().from_pretrained(source, *args, output_loading_info=True, **options)
+                check_weights(loaded[1], values, loaded[0].config, allow_mismatched)
+                # transformers 5.23 no longer notes it; adapters, results and records of finished images tell it.
+                loaded[0].config._commit_hash = hub_commit(source, kwargs)
+        model = loaded[0]
+        model.freeze()
+        for parameter in model.parameters():
+            # Weights of a mapped file can lie at any address, and CPU kernels round differently off their boundaries:
+            # the outputs would depend, in their last bits, on how the file is laid out.
+            if parameter.device.type == "cpu" and parameter.data_ptr() % 64:
+                parameter.data = parameter.data.clone()
+        return loaded if wants_info else model
+
+    def is_trainable(self, name: str, config: CfSamConfig | None = None) -> bool:
+        """Whether a configuration, by default the model's, lets the parameter of this name be trained."""
+        config = self.config if config is None else config
+        if ".adapter." in name:
+            return True
+        if name.startswith("sam.vision_encoder."):
+            return config.train_encoder
+        if name.startswith(("sam.mask_decoder.transformer.", "sam.mask_decoder.upscale_")):
+            return config.train_mask_decoder
+        return not name.startswith("sam.")
+
+    def freeze(self) -> None:
+        """Sets `requires_grad` of every parameter as the configuration says; what PEFT added is left as it is."""
+        parameters = dict(self.named_parameters())
+        for name, own_name in names_without_peft(self, parameters).items():
+            parameters[name].requires_grad_(self.is_trainable(own_name))
+
+    def get_nb_trainable_parameters(self) -> tuple[int, int]:
+        """Number of trainable parameters and of all parameters, as PEFT's method of this name."""
+        counts = [(p.numel(), p.requires_grad) for p in self.parameters()]
+        return sum(n for n, trained in counts if trained), sum(n for n, _ in counts)
+
+    def print_trainable_parameters(self) -> None:
+        """Prints the counts in PEFT's words."""
+        trainable, total = self.get_nb_trainable_parameters()
+        print(f"trainable params: {trainable:,} || all params: {total:,} || trainable%: {100 * trainable / total:.4f}")
+
+
+class CfSamForNucleiSegmentation(AdapterSwitchingMixin, CfSamPreTrainedModel):
+    """SAM refined for nuclei: instance segmentation and classification of H&E tiles, without prompts.
+
+    The frozen SAM encoder carries MALA adapters; HMFM fuses its levels; SAM's mask decoder, with one task token per
+    map, makes the initial maps; BGMR refines them (arXiv 2603.28027). With `type_trunk` types are no such maps: a
+    branch with a pretrained trunk reads them off the image.
+
+    Example:
+
+        >>> from cfsam_hf import CfSamForNucleiSegmentation, bundled_checkpoint
+        >>> model = CfSamForNucleiSegmentation.from_pretrained(bundled_checkpoint())
+    """
+
+    _can_compile_fullgraph = True
+    # `forward` takes any keyword; transformers' Trainer would conclude that it averages over gradient accumulation.
+    accepts_loss_kwargs = False
+
+    def __init__(self, config: CfSamConfig):
+        super().__init__(config)
+        vision, decoder = config.vision_config, config.mask_decoder_config
+        self.sam = SamModel(config)
+        self.sam.vision_encoder = CfSamVisionEncoder(
+            vision,
+            adapter_layers=config.adapter_layers if config.use_mala else [],
+            adapter_options={
+                "adapter_dim": config.adapter_dim,
+                "context_dim": config.adapter_context_dim,
+                "kernel_sizes": config.adapter_kernel_sizes,
+                "dynamic": config.adapter_dynamic,
+            },
+        )
+        self.read_settings()
+        self.fusion, self.neck_projection = None, None
+        if config.use_hmfm:
+            self.fusion = HierarchicalModulatedFusion(
+                vision.hidden_size, len(config.fusion_layers), vision.output_channels, config.fusion_dim
+            )
+        else:
+            self.neck_projection = nn.Conv2d(vision.output_channels, config.fusion_dim, 1)
+        self.mask_features = MaskFeatures(
+            config.fusion_dim,
+            decoder.hidden_size // 8,
+            [config.mask_dim, *config.coarser_dims],
+            # Strides double from level to level; SAM's own up-scaling goes to a quarter of the patch.
+            upscaled_level=(vision.patch_size // (4 * config.mask_stride)).bit_length() - 1,
+            num_finer=config.mask_stride.bit_length() - 2,
+            use_stem=config.use_detail_stem,
+        )
+        self.task_decoder = TaskMaskDecoder(self.num_maps, decoder.hidden_size, config.mask_dim)
+        self.refinement = None
+        if config.use_bgmr:
+            self.refinement = BoundaryGuidedRefinement(config.mask_dim, self.num_maps, config.refinement_dilations)
+        self.type_branch = None
+        if config.has_type_branch:
+            self.type_branch = TypeBranch(config.num_types, config.type_dim, config.type_dropout)
+        self.post_init()
+        self.freeze()
+
+    def read_settings(self) -> None:
+        """Reads what is derived from the configuration; to be called again when its settings have changed."""
+        types_are_maps = self.config.num_types and not self.config.has_type_branch
+        self.num_maps = 3 + (self.config.num_types + 1 if types_are_maps else 0)
+        self.loss_weights = LossWeights.from_config(self.config.loss_weights)
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.sam.vision_encoder.patch_embed
+
+    def _position_embedding(self, height: int, width: int) -> torch.Tensor:
+        """SAM's dense positional encoding (1, E, h, w) of an h x w grid over the tile."""
+        table = self.sam.shared_image_embedding.positional_embedding
+        y = (torch.arange(height, device=table.device, dtype=table.dtype) + 0.5) / height
+        x = (torch.arange(width, device=table.device, dtype=table.dtype) + 0.5) / width
+        grid = torch.stack([x.expand(height, width), y[:, None].expand(height, width)], dim=-1)
+        return self.sam.shared_image_embedding(grid).permute(2, 0, 1)[None]
+
+    def _split(self, maps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """Maps (B, M, ...) to nuclei logits, HV maps and type logits (`None` where these are no such maps)."""
+        return maps[:, :1], maps[:, 1:3], maps[:, 3:] if self.num_maps > 3 else None
+
+    def _normalise(self, maps: torch.Tensor) -> torch.Tensor:
+        """Logits to probabilities; offsets as they are."""
+        nuclei, offsets, types = self._split(maps)
+        parts = [nuclei.sigmoid(), offsets]
+        return torch.cat(parts if types is None else [*parts, types.softmax(1)], dim=1)
+
+    def predict_maps(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """The maps of the mask decoder and their refinement at the mask stride s; no types with a `type_trunk`.
+
+        Args:
+            pixel_values (`torch.Tensor` of shape `(B, 3, H, W)`): H and W multiples of the patch size.
+
+        Returns:
+            Initial maps (B, M, H / s, W / s), refined maps of the same shape (the initial ones without BGMR), boundary
+            logits (B, 1, H / s, W / s) or `None`.
+        """
+        levels = self.config.fusion_layers if self.config.use_hmfm else []
+        embedding, levels = self.sam.vision_encoder.encode(pixel_values, levels)
+        fused = self.fusion(levels, embedding) if self.config.use_hmfm else self.neck_projection(embedding)
+        no_prompt = self.sam.prompt_encoder.no_mask_embed.weight[0, :, None, None]
+        tokens, upscaled = self.task_decoder.attend(
+            self.sam.mask_decoder, embedding + no_prompt, self._position_embedding(*embedding.shape[2:])
+        )
+        features = self.mask_features(fused, upscaled, pixel_values)
+        initial = self.task_decoder.read_maps(tokens, features)
+        if self.refinement is None:
+            return initial, initial, None
+        refined, boundary_logits = self.refinement(features, initial, self._normalise(initial))
+        return initial, refined, boundary_logits
+
+    def forward(
+        self,
+        pixel_values: torch.Tensor,
+        nuclei_labels: torch.Tensor | None = None,
+        hv_labels: torch.Tensor | None = None,
+        type_labels: torch.Tensor | None = None,
+        boundary_labels: torch.Tensor | None = None,
+        types_alone: bool = False,
+        return_dict: bool | None = None,
+        **kwargs,
+    ) -> CfSamNucleiSegmentationOutput | tuple:
+        """Maps of nuclei, and the loss where labels are given.
+
+        Args:
+            pixel_values (`torch.Tensor` of shape `(B, 3, H, W)`):
+                Normalised RGB pixels; H and W multiples of the patch size.
+            nuclei_labels (`torch.Tensor` of shape `(B, H, W)`, *optional*): 1 nucleus, 0 not, -100 not annotated.
+            hv_labels (`torch.Tensor` of shape `(B, 2, H, W)`, *optional*): in [-1, 1], read inside nuclei.
+            type_labels (`torch.Tensor` of shape `(B, H, W)`, *optional*): 0 background, 1..T, -100 unknown.
+            boundary_labels (`torch.Tensor` of shape `(B, H, W)`, *optional*): 1 contour, 0 not, -100 not annotated.
+            types_alone (`bool`):
+                Only the loss of the types inside nuclei, from `type_labels` and the type branch alone, is computed: to
+                train that branch in a fraction of the time.
+            return_dict (`bool`, *optional*): `False` returns a tuple of the values that are not `None`.
+
+        Returns:
+            [`CfSamNucleiSegmentationOutput`]; with `types_alone` it holds the loss and its parts only.
+
+        Raises:
+            ValueError: a size that is no multiple of the patch size; `nuclei_labels` without `hv_labels`;
+                `types_alone` without `type_labels` or a type branch.
+        """
+        size = pixel_values.shape[2:]
+        if types_alone:
+            if self.type_branch is None or type_labels is None:
+                raise ValueError("types_alone needs type_labels and a model with a type branch (type_trunk).")
+            types = F.interpolate(self.type_branch(pixel_values), size=size, mode="bilinear", align_corners=False)
+            loss, loss_parts = types_inside_nuclei_loss(types, type_labels, self.config.type_loss_weights)
+            output = CfSamNucleiSegmentationOutput(loss, loss_parts)
+            return output.to_tuple() if return_dict is False else output
+        initial, refined, boundary_logits = self.predict_maps(pixel_values)
+
+        def to_tile(maps: torch.Tensor) -> torch.Tensor:
+            return F.interpolate(maps, size=size, mode="bilinear", align_corners=False)
+
+        boundary_logits = to_tile(boundary_logits) if boundary_logits is not None else None
+        refined_maps = self._split(to_tile(refined))
+        initial_maps = self._split(to_tile(initial)) if self.refinement is not None else refined_maps
+        if self.type_branch is not None:
+            types = to_tile(self.type_branch(pixel_values))
+            refined_maps = (*refined_maps[:2], join_with_nuclei(refined_maps[0], types))
+
+        loss, loss_parts = None, None
+        if nuclei_labels is not None:
+            loss, loss_parts = nuclei_segmentation_loss(
+                refined_maps,
+                initial_maps if self.refinement is not None else None,
+                boundary_logits,
+                nuclei_labels,
+                hv_labels,
+                type_labels,
+                boundary_labels,
+                self.loss_weights,
+                self.config.nuclei_loss,
+                self.config.type_loss_weights,
+            )
+        output = CfSamNucleiSegmentationOutput(
+            loss,
+            loss_parts,
+            *refined_maps,
+            boundary_logits=boundary_logits,
+            initial_nuclei_logits=initial_maps[0],
+            initial_hv_maps=initial_maps[1],
+            # The type branch's are no maps that are refined.
+            initial_type_logits=refined_maps[2] if self.type_branch is not None else initial_maps[2],
+        )
+        return output.to_tuple() if return_dict is False else output

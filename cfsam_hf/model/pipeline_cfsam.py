@@ -1,0 +1,480 @@
+"""`pipeline("nuclei-segmentation")`: from a picture of any size to its nuclei."""
+
+import contextlib
+import dataclasses
+import os
+import warnings
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from numbers import Real
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+from transformers import Pipeline
+from transformers.utils import IMAGE_PROCESSOR_NAME, PROCESSOR_NAME
+
+from .checkpoint import check_kind
+from .image_processing_cfsam import CfSamImageProcessor, select_nuclei
+from .maps import MapLayout, NucleiMaps, stack_maps
+from .nucleus_types import rgb
+from .pictures import image_name, is_single_image, read_rgb
+from .resampling import check_mpp, resample_nuclei
+from .result import NucleiResult
+from .stages import ImageRun, NetworkClock, make_batches, read_ahead, run_network
+from .tiling import check_tiling, fitted_tile_size, views_of
+from .version import __version__
+
+# Tiles at once on an accelerator: enough to fill it with tiles of 256 px.
+DEFAULT_BATCH_SIZE = 8
+# Fitted tiles come in steps of so many patches, so that images of like size share batches on an accelerator.
+TILE_STEP = 4
+
+# Batches that wait on each side of the network: one would do if all took the same time.
+BATCHES_AHEAD = 2
+
+# Seconds after which a call that is still running shows how far it is.
+PROGRESS_DELAY = 2.0
+
+
+# An image whose channels differ by no more than this has no colour; every so many pixels are looked at.
+GREY_TOLERANCE, GREY_STEP = 3, 5
+GREY_WARNING = (
+    "an image has no colour: the model was trained on stained (H&E) tissue in colour, so the types of its nuclei mean "
+    "nothing, and many may be missed"
+)
+
+
+class NucleiSegmentationPipeline(Pipeline):
+    """
+    Nuclei of pictures of any size, with [`CfSamForNucleiSegmentation`].
+
+    An image is resampled to the model's micrometres per pixel and cut into overlapping tiles; the tiles' maps are
+    blended and decoded as those of one image, in bands of rows, so that the maps of a large image are never all in
+    memory; and the nuclei are brought back to the pixels of the image. While the network works on a batch, the next
+    tiles are read and the former ones decoded (`network_clock` tells how long it waited).
+
+    Example:
+
+    ```python
+    >>> from transformers import pipeline
+    >>> import cfsam_hf
+
+    >>> pipe = pipeline("nuclei-segmentation")  # or model="folder or Hub id"
+    >>> result = pipe("tile.png", mpp=0.25)
+    >>> result.table[["type_name", "score", "x", "y", "area_um2"]]
+    ```
+
+    Args:
+        model (`CfSamForNucleiSegmentation`): the model; `pipeline` loads it where it is given by name.
+        image_processor (`CfSamImageProcessor`, *optional*): default: the one saved with the model, or one made for its
+            configuration.
+        kwargs: as for any transformers pipeline (`device`, `batch_size`, ...), and any option of `__call__`.
+    """
+
+    _load_processor = False
+    _load_image_processor = None
+    _load_video_processor = False
+    _load_feature_extractor = False
+    _load_tokenizer = False
+
+    def __init__(self, model, image_processor=None, processor=None, **kwargs):
+        if image_processor is None:
+            image_processor = _default_image_processor(model) if processor is None else processor.image_processor
+        super().__init__(model=model, image_processor=image_processor, **kwargs)
+        self.model.eval()
+        self.network_clock = NetworkClock()
+
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs) -> None:
+        """As any pipeline; the default model, a folder of this installation, is not named in what is saved."""
+        registered = getattr(type(self), "_registered_impl", {})
+        self._registered_impl = {
+            task: {name: value for name, value in info.items() if name != "default"}
+            for task, info in registered.items()
+        }
+        super().save_pretrained(save_directory, **kwargs)
+
+    def _sanitize_parameters(
+        self,
+        mpp=None,
+        threshold=None,
+        tile_size=None,
+        tile_overlap=None,
+        views=None,
+        max_pixels=None,
+        input_data_format=None,
+        page=None,
+        autocast_dtype=None,
+        decoding=None,
+        progress=None,
+        timeout=None,
+        **unknown,
+    ):
+        if unknown:
+            raise TypeError(f"unknown options {sorted(unknown)} for the nuclei-segmentation pipeline")
+        if threshold is not None and not (isinstance(threshold, Real) and 0 <= threshold <= 1):
+            raise ValueError(f"threshold is {threshold!r}: it must be a score, from 0 to 1")
+        if decoding is not None and not isinstance(decoding, Mapping):
+            raise ValueError(f"decoding is {decoding!r}: it must be a dictionary of decoding parameters")
+        parameters = (
+            {"mpp": mpp, "max_pixels": max_pixels, "input_data_format": input_data_format, "page": page},
+            {
+                "tile_size": tile_size,
+                "tile_overlap": tile_overlap,
+                "views": views,
+                "autocast_dtype": autocast_dtype,
+                "decoding": decoding,
+                "progress": progress,
+            },
+            {"threshold": threshold},
+        )
+        return tuple({name: value for name, value in part.items() if value is not None} for part in parameters)
+
+    def __call__(self, inputs: Any, *, batch_size: int | None = None, **kwargs):
+        """
+        Find the nuclei of one image or of several.
+
+        Args:
+            inputs: a path, an http(s) address, a PIL image, an array or a tensor (see `read_rgb`), or a list of them;
+                an iterator of them gives an iterator of results, and is read some images ahead of these, in a thread.
+            mpp (`float` or list of them, *optional*): micrometres per pixel of the image or of each image. Unknown,
+                the model's is assumed, with one warning, and `area_um2` is NaN.
+            batch_size (`int`, *optional*): tiles that pass through the network at once on an accelerator; default 8.
+                On a CPU tiles go one by one, which is as fast and gives the very same nuclei for any `batch_size`; on
+                an accelerator another `batch_size` changes the maps by rounding errors.
+            threshold (`float`, defaults to 0): nuclei with a lower score are left out, beside those that are below the
+                decoding's `minimum_score`.
+            tile_size, tile_overlap (`int`, *optional*): in the model's pixels; default: the processor's, whose size is
+                fitted to the image where it has a `smallest_tile_size`.
+            views (`int`, defaults to 1): in how many views the network sees the image, 1, 2 (also turned by 180
+                degrees), 4 (all flips) or 8 (also with rows and columns swapped), each with tiles of its own, that
+                begin elsewhere; their maps are averaged, alike in weight. It takes that many times as long, and
+                more on small images (4 views of 1,000 px: 5.3 times the tiles).
+            max_pixels (`int`, *optional*): larger images are refused; default: the processor's.
+            input_data_format (`str`, *optional*): `"channels_first"` or `"channels_last"`, where both would do.
+            page (`int`, *optional*): which picture of a file that holds several, counted from 1.
+            autocast_dtype (`str` or `torch.dtype`, *optional*): run the network in mixed precision, e.g. `"bfloat16"`.
+            decoding (`dict`, *optional*): fields of `DecodingParameters` in place of the processor's.
+            progress (`bool`, *optional*): show a bar; default: on a terminal, after two seconds.
+
+        Returns:
+            `NucleiResult` for one image, a list of them for a list.
+
+        Raises:
+            OSError: a file is missing or no readable image.
+            TypeError: an input is no picture.
+            ValueError: an image is impossible or too large, or an option is out of its range.
+        """
+        single = is_single_image(inputs)
+        if not single and not isinstance(inputs, Iterable):
+            raise TypeError(f"cannot read an image from {type(inputs).__name__}: pass a picture or a list of pictures")
+        results = (_or_raise(result) for result in self.stream([inputs] if single else inputs, batch_size, **kwargs))
+        if single:
+            [result] = results
+            return result
+        return list(results) if isinstance(inputs, Sequence) else results
+
+    def stream(self, images: Iterable, batch_size: int | None = None, **kwargs) -> Iterator[NucleiResult | Exception]:
+        """
+        The results of images one after the other; an image that fails has its exception in their place and costs the
+        others nothing.
+
+        Args:
+            images (`Iterable`): pictures, as for `__call__`; they are read ahead, in a thread.
+            batch_size, kwargs: as for `__call__`.
+
+        Raises:
+            TypeError, ValueError: an option is unknown or out of its range.
+        """
+        kwargs.pop("num_workers", None)
+        preprocess, forward, postprocess = self._sanitize_parameters(**kwargs)
+        preprocess = {**self._preprocess_params, **preprocess}
+        if batch_size is None:
+            batch_size = self._batch_size or DEFAULT_BATCH_SIZE
+        forward = {**self._forward_params, **forward, "batch_size": batch_size}
+        postprocess = {**self._postprocess_params, **postprocess}
+        self._check_forward(**forward)
+        runs = self._prepare(images, preprocess.pop("mpp", None), preprocess)
+        total = len(images) if isinstance(images, Sequence) else None
+        return self._finish(self._predict(runs, total=total, **forward), postprocess)
+
+    def blended_maps(self, image: Any, **kwargs) -> NucleiMaps:
+        """
+        The maps of one image as they are decoded, in the model's pixels and float16, all in memory.
+
+        Args:
+            image: a picture, as for `__call__`.
+            kwargs: as for `__call__`.
+        """
+        preprocess, forward, _ = self._sanitize_parameters(**kwargs)
+        run = self.preprocess(image, **{**self._preprocess_params, **preprocess})
+        [run] = self._predict(iter([run]), keep_maps=True, **{**self._forward_params, **forward})
+        if run.error is not None:
+            raise run.error
+        bands = [dataclasses.asdict(band) for band in run.bands]
+        return NucleiMaps(
+            **{
+                name: None if value is None else np.concatenate([band[name] for band in bands], axis=value.ndim - 2)
+                for name, value in bands[0].items()
+            }
+        )
+
+    def _finish(self, runs: Iterator[ImageRun], options: dict) -> Iterator[NucleiResult | Exception]:
+        with contextlib.closing(runs):
+            for run in runs:
+                if run.error is None:
+                    try:
+                        result = self.postprocess(run, **options)
+                    except Exception as error:
+                        result = error
+                else:
+                    result = run.error
+                yield result
+
+    def _prepare(self, images: Iterable, mpp: Any, options: dict) -> Iterator[ImageRun]:
+        """Read the images one by one, each with its mpp; warns once where that is not known."""
+        if isinstance(mpp, (list, tuple, np.ndarray)):
+            if isinstance(images, Sequence) and len(mpp) != len(images):
+                raise ValueError(f"mpp has {len(mpp)} values for {len(images)} images")
+            pixel_sizes = iter(mpp)
+        else:
+            pixel_sizes = None
+        if mpp is None or (pixel_sizes is not None and any(value is None for value in mpp)):
+            warnings.warn(
+                f"mpp is not given: the model's {self.image_processor.mpp:g} micrometres per pixel is assumed and "
+                "area_um2 is NaN; pass mpp=...",
+                stacklevel=4,
+            )
+
+        def prepare(image) -> ImageRun:
+            try:
+                return self.preprocess(image, mpp=mpp if pixel_sizes is None else next(pixel_sizes), **options)
+            except StopIteration:
+                return ImageRun(error=ValueError(f"mpp has {len(mpp)} values, and there are more images"))
+            except Exception as error:
+                return ImageRun(error=error)
+
+        return map(prepare, images)
+
+    def preprocess(
+        self,
+        image: Any,
+        mpp: float | None = None,
+        max_pixels: int | None = None,
+        input_data_format: str | None = None,
+        page: int | None = None,
+    ) -> ImageRun:
+        """Read one picture and resample it to the model's mpp."""
+        if mpp is not None:
+            mpp = check_mpp(mpp)
+        max_pixels = self.image_processor.max_pixels if max_pixels is None else max_pixels
+        pixels = read_rgb(image, max_pixels, input_data_format, page)
+        size = pixels.shape[:2]
+        pixels = self.image_processor.to_model_pixels(pixels, mpp, max_pixels)
+        return ImageRun(
+            image=pixels,
+            size=size,
+            mpp=mpp,
+            name=image_name(image),
+            model_size=pixels.shape[:2],
+            is_grey=_is_grey(pixels),
+        )
+
+    def _forward(self, model_inputs: ImageRun, **options) -> ImageRun:
+        [run] = self._predict(iter([model_inputs]), **options)
+        return run
+
+    def _check_forward(self, batch_size: int, autocast_dtype=None, decoding=None, views=1, **tiling) -> None:
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be positive, got {batch_size}")
+        self._autocast(autocast_dtype)
+        views_of(views)
+        self.image_processor.decoding_parameters(**(decoding or {}))
+        self._tiling(tiling.get("tile_size"), tiling.get("tile_overlap"))
+
+    def tiling_for(
+        self, height: int, width: int, tile_size: int | None = None, tile_overlap: int | None = None, views: int = 1
+    ) -> tuple[int, int, int]:
+        """
+        The tiles that an image of `height` x `width` of the model's pixels is cut into.
+
+        Args:
+            tile_size, tile_overlap, views: as given to `__call__`.
+
+        Returns:
+            Size, overlap and views, as for `tile_windows`: a size that is given is kept, the processor's is fitted.
+        """
+        size, overlap = self._tiling(tile_size, tile_overlap)
+        smallest = self.image_processor.smallest_tile_size
+        if tile_size is None and smallest is not None:
+            size = fitted_tile_size(
+                height, width, size, overlap, smallest, TILE_STEP * self.image_processor.pad_multiple
+            )
+            # Smaller than this only where a single tile overlaps none.
+            overlap = min(overlap, size - 1)
+        return size, overlap, views
+
+    def _tiling(self, tile_size: int | None, tile_overlap: int | None) -> tuple[int, int]:
+        """Size and overlap of the tiles, the processor's where they are not given."""
+        tile_size = self.image_processor.tile_size if tile_size is None else tile_size
+        tile_overlap = min(self.image_processor.tile_overlap, tile_size // 2) if tile_overlap is None else tile_overlap
+        patch = self.image_processor.pad_multiple
+        if tile_size % patch:
+            raise ValueError(f"tile_size must be a multiple of the patch size {patch}, got {tile_size}")
+        check_tiling(tile_size, tile_overlap)
+        return tile_size, tile_overlap
+
+    def _predict(
+        self,
+        runs: Iterator[ImageRun],
+        batch_size: int = DEFAULT_BATCH_SIZE,
+        tile_size: int | None = None,
+        tile_overlap: int | None = None,
+        views: int = 1,
+        autocast_dtype: str | torch.dtype | None = None,
+        decoding: dict[str, Any] | None = None,
+        progress: bool | None = None,
+        total: int | None = None,
+        keep_maps: bool = False,
+    ) -> Iterator[ImageRun]:
+        """
+        Run the network over the tiles of one image after the other, filling batches across images, and give each image
+        back when it is decoded, or with its error. The bar counts images where there are several, else tiles.
+
+        Three stages work at once: reading and cutting tiles in a thread, the network in another, blending and decoding
+        in the caller's.
+        """
+        parameters = self.image_processor.decoding_parameters(**(decoding or {}))
+        counts_images = total is not None and total > 1
+        pending: deque[ImageRun] = deque()
+        hide = None if progress is None else not progress  # None: hidden unless on a terminal
+        bar = tqdm(
+            total=total if counts_images else 0,
+            unit="image" if counts_images else "tile",
+            delay=PROGRESS_DELAY,
+            disable=hide,
+            leave=False,
+        )
+        self.network_clock = NetworkClock()
+        tiles = make_batches(
+            runs,
+            batch_size,
+            lambda height, width: self.tiling_for(height, width, tile_size, tile_overlap, views),
+            self.image_processor.pixel_values,
+        )
+        network = run_network(
+            read_ahead(tiles, BATCHES_AHEAD),
+            lambda values: self._batch_maps(values, batch_size, autocast_dtype),
+            self.network_clock,
+        )
+        batches = read_ahead(network, BATCHES_AHEAD)
+        with bar, contextlib.closing(batches):
+            for batch in batches:
+                pending.extend(batch.started)
+                if not counts_images:
+                    bar.total += sum(run.tiles or 0 for run in batch.started)
+                for index, (run, window) in enumerate(batch.tiles):
+                    if run.error is None:
+                        run.add_tile(window, batch.maps[index], batch.layout, parameters, keep_maps)
+                if not counts_images:
+                    bar.update(len(batch.tiles))
+                while pending and pending[0].is_finished:
+                    if counts_images:
+                        bar.update()
+                    yield pending.popleft()
+
+    def _batch_maps(
+        self, values: np.ndarray, batch_size: int, autocast_dtype: str | torch.dtype | None
+    ) -> tuple[np.ndarray, MapLayout]:
+        """
+        Maps (B, C, size, size) of the tiles of a batch.
+
+        Matrix kernels round differently for different batch shapes. So that the nuclei of an image do not depend on
+        the images beside it, every batch on an accelerator is filled up to `batch_size`; on a CPU, where larger
+        batches gain nothing, tiles go alone.
+        """
+        if self.device.type == "cpu":
+            parts = [self._tile_maps(tile[None], autocast_dtype) for tile in values]
+        else:
+            filled = np.concatenate([values, np.repeat(values[-1:], batch_size - len(values), axis=0)])
+            parts = [self._tile_maps(filled, autocast_dtype)]
+        return np.concatenate([part for part, _ in parts])[: len(values)], parts[0][1]
+
+    def _tile_maps(self, values: np.ndarray, autocast_dtype: str | torch.dtype | None) -> tuple[np.ndarray, MapLayout]:
+        """Maps (B, C, size, size) of tiles (B, 3, size, size) as the processor's `pixel_values` makes them."""
+        with self.device_placement(), torch.inference_mode(), self._autocast(autocast_dtype):
+            outputs = self.model(pixel_values=torch.from_numpy(values).to(self.device, self.dtype))
+            return stack_maps(outputs).cpu().numpy(), MapLayout.of(outputs)
+
+    def _autocast(self, dtype: str | torch.dtype | None):
+        if dtype is None:
+            return contextlib.nullcontext()
+        resolved = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+        if not isinstance(resolved, torch.dtype) or not resolved.is_floating_point:
+            raise ValueError(f"autocast_dtype must be a floating type such as 'bfloat16', got {dtype!r}")
+        return torch.autocast(self.device.type, dtype=resolved)
+
+    def postprocess(self, model_outputs: ImageRun, threshold: float = 0.0) -> NucleiResult:
+        """The nuclei of one image, in its own pixels."""
+        run = model_outputs
+        if run.error is not None:
+            raise run.error
+        decoded, run.decoded = run.decoded, None
+        decoded = select_nuclei(resample_nuclei(decoded, *run.size), threshold)
+        config = self.model.config
+        if run.is_grey and config.num_types and len(decoded):
+            warnings.warn(GREY_WARNING, stacklevel=2)
+        return NucleiResult.from_decoded(
+            decoded,
+            mpp=run.mpp,
+            type_names=config.type_names,
+            type_colors=_type_colors(config),
+            image_name=run.name,
+            checkpoint=_checkpoint_name(self.model),
+            version=__version__,
+        )
+
+
+def _is_grey(pixels: np.ndarray) -> bool:
+    """Whether an image (H, W, 3) has no colour at all, within the rounding of JPEG; looked at in part."""
+    sample = pixels[::GREY_STEP, ::GREY_STEP].astype(np.int16)
+    return int(np.ptp(sample, axis=2).max()) <= GREY_TOLERANCE
+
+
+def _or_raise(result: NucleiResult | Exception) -> NucleiResult:
+    if isinstance(result, Exception):
+        raise result
+    return result
+
+
+def _default_image_processor(model) -> CfSamImageProcessor:
+    """The processor saved with the model or its adapter; one made for its configuration where there is none."""
+    folder = getattr(model, "adapter_folder", None) or getattr(model, "name_or_path", "") or ""
+    names = (PROCESSOR_NAME, IMAGE_PROCESSOR_NAME)
+    # A model that was not loaded has no folder; the current one is not meant.
+    if folder and any(os.path.isfile(os.path.join(folder, name)) for name in names):
+        return CfSamImageProcessor.from_pretrained(folder)
+    check_kind(model.config)
+    if folder:
+        warnings.warn(
+            f"checkpoint {folder} has no {PROCESSOR_NAME}: tiles and decoding take their defaults, and scores are not "
+            "calibrated; save its image processor beside the model (save_pretrained), or pass image_processor=...",
+            stacklevel=3,
+        )
+    multiple = model.config.pad_multiple
+    tile_size = -(-CfSamImageProcessor.tile_size // multiple) * multiple
+    return CfSamImageProcessor(mpp=model.config.mpp, pad_multiple=multiple, tile_size=tile_size)
+
+
+def _type_colors(config) -> dict[int, tuple[int, int, int]]:
+    """RGB colours of the types by id, of id 0 for a model without types."""
+    first = 1 if config.num_types else 0
+    return {first + index: rgb(color) for index, color in enumerate(config.type_colors or [])}
+
+
+def _checkpoint_name(model) -> str:
+    info = model.config.checkpoint_info or {}
+    folder = getattr(model, "adapter_folder", None) or getattr(model, "name_or_path", "") or ""
+    return str(info.get("name") or Path(folder).name or type(model).__name__)

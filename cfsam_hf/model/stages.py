@@ -1,0 +1,267 @@
+"""An image on its way through the network: tiles in batches, their maps, and the nuclei decoded from these.
+
+Each stage runs ahead of its consumer, in a thread of its own.
+"""
+
+import contextlib
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import numpy as np
+
+from .bands import BandDecoder
+from .decoding import DecodedNuclei, DecodingParameters
+from .maps import MapLayout, NucleiMaps
+from .tiling import MapBlender, Window, cut_window, tile_windows, turn_tiles, turn_tiles_back
+
+Item = TypeVar("Item")
+
+# How often a stage that cannot hand on its item looks whether it is still wanted, in seconds.
+CHECK_INTERVAL = 0.1
+# How long to wait for the item that a stage is making when it is wanted no more.
+LONGEST_ITEM = 60.0
+_END = object()
+
+
+def read_ahead(items: Iterable[Item], depth: int) -> Iterator[Item]:
+    """
+    The items in their order, made in a thread while the consumer is busy with those before.
+
+    The thread begins with the first item that is asked for. At most `depth` finished items wait and one more is in the
+    making, so what is held is bounded. An exception comes where the item would have come. When the consumer stops, by
+    an error, Ctrl-C or `close()`, so does the thread, after the item it is at.
+
+    Args:
+        items (`Iterable`): a generator is closed in the thread in which it ran.
+        depth (`int`): at least 1.
+    """
+    if depth < 1:
+        raise ValueError(f"depth must be at least 1, got {depth}")
+    return _read_ahead(items, depth)
+
+
+def _read_ahead(items: Iterable[Item], depth: int) -> Iterator[Item]:
+    finished: queue.Queue = queue.Queue(maxsize=depth)
+    unwanted = threading.Event()
+
+    def hand_on(item, error=None) -> bool:
+        while not unwanted.is_set():
+            try:
+                finished.put((item, error), timeout=CHECK_INTERVAL)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def work() -> None:
+        try:
+            for item in items:
+                if not hand_on(item):
+                    return
+            hand_on(_END)
+        except BaseException as error:  # everything is told to the consumer, as if it had happened there
+            hand_on(_END, error)
+        finally:
+            if hasattr(items, "close"):
+                items.close()
+
+    thread = threading.Thread(target=work, name="cfsam-read-ahead", daemon=True)
+    thread.start()
+    try:
+        while True:
+            item, error = finished.get()
+            if error is not None:
+                raise error
+            if item is _END:
+                return
+            yield item
+    finally:
+        unwanted.set()
+        thread.join(LONGEST_ITEM)
+
+
+@dataclass
+class ImageRun:
+    """
+    One image on its way.
+
+    Attributes:
+        image: (H, W, 3) uint8 in the model's pixels, until its last tile is cut.
+        size: (height, width) of the image as given.
+        mpp: micrometres per pixel of the image as given.
+        name: its file's name.
+        model_size: (height, width) in the model's pixels.
+        is_grey: whether it has no colour.
+        tiling: size, overlap and views of its tiles, as for `tile_windows`.
+        tiles: how many there are, once that is known.
+        done: how many of them are blended.
+        bands: the blended maps, where they are asked for.
+        decoded: the nuclei in the model's pixels, in the end.
+        error: why there are none.
+    """
+
+    image: np.ndarray | None = None
+    size: tuple[int, int] = (0, 0)
+    mpp: float | None = None
+    name: str | None = None
+    model_size: tuple[int, int] = (0, 0)
+    is_grey: bool = False
+    tiling: tuple[int, int, int] | None = None
+    tiles: int | None = None
+    done: int = 0
+    bands: list[NucleiMaps] = field(default_factory=list)
+    decoded: DecodedNuclei | None = None
+    error: Exception | None = None
+    _blender: MapBlender | None = None
+    _decoder: BandDecoder | None = None
+
+    @property
+    def is_finished(self) -> bool:
+        return self.error is not None or self.done == self.tiles
+
+    @property
+    def held_rows(self) -> int:
+        """Rows whose blended maps are held for decoding at present."""
+        return 0 if self._decoder is None else self._decoder.held_rows
+
+    def add_tile(
+        self,
+        window: Window,
+        maps: np.ndarray,
+        layout: MapLayout,
+        parameters: DecodingParameters,
+        keep_maps: bool = False,
+    ) -> None:
+        """
+        Blend the maps (C, size, size) of a tile, and decode the rows that are complete with it.
+
+        Args:
+            parameters: thresholds of decoding.
+            keep_maps: collect the blended maps in `bands` and decode nothing.
+        """
+        try:
+            if self._blender is None:
+                self._decoder = None if keep_maps else BandDecoder(*self.model_size, parameters)
+                sink = self.bands.append if keep_maps else self._decoder.add
+                self._blender = MapBlender(
+                    layout.channels, *self.model_size, *self.tiling, sink=lambda rows: sink(layout.split(rows))
+                )
+            self._blender.add(window, maps)
+            self.done += 1
+            if self.done == self.tiles:
+                self._blender.finish()
+                self.decoded = None if keep_maps else self._decoder.result()
+                self._blender = self._decoder = None
+        except Exception as error:
+            self.error = error
+
+
+@dataclass
+class Batch:
+    """Tiles that pass through the network together."""
+
+    started: list[ImageRun] = field(default_factory=list)  # images that begin in this batch
+    tiles: list[tuple[ImageRun, Window]] = field(default_factory=list)
+    values: np.ndarray | None = None  # (B, 3, size, size) float32, what the network is given, each in its view
+    maps: np.ndarray | None = None  # (B, C, size, size) float32, what it gives, turned back
+    layout: MapLayout | None = None
+
+
+@dataclass
+class NetworkClock:
+    """
+    How busy the network was in the latest call.
+
+    Attributes:
+        busy (`float`): seconds in the network.
+        span (`float`): seconds from its first batch to the end of its last.
+    """
+
+    busy: float = 0.0
+    span: float = 0.0
+
+    @property
+    def waiting_share(self) -> float:
+        """Share of the span in which the network waited for tiles or for room for its maps."""
+        return 1 - self.busy / self.span if self.span else 0.0
+
+
+def make_batches(
+    runs: Iterator[ImageRun],
+    batch_size: int,
+    tiling_for: Callable[[int, int], tuple[int, int, int]],
+    pixel_values: Callable[[np.ndarray], np.ndarray],
+) -> Iterator[Batch]:
+    """The tiles of the images in batches, ready for the network; the last may be smaller, and so may be one before
+    tiles of another size.
+
+    Args:
+        runs: images, or errors in place of them.
+        batch_size: tiles in a batch, also of several images.
+        tiling_for: height and width of an image to size, overlap and views of its tiles, as for `tile_windows`.
+        pixel_values: tiles (B, size, size, 3) uint8 to (B, 3, size, size) float32.
+    """
+
+    def filled(batch: Batch) -> Batch:
+        if batch.tiles:
+            batch.values = pixel_values(np.stack([cut_window(run.image, window) for run, window in batch.tiles]))
+            turn_tiles(batch.values, [window.view for _, window in batch.tiles])
+        return batch
+
+    batch = Batch()
+    for run in runs:
+        batch.started.append(run)
+        if run.error is not None:
+            continue
+        run.tiling = tiling_for(*run.model_size)
+        windows = tile_windows(*run.model_size, *run.tiling)
+        run.tiles = len(windows)
+        if batch.tiles and batch.tiles[0][1].size != run.tiling[0]:
+            yield filled(batch)
+            batch = Batch()
+        for window in windows:
+            if run.error is not None:  # the network failed on an earlier tile
+                break
+            batch.tiles.append((run, window))
+            if len(batch.tiles) == batch_size:
+                yield filled(batch)
+                batch = Batch()
+        if not any(other is run for other, _ in batch.tiles):
+            run.image = None
+    if batch.started or batch.tiles:
+        yield filled(batch)
+
+
+def run_network(
+    batches: Iterator[Batch],
+    predict: Callable[[np.ndarray], tuple[np.ndarray, MapLayout]],
+    clock: NetworkClock,
+) -> Iterator[Batch]:
+    """Fills in the maps of batches; a batch that fails gives its error to its images.
+
+    Args:
+        batches: a generator, which is closed in the end.
+        predict: values (B, 3, size, size) to maps (B, C, size, size) and their layout.
+        clock: what is to be kept up to date.
+    """
+    first = None
+    with contextlib.closing(batches):
+        for batch in batches:
+            began = time.perf_counter()
+            first = began if first is None else first
+            try:
+                if batch.tiles:
+                    batch.maps, batch.layout = predict(batch.values)
+                    turn_tiles_back(batch.maps, [window.view for _, window in batch.tiles])
+            except Exception as error:
+                for run, _ in batch.tiles:
+                    run.error = run.error or error
+            batch.values = None
+            now = time.perf_counter()
+            clock.busy += now - began
+            clock.span = now - first
+            yield batch

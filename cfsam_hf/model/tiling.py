@@ -1,0 +1,334 @@
+"""Windows over an image of any size, and the blending of the maps that a network makes of them.
+
+The network may see each window in several views, mirrored and turned, whose maps are blended into one.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import torch
+
+from .maps import HV_CHANNELS
+
+
+@dataclass(frozen=True)
+class View:
+    """
+    One of the eight ways in which a square lies on itself: rows and columns are swapped first, then mirrored.
+
+    Args:
+        transposed (`bool`): whether rows and columns change places.
+        flipped_x, flipped_y (`bool`): whether the columns and the rows run backwards.
+    """
+
+    transposed: bool = False
+    flipped_x: bool = False
+    flipped_y: bool = False
+
+    def turn(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Tiles (B, C, H, W) in this view: (B, C, W, H) where rows and columns are swapped."""
+        if self.transposed:
+            pixels = pixels.transpose(2, 3).contiguous()
+        return pixels.flip(self._flipped_axes) if self._flipped_axes else pixels
+
+    def turn_back(self, maps: torch.Tensor) -> torch.Tensor:
+        """
+        Stacked maps (B, C, H, W) of tiles in this view, in the order of `MapLayout`, as maps of the tiles themselves.
+
+        The distances have a direction: where columns run backwards the horizontal one changes its sign, where rows do
+        the vertical one, and where rows and columns are swapped the two change places.
+        """
+        if self == UPRIGHT:
+            return maps
+        maps = maps.flip(self._flipped_axes)  # A copy, also without axes.
+        horizontal, vertical = HV_CHANNELS
+        if self.flipped_x:
+            maps[:, horizontal] *= -1
+        if self.flipped_y:
+            maps[:, vertical] *= -1
+        if self.transposed:
+            maps = maps.transpose(2, 3).contiguous()
+            maps[:, [horizontal, vertical]] = maps[:, [vertical, horizontal]]
+        return maps
+
+    @property
+    def _flipped_axes(self) -> list[int]:
+        return [axis for axis, flipped in ((2, self.flipped_y), (3, self.flipped_x)) if flipped]
+
+
+UPRIGHT = View()
+
+# The first two are the tile and its half turn, which reverses both axes: what leans to one side, in the maps of
+# distances above all, leans to the other in the second, along both. A mirror image would even out one axis alone. The
+# first four are the flips.
+_VIEWS = tuple(
+    View(transposed, *flips)
+    for transposed in (False, True)
+    for flips in ((False, False), (True, True), (True, False), (False, True))
+)
+VIEW_COUNTS = (1, 2, 4, 8)
+
+
+def views_of(count: int) -> tuple[View, ...]:
+    """
+    The first `count` views: the tile as it is, turned by 180 degrees, its two mirror images, and these four with rows
+    and columns swapped.
+
+    >>> views_of(2)
+    (View(transposed=False, flipped_x=False, flipped_y=False), View(transposed=False, flipped_x=True, flipped_y=True))
+
+    Raises:
+        ValueError: `count` is not 1, 2, 4 or 8.
+    """
+    if count not in VIEW_COUNTS:
+        raise ValueError(f"views must be 1, 2, 4 or 8, got {count!r}")
+    return _VIEWS[:count]
+
+
+def turn_tiles(tiles: np.ndarray, views: Sequence[View]) -> None:
+    """Turns each of some square tiles (B, C, S, S) into its own view, in place."""
+    for tile, view in zip(torch.from_numpy(tiles), views, strict=True):
+        if view != UPRIGHT:
+            tile.copy_(view.turn(tile[None])[0])
+
+
+def turn_tiles_back(maps: np.ndarray, views: Sequence[View]) -> None:
+    """Turns stacked maps (B, C, S, S), of each tile in its own view, to those of the tiles themselves, in place."""
+    for tile_maps, view in zip(torch.from_numpy(maps), views, strict=True):
+        if view != UPRIGHT:
+            tile_maps.copy_(view.turn_back(tile_maps[None])[0])
+
+
+@dataclass(frozen=True)
+class Window:
+    """A tile of the padded image: rows `y` to `y + size`, columns `x` to `x + size`, seen by the network in `view`."""
+
+    y: int
+    x: int
+    size: int
+    view: View = UPRIGHT
+
+
+def axis_starts(length: int, tile_size: int, overlap: int, shift: float = 0.0) -> list[int]:
+    """
+    First pixels of the tiles along one axis: as few as cover `length` with at least `overlap` pixels in common between
+    neighbours, evenly spread, the first at 0 and the last ending at `length` (or at `tile_size`, if that is longer).
+
+    With a `shift` in (0, 1) each but the last is moved on by this share of the distance to the next, and one more
+    stays at 0: a grid whose borders lie elsewhere.
+
+    They need not begin at multiples of the patch size: where tiles overlap, the blend then is a mean over several
+    positions of the network's patches, which finds nuclei better than tiles that all see the same patches.
+
+    >>> axis_starts(600, 256, 64)
+    [0, 172, 344]
+    >>> axis_starts(600, 256, 64, shift=0.5)
+    [0, 86, 258, 344]
+    >>> axis_starts(100, 256, 64)
+    [0]
+    """
+    check_tiling(tile_size, overlap)
+    if length <= tile_size:
+        return [0]
+    steps = -(-(length - tile_size) // (tile_size - overlap))
+    starts = [(length - tile_size) * step // steps for step in range(steps + 1)]
+    if not shift:
+        return starts
+    moved = (first + round(shift * (second - first)) for first, second in pairwise(starts))
+    # Tiles that hardly overlap move by less than a pixel.
+    return sorted({0, *moved, starts[-1]})
+
+
+def check_tiling(tile_size: int, overlap: int) -> None:
+    """Raises ValueError unless the tile is positive and the overlap lies in 0..tile_size - 1."""
+    if tile_size < 1:
+        raise ValueError(f"tile_size must be positive, got {tile_size}")
+    if not 0 <= overlap < tile_size:
+        raise ValueError(f"tile_overlap must lie in 0..{tile_size - 1} for tiles of {tile_size} px, got {overlap}")
+
+
+def fitted_tile_size(height: int, width: int, tile_size: int, overlap: int, smallest: int, multiple: int) -> int:
+    """
+    The smallest tile that covers an image with as many tiles as `tile_size` does: less of the image is seen twice, and
+    less padding.
+
+    Args:
+        height, width (`int`): of the image in pixels.
+        tile_size, overlap (`int`): the largest tile, and the pixels that neighbours share at least.
+        smallest (`int`): no tile is smaller.
+        multiple (`int`): tiles are multiples of this, as `tile_size` and `smallest` are.
+
+    >>> fitted_tile_size(1000, 600, 576, 144, 256, 16), fitted_tile_size(600, 600, 576, 144, 256, 16)
+    (576, 384)
+    >>> fitted_tile_size(300, 200, 576, 144, 256, 16), fitted_tile_size(50, 200, 576, 144, 256, 16)
+    (304, 256)
+    """
+    needed = smallest
+    for length in (height, width):
+        tiles = len(axis_starts(length, tile_size, overlap))
+        side = -(-(length + (tiles - 1) * overlap) // tiles)
+        needed = max(needed, -(-side // multiple) * multiple)
+    return min(needed, tile_size)
+
+
+def tile_windows(height: int, width: int, tile_size: int, overlap: int, views: int = 1) -> list[Window]:
+    """
+    All windows over an image of `height` x `width` pixels, row by row from the top.
+
+    Each view has a grid of its own, moved on by an equal share of the way to the next tile, so that what one view sees
+    at the border of a tile another sees in its middle.
+
+    Raises:
+        ValueError: `views` is not 1, 2, 4 or 8, or the tiling cannot be.
+    """
+    windows = [
+        Window(y, x, tile_size, view)
+        for number, view in enumerate(views_of(views))
+        for y in axis_starts(height, tile_size, overlap, number / views)
+        for x in axis_starts(width, tile_size, overlap, number / views)
+    ]
+    return sorted(windows, key=lambda window: (window.y, window.x))
+
+
+def pad_right_bottom(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """
+    Pad (H, W, C) at the right and at the bottom to at least `height` x `width` by reflection.
+
+    Reflection continues the tissue; a constant would be an edge that the network has never seen. It is repeated where
+    the padding is wider than the image, and a single row or column is repeated as it is.
+    """
+    while image.shape[0] < height or image.shape[1] < width:
+        missing = (height - image.shape[0], width - image.shape[1])
+        rows, columns = (
+            min(max(gap, 0), max(length - 1, 1)) for gap, length in zip(missing, image.shape, strict=False)
+        )
+        pad = ((0, rows if image.shape[0] > 1 else 0), (0, columns if image.shape[1] > 1 else 0), (0, 0))
+        image = np.pad(image, pad, mode="reflect")
+        # One row or column has nothing to reflect.
+        single = ((0, rows if image.shape[0] == 1 else 0), (0, columns if image.shape[1] == 1 else 0), (0, 0))
+        image = np.pad(image, single, mode="edge")
+    return image
+
+
+def cut_window(image: np.ndarray, window: Window) -> np.ndarray:
+    """The window's pixels (size, size, C), padded by reflection where the image is smaller than the tile."""
+    tile = image[window.y : window.y + window.size, window.x : window.x + window.size]
+    return pad_right_bottom(tile, window.size, window.size)
+
+
+def blend_weights(tile_size: int, overlap: int) -> np.ndarray:
+    """
+    Weight of each pixel of a tile in the blend, (tile_size, tile_size) float32 in (0, 1].
+
+    It rises with the squared sine over `overlap` pixels from each side and is 1 between, so that a pixel counts most
+    in the tile that sees it with the most context, and no tile ends with a step.
+    """
+    profile = _blend_profile(tile_size, overlap)
+    return (profile[:, None] * profile[None, :]).astype(np.float32)
+
+
+def _blend_profile(tile_size: int, overlap: int) -> np.ndarray:
+    """The weights along one axis, (tile_size,) float64."""
+    check_tiling(tile_size, overlap)
+    ramp = min(overlap, tile_size // 2)
+    edge = np.sin(np.pi / 2 * (np.arange(ramp) + 0.5) / max(ramp, 1)) ** 2
+    profile = np.ones(tile_size)
+    profile[:ramp] = edge
+    profile[tile_size - ramp :] = edge[::-1]
+    return profile
+
+
+def view_shares(length: int, tile_size: int, overlap: int, views: int) -> dict[View, np.ndarray]:
+    """
+    By how much the tiles of each view are weighted along one axis, (length,) float32, so that all views count alike.
+
+    Grids overlap more here than there; the shares are one over the sum of the weights of a grid's own tiles. Of a
+    single view they are left out: its sum is divided by in the end.
+    """
+    if views == 1:
+        return {}
+    profile = _blend_profile(tile_size, overlap)
+    shares = {}
+    for number, view in enumerate(views_of(views)):
+        total = np.zeros(max(length, tile_size))
+        for start in axis_starts(length, tile_size, overlap, number / views):
+            total[start : start + tile_size] += profile
+        shares[view] = (1 / total[:length]).astype(np.float32)
+    return shares
+
+
+class MapBlender:
+    """
+    Weighted mean of the maps of overlapping tiles, handed on in bands of rows.
+
+    Tiles come in the order of `tile_windows`. Sums are kept in float32 for the rows of one tile only, 4 (C + 1) bytes
+    for each of `tile_size` x W pixels: rows above the next row of tiles are finished, divided by their weights, and
+    handed on in float16. Float16 keeps steps of at most .0005, below what the network itself is sure of; it is used
+    for small images too, so that a crop decodes as the whole.
+
+    Args:
+        channels (`int`): number of maps C.
+        height, width (`int`): size of the image in pixels; what tiles predict beyond it is cut off.
+        tile_size, overlap, views (`int`): as given to `tile_windows`.
+        sink (`Callable`): called with each band of finished rows (C, rows, W) float16, from the top.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        height: int,
+        width: int,
+        tile_size: int,
+        overlap: int,
+        views: int = 1,
+        *,
+        sink: Callable[[np.ndarray], object],
+    ):
+        self.weights = blend_weights(tile_size, overlap)
+        self._row_shares, self._column_shares = (
+            view_shares(length, tile_size, overlap, views) for length in (height, width)
+        )
+        self.height, self.width = height, width
+        self._sink = sink
+        rows = min(tile_size, height)
+        self._sums = np.zeros((channels, rows, width), dtype=np.float32)
+        self._total = np.zeros((rows, width), dtype=np.float32)
+        self._top = 0
+
+    def add(self, window: Window, maps: np.ndarray) -> None:
+        """Add the maps (C, size, size) of one tile; windows must not go back up."""
+        if window.y < self._top:
+            raise ValueError(f"tiles must come row by row: row {window.y} after row {self._top}")
+        if window.y > self._top:
+            self._hand_on(window.y)
+        rows = min(window.size, self.height - window.y)
+        columns = slice(window.x, min(window.x + window.size, self.width))
+        weights = self.weights[:rows, : columns.stop - columns.start]
+        if self._row_shares:
+            weights = weights * self._row_shares[window.view][window.y : window.y + rows, None]
+            weights *= self._column_shares[window.view][columns]
+        self._sums[:, :rows, columns] += maps[:, :rows, : weights.shape[1]] * weights
+        self._total[:rows, columns] += weights
+
+    def finish(self) -> None:
+        """Hand on the last rows, after the last tile."""
+        self._hand_on(self.height)
+
+    def _hand_on(self, row: int) -> None:
+        """Hand on the rows above `row` and move the float32 window down to it."""
+        rows = len(self._total)
+        done = row - self._top
+        if done == 0:
+            return
+        if done > rows or not self._total[:done].all():
+            raise ValueError(f"rows {self._top} to {row} are not covered by tiles")
+        means = torch.from_numpy(self._sums[:, :done] / self._total[:done])
+        # Torch converts to float16 many times faster than numpy.
+        band = means.to(torch.float16).numpy()
+        for array in (self._sums, self._total[None]):
+            array[:, : rows - done] = array[:, done:]
+            array[:, rows - done :] = 0
+        self._top = row
+        self._sink(band)

@@ -1,0 +1,244 @@
+"""The type branch: what kind of nucleus lies at each place, read off the image by a pretrained trunk of its own.
+
+The trunk is the first stages of EfficientNet-Lite0 with ImageNet weights. EfficientNet (Tan and Le 2019, arXiv
+1905.11946) in the form without squeeze-and-excitation and with ReLU6 that Google published as "Lite". The batch norms
+are folded into the convolutions, which is exact once they are no longer trained.
+"""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+# Channels, kernel, stride of the first block, expansion, blocks. Lite0 goes on: one more block of the last stage, and
+# two more stages, which hold most of its weights.
+STAGES = ((16, 3, 1, 1, 1), (24, 3, 2, 6, 2), (40, 5, 2, 6, 2), (80, 3, 2, 6, 3), (112, 5, 1, 6, 2))
+FIRST_CHANNELS = 32
+LEVELS = ((2, 16), (4, 24), (8, 40), (16, 80), (16, 112))
+"""Stride in pixels and channels of what each stage gives."""
+
+
+class InvertedResidual(nn.Module):
+    """1x1 expansion, depthwise convolution, 1x1 projection without activation; added to the input where shapes allow.
+
+    Args:
+        in_channels, out_channels, kernel_size, stride (`int`).
+        expansion (`int`): of the channels; 1 leaves the first convolution out.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int, expansion: int):
+        super().__init__()
+        width = in_channels * expansion
+        self.expand = nn.Conv2d(in_channels, width, 1) if expansion > 1 else None
+        self.depthwise = nn.Conv2d(width, width, kernel_size, stride, kernel_size // 2, groups=width)
+        self.project = nn.Conv2d(width, out_channels, 1)
+        self.adds = stride == 1 and in_channels == out_channels
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Features (B, C, H, W) to (B, out_channels, H / stride, W / stride), rounded up."""
+        inner = F.relu6(self.expand(features), inplace=True) if self.expand is not None else features
+        inner = self.project(F.relu6(self.depthwise(inner), inplace=True))
+        return features + inner if self.adds else inner
+
+
+class LiteTrunk(nn.Module):
+    """EfficientNet-Lite0 to its second block of 112 channels.
+
+    Padding is the same on both sides, where TensorFlow's is on one: value i of a level of stride s is then centred on
+    pixel `s * i`, whatever the size of the tile, and not in the middle of pixels `s * i` to `s * (i + 1) - 1`.
+    [`resample_level`] reads the levels accordingly. The normalisation of Lite's own pixels is part of the first
+    convolution, so that the trunk reads what SAM's encoder reads.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2d(3, FIRST_CHANNELS, 3, 2, 1)
+        self.stages = nn.ModuleList()
+        before = FIRST_CHANNELS
+        for channels, kernel_size, stride, expansion, count in STAGES:
+            blocks = []
+            for i in range(count):
+                blocks.append(InvertedResidual(before, channels, kernel_size, stride if i == 0 else 1, expansion))
+                before = channels
+            self.stages.append(nn.Sequential(*blocks))
+
+    def forward(self, pixel_values: torch.Tensor) -> list[torch.Tensor]:
+        """Pixels (B, 3, H, W) to one map per entry of `LEVELS`, (B, C, H / s, W / s) rounded up."""
+        features = F.relu6(self.first(pixel_values), inplace=True)
+        levels = []
+        for stage in self.stages:
+            features = stage(features)
+            levels.append(features)
+        return levels
+
+
+def _linear_weights(places: torch.Tensor, count: int) -> torch.Tensor:
+    """Weights (length, count) of linear interpolation from values at 0, 1, ... to places (length,)."""
+    # Past the outermost values these are held.
+    places = places.clamp(0, count - 1)
+    distance = (places[:, None] - torch.arange(count, device=places.device)).abs()
+    return (1 - distance).clamp(min=0)
+
+
+def resample_level(
+    features: torch.Tensor, stride: int, size: tuple[int, int], new_stride: int, first: float = 0.0
+) -> torch.Tensor:
+    """Reads a level of the trunk at the middles of the cells of a grid, by linear interpolation.
+
+    Args:
+        features (`torch.Tensor` of shape `(B, C, h, w)`): value i is centred on pixel `first + stride * i`.
+        stride (`int`): of the level.
+        size (`tuple[int, int]`): rows and columns of the grid.
+        new_stride (`int`): side of the grid's cells in pixels.
+        first (`float`): pixel on which the first value is centred.
+
+    Returns:
+        (B, C, *size).
+    """
+    rows, columns = (
+        _linear_weights(
+            (torch.arange(length, device=features.device) * new_stride + (new_stride - 1) / 2 - first) / stride, count
+        ).to(features.dtype)
+        for count, length in zip(features.shape[2:], size, strict=True)
+    )
+    by_row = features.permute(0, 2, 3, 1).reshape(len(features), features.shape[2], -1)
+    read = (rows @ by_row).reshape(len(features), size[0], features.shape[3], -1)
+    return (columns @ read).permute(0, 3, 1, 2)
+
+
+STRIDE = 4
+"""Of the type maps in pixels: a nucleus at 40x has some 25 cells."""
+
+# What is read of the image at its own and at half its size: level of the trunk, and side of the square over which it
+# is averaged, in cells of its own: the nucleus itself, its neighbourhood (36 px; 72 px at half size) and the tissue
+# around (80 and 208 px; 160 px at half size). The level of stride 2 tells nothing that the others do not.
+READ = {
+    1: ((1, 1), (2, 1), (3, 1), (4, 1), (1, 9), (4, 5), (4, 13)),
+    2: ((1, 1), (2, 1), (3, 1), (4, 1), (1, 9), (4, 5)),
+}
+CHANNELS = sum(LEVELS[level][1] for read in READ.values() for level, _ in read)
+
+
+class LevelMap(NamedTuple):
+    """Features (B, C, h, w) of one level; value i is centred on pixel `first + stride * i` of the image."""
+
+    features: torch.Tensor
+    stride: int
+    first: float
+
+    def at_cells(self, features: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+        """Features that lie like the level's at the cells of the grid, (B, C, *size)."""
+        return resample_level(features, self.stride, size, STRIDE, self.first)
+
+
+class TypeBranch(nn.Module):
+    """Reads levels of the trunk, and some averaged over the surroundings, at the cells of one grid.
+
+    Outlines and types want different training. Outlines gain from thousands of steps on strongly changed colours and
+    sizes; types are told by colour and size, their examples are few, and features trained on these alone fit the tiles
+    they were seen in. Here types are read from features of another origin, none of which the outlines depend on. Their
+    channels differ in scale by orders of magnitude: each is read relative to its mean and deviation (`mean`,
+    `deviation`; see [`measure`](TypeBranch.measure)).
+
+    Args:
+        num_types (`int`): T, background not counted.
+        dim (`int`): channels that all levels are projected to.
+        dropout (`float`): of these, in training.
+    """
+
+    def __init__(self, num_types: int, dim: int, dropout: float):
+        super().__init__()
+        self.trunk = LiteTrunk()
+        self.project = nn.Conv2d(CHANNELS, dim, 1)
+        self.dropout = nn.Dropout2d(dropout)
+        self.classify = nn.Conv2d(dim, num_types, 1)
+        self.register_buffer("mean", torch.zeros(CHANNELS))
+        self.register_buffer("deviation", torch.ones(CHANNELS))
+
+    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """Pixels (B, 3, H, W), H and W multiples of 8, to logits of the types given a nucleus (B, T, H / 4, W / 4)."""
+        weight = self.project.weight / self.deviation[:, None, None]
+        bias = self.project.bias - weight.flatten(1) @ self.mean
+        by_place: dict[tuple[int, float], list[tuple[LevelMap, torch.Tensor]]] = {}
+        levels = self._read(pixel_values)
+        weights = weight.split([level.features.shape[1] for level in levels], dim=1)
+        for level, columns in zip(levels, weights, strict=True):
+            by_place.setdefault((level.stride, level.first), []).append((level, columns))
+        size = _grid(pixel_values)
+        features = sum(_project(entries, size) for entries in by_place.values())
+        return self.classify(self.dropout(F.relu(features + bias[:, None, None])))
+
+    @torch.no_grad()
+    def measure(self, batches: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> None:
+        """Sets means and deviations of the channels from cells of some images; to be done before training.
+
+        Args:
+            batches: pixels (B, 3, H, W), and which of their cells count (B, H / 4, W / 4), boolean.
+
+        Raises:
+            ValueError: no cell counts.
+        """
+        count, total, squares = 0, 0.0, 0.0
+        for pixels, counted in batches:
+            size = _grid(pixels)
+            read = [level.at_cells(level.features, size) for level in self._read(pixels)]
+            values = torch.cat(read, dim=1).movedim(1, -1)[counted].double()
+            count, total, squares = count + len(values), total + values.sum(0), squares + values.square().sum(0)
+        if not count:
+            raise ValueError("the type branch is measured inside nuclei with types, and there are none.")
+        self.mean.copy_(total / count)
+        # A channel that is the same everywhere must not blow up where it is not.
+        self.deviation.copy_((squares / count - (total / count).square()).clamp_min(0).sqrt().clamp_min(1e-3))
+
+    def _read(self, pixel_values: torch.Tensor) -> list[LevelMap]:
+        """What is projected, in the order of the projection's columns."""
+        levels = []
+        for scale, read in READ.items():
+            pixels = F.avg_pool2d(pixel_values, scale) if scale > 1 else pixel_values
+            # Last in memory the channels are read together: the trunk takes .7 of the time, the resampling half.
+            maps = self.trunk(pixels.contiguous(memory_format=torch.channels_last))
+            for level, side in read:
+                features = maps[level] if side == 1 else _box_average(maps[level], side)
+                levels.append(LevelMap(features, scale * LEVELS[level][0], (scale - 1) / 2))
+        return levels
+
+
+def _grid(pixel_values: torch.Tensor) -> tuple[int, int]:
+    """Rows and columns of the cells of an image (..., H, W)."""
+    return (pixel_values.shape[-2] // STRIDE, pixel_values.shape[-1] // STRIDE)
+
+
+def _box_average(features: torch.Tensor, side: int) -> torch.Tensor:
+    """Means of the squares of `side` cells around each cell; beyond the tile's edge there is nothing to average."""
+    half = side // 2
+    rows = F.avg_pool2d(features, (side, 1), stride=1, padding=(half, 0), count_include_pad=False)
+    return F.avg_pool2d(rows, (1, side), stride=1, padding=(0, half), count_include_pad=False)
+
+
+def _project(entries: list[tuple[LevelMap, torch.Tensor]], size: tuple[int, int]) -> torch.Tensor:
+    """Sum of the projected levels of one stride, at the cells of the grid; resampled where it costs least."""
+    place = entries[0][0]
+    features = torch.cat([level.features for level, _ in entries], dim=1)
+    weight = torch.cat([columns for _, columns in entries], dim=1)
+    if features.shape[1] < len(weight):
+        return F.conv2d(place.at_cells(features, size), weight)
+    return place.at_cells(F.conv2d(features, weight), size)
+
+
+def join_with_nuclei(nuclei_logits: torch.Tensor, type_logits: torch.Tensor) -> torch.Tensor:
+    """Logits of background and types from those of nuclei and of types given a nucleus.
+
+    Their softmax is 1 - p for the background and p times the probability of each type, with p the nuclei logit's
+    probability. The nuclei logit is held fixed: what is learned about types changes no outline.
+
+    Args:
+        nuclei_logits (`torch.Tensor` of shape `(B, 1, H, W)`).
+        type_logits (`torch.Tensor` of shape `(B, T, H, W)`).
+
+    Returns:
+        (B, T + 1, H, W).
+    """
+    nuclei_logits = nuclei_logits.detach()
+    return torch.cat([torch.zeros_like(nuclei_logits), nuclei_logits + type_logits.log_softmax(1)], dim=1)

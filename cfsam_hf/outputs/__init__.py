@@ -1,0 +1,24 @@
+"""Functions that write a [`NucleiResult`] to files: label map, GeoJSON, table, COCO, summary."""
+
+from .coco import coco_record, write_coco
+from .geojson import nucleus_features, write_geojson
+from .instance_map import write_instance_map
+from .provenance import TypeStyle, provenance, type_styles
+from .summary import SUMMARY_COLUMNS, summary_rows, write_summary
+from .table import write_csv, write_table
+
+__all__ = [
+    "SUMMARY_COLUMNS",
+    "TypeStyle",
+    "coco_record",
+    "nucleus_features",
+    "provenance",
+    "summary_rows",
+    "type_styles",
+    "write_coco",
+    "write_csv",
+    "write_geojson",
+    "write_instance_map",
+    "write_summary",
+    "write_table",
+]

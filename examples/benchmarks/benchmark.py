@@ -1,0 +1,34 @@
+"""Speed of this package against a reference in the same run, as ratios.
+
+    python examples/benchmarks/benchmark.py decode     # maps to nuclei, against the usual HoVer-Net recipe
+    python examples/benchmarks/benchmark.py metrics    # all metrics of a tile, against the usual loop over nuclei
+    python examples/benchmarks/benchmark.py model      # the network: heads, threads, precision, compile, batches
+    python examples/benchmarks/benchmark.py seams      # the same image under shifted tiles
+    python examples/benchmarks/benchmark.py train      # a training step with each option: time and peak memory
+
+Each has options of its own: `python examples/benchmarks/benchmark.py decode --help`.
+"""
+
+import argparse
+import importlib
+import sys
+
+COMMANDS = ("decode", "metrics", "model", "seams", "train")
+
+
+def main() -> None:
+    if len(sys.argv) < 2 or sys.argv[1] not in COMMANDS:
+        sys.exit(__doc__.strip())
+    # Imported when asked for: decoding sets the number of threads before its libraries are loaded.
+    benchmark = importlib.import_module(sys.argv[1])
+    parser = argparse.ArgumentParser(prog=f"benchmark.py {sys.argv[1]}", description=benchmark.__doc__)
+    benchmark.add_arguments(parser)
+    args = parser.parse_args(sys.argv[2:])
+    from cfsam_hf.commands.messages import errors_in_one_line
+
+    with errors_in_one_line():
+        benchmark.run(args)
+
+
+if __name__ == "__main__":
+    main()

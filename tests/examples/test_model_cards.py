@@ -1,0 +1,169 @@
+"""A card must say what a stranger needs, and no figure in it may differ from what was measured."""
+
+import hashlib
+import json
+import re
+
+import pytest
+from huggingface_hub import ModelCard
+from huggingface_hub.repocard_data import eval_results_to_model_index
+
+from cfsam_hf import CfSamConfig, CfSamImageProcessor, bundled_checkpoint
+from cfsam_hf.publish import check_folder, export_for_hub
+from cfsam_hf.publish.card import card_metadata, checkpoint_card
+
+from .. import REPOSITORY
+from ..tiny import tiny_test_config
+
+CARDS = REPOSITORY / "model_cards"
+NUMBER = re.compile(r"(?<![\w.-])\d\.\d{3}(?![\w.])")
+
+
+@pytest.fixture
+def results() -> dict[str, dict]:
+    """Scores by data set, as they were measured on the shipped file."""
+    record = json.loads((CARDS / "cfsam-tiny" / "results.json").read_text())
+    return {dataset: result["scores"] for dataset, result in record["results"].items()}
+
+
+@pytest.fixture
+def card() -> ModelCard:
+    return ModelCard.load(CARDS / "cfsam-tiny" / "README.md")
+
+
+def test_every_shipped_checkpoint_has_a_card_with_results_and_template():
+    for folder in bundled_checkpoint().parent.iterdir():
+        names = {path.name for path in (CARDS / folder.name).iterdir()}
+        assert {"README.md", "card.md.jinja", "results.json"} <= names
+
+
+def test_the_metadata_is_complete_and_of_the_hubs_form(card):
+    data = card.data
+    assert data.pipeline_tag == "image-segmentation"
+    assert data.library_name == "transformers"
+    assert data.license == "other"
+    assert data.license_name
+    assert data.license_link.startswith("https://creativecommons.org/licenses/by-nc-sa/")
+    assert {"consep", "monuseg"} <= set(data.datasets)
+    assert data.widget[0]["src"].startswith("https://")
+    assert data.widget[0]["example_title"]
+    # Trained from nothing: a base would be an invention.
+    assert data.base_model is None
+    assert "trained from nothing" in card.text
+    index = eval_results_to_model_index(data.model_name, data.eval_results)
+    assert index == data.to_dict()["model-index"]
+
+
+def test_the_results_are_of_the_shipped_weights():
+    for folder in bundled_checkpoint().parent.iterdir():
+        system = json.loads((CARDS / folder.name / "results.json").read_text())["system"]
+        assert system["checkpoint"] == folder.name
+        # Files of results have not always had it.
+        if "weights_sha256" in system:
+            weights = (folder / "model.safetensors").read_bytes()
+            assert system["weights_sha256"] == hashlib.sha256(weights).hexdigest()
+        decoding = CfSamImageProcessor.from_pretrained(folder).decoding_parameters()
+        assert system["decoding"] == decoding.to_dict()
+
+
+def test_the_figures_of_the_metadata_are_those_measured(card, results):
+    stated = {(r.dataset_type, r.metric_type): r.metric_value for r in card.data.eval_results}
+    assert stated == {key: round(results[key[0]][key[1]], 4) for key in stated}
+    assert {dataset for dataset, _ in stated} == set(results)
+    assert {"dice_mean_over_images", "aji_mean_over_images", "pq_mean_over_images"} <= {name for _, name in stated}
+
+
+def numbers_in(value) -> list[float]:
+    """All floats of a JSON value."""
+    if isinstance(value, dict | list):
+        parts = value.values() if isinstance(value, dict) else value
+        return [number for part in parts for number in numbers_in(part)]
+    return [value] if isinstance(value, float) else []
+
+
+def test_every_figure_of_the_text_stands_in_a_results_file(card, results):
+    folder = CARDS / "cfsam-tiny"
+    measured = set()
+    for file in folder.glob("results*.json"):
+        record = json.loads(file.read_text())
+        for result in record["results"].values():
+            measured |= {f"{value:.3f}" for value in result["scores"].values() if value is not None}
+    for name in ("ablation.json", "refinement.json", "robustness.json"):
+        measured |= {f"{value:.3f}" for value in numbers_in(json.loads((folder / name).read_text()))}
+    # The settings of decoding are no scores; they are compared with the shipped ones.
+    figures = NUMBER.findall(re.sub(r"^Decoding parameters, .*$", "", card.text, flags=re.MULTILINE))
+    assert len(figures) > 40
+    assert set(figures) <= measured
+    # And the rows of the shipped file in particular, in their order.
+    for name, dataset in (("CoNSeP", "consep"), ("MoNuSeg", "monuseg")):
+        scores = results[dataset]
+        row = next(line for line in card.text.splitlines() if line.startswith(f"| {name} | {scores['images']} |"))
+        keys = ("dice", "aji", "dq", "sq", "pq")
+        expected = [*(scores[f"{key}_mean_over_images"] for key in keys), scores["detection_f1_pooled"]]
+        assert NUMBER.findall(row) == [f"{value:.3f}" for value in expected]
+        assert f"{scores['true_nuclei']:,}" in row
+
+
+def test_no_figure_is_typed_into_a_template():
+    for template in CARDS.glob("*/*.jinja"):
+        assert NUMBER.findall(template.read_text()) == []
+
+
+def test_the_card_is_what_the_script_writes(load_example, card, readme):
+    script = load_example("tools/write_card")
+    written, figures = script.make_card()
+    assert written.content == card.content
+    bundled = (bundled_checkpoint() / "README.md").read_text(encoding="utf-8")
+    assert bundled == script.without_local_pictures(written.content)
+    assert figures in readme
+
+
+def test_the_card_in_the_checkpoints_folder_shows_no_picture_that_is_elsewhere(load_example):
+    text = "before\n\n![nuclei](example.png)\n\n![far](https://example.org/a.png)\n\nafter, [a link](LICENSE)\n"
+    kept = "before\n\n![far](https://example.org/a.png)\n\nafter, [a link](LICENSE)\n"
+    assert load_example("tools/write_card").without_local_pictures(text) == kept
+
+
+def test_what_it_is_for_and_not_for_is_said(card):
+    for heading in ("Intended", "Out of scope", "Data", "Licence", "Figures", "Training and compute", "Limits"):
+        assert re.search(rf"^##+ {heading}$", card.text, re.MULTILINE), heading
+    assert "**Not for diagnosis**" in card.text
+    assert "**Averaging.**" in card.text
+
+
+def test_an_export_with_the_card_is_ready_to_be_published(tmp_path):
+    folder = export_for_hub(bundled_checkpoint(), tmp_path / "out", card=CARDS / "cfsam-tiny" / "README.md")
+    check_folder(folder)
+
+
+def test_metadata_from_a_configuration():
+    config = tiny_test_config(
+        checkpoint_info={
+            "name": "mine",
+            "license": "CC BY 4.0",
+            "base_model": "facebook/sam-vit-base",
+            "datasets": ["pannuke"],
+            "metrics": {"pannuke": {"pq_mean_over_images": 0.5}},
+        }
+    )
+    card = checkpoint_card(config)
+    assert card.data.license == "cc-by-4.0"
+    assert card.data.base_model == "facebook/sam-vit-base"
+    assert card.data.datasets == ["pannuke"]
+    assert card.data.model_name == "mine"
+    assert "`facebook/sam-vit-base`" in card.text
+    assert "| pannuke | pq_mean_over_images | 0.5 |" in card.text
+    assert card_metadata(config, base_model="other/base").base_model == "other/base"
+
+
+def test_a_base_that_is_a_folder_is_not_named_to_the_hub():
+    config = tiny_test_config(checkpoint_info={"base_model": "/home/me/runs/stage1/model", "license": "mine alone"})
+    data = card_metadata(config)
+    assert data.base_model is None
+    assert (data.license, data.license_name) == ("other", "mine-alone")
+
+
+def test_the_bundled_configuration_says_what_the_card_says(card):
+    info = CfSamConfig.from_pretrained(bundled_checkpoint()).checkpoint_info
+    for line in (*info["data"], *info["limits"], info["license"], info["license_note"]):
+        assert line in card.text

@@ -1,0 +1,71 @@
+"""Where the allocator is told to keep memory, it must do so, and leave alone what the user has chosen."""
+
+import os
+import platform
+import subprocess
+import sys
+
+import pytest
+
+from cfsam_hf.inference import allocator
+
+GLIBC = platform.libc_ver()[0] == "glibc"
+# Makes and frees 200 MB some times, and counts the pages that the kernel had to clear.
+PAGES = """
+import resource, sys
+import numpy as np
+if "keep" in sys.argv:
+    from cfsam_hf.allocator import keep_freed_memory
+    assert keep_freed_memory()
+np.ones(25_000_000)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(5):
+    np.ones(25_000_000)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def pages(*arguments):
+    environment = {name: value for name, value in os.environ.items() if name not in allocator.VARIABLES}
+    command = [sys.executable, "-c", PAGES, *arguments]
+    return int(subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout)
+
+
+@pytest.mark.skipif(not GLIBC, reason="only glibc can be told")
+def test_freed_memory_is_kept():
+    # With pages of 4 KiB 48,828 each time; large pages are possible.
+    assert pages("keep") * 10 < pages() + 1000
+
+
+@pytest.mark.parametrize("name", allocator.VARIABLES)
+def test_what_the_user_has_chosen_stays(name, monkeypatch):
+    for variable in allocator.VARIABLES:
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv(name, "1")
+    monkeypatch.setattr(allocator.ctypes, "CDLL", lambda name: pytest.fail("the library was asked"))
+    assert not allocator.keep_freed_memory()
+
+
+@pytest.mark.parametrize("error", [OSError("no such library"), TypeError("a name is needed")])
+def test_where_there_is_no_glibc_nothing_happens(error, monkeypatch):
+    def load(name):
+        raise error
+
+    for variable in allocator.VARIABLES:
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr(allocator.ctypes, "CDLL", load)
+    assert not allocator.keep_freed_memory()
+    monkeypatch.setattr(allocator.ctypes, "CDLL", lambda name: object())
+    assert not allocator.keep_freed_memory()
+
+
+def test_the_command_asks_for_it_in_its_own_process_alone(monkeypatch):
+    from cfsam_hf.commands import terminal as cli
+
+    asked = []
+    monkeypatch.setattr(cli, "keep_freed_memory", lambda: asked.append(True))
+    cli.main(["info"])
+    assert asked == []
+    monkeypatch.setattr(sys, "argv", ["cfsam", "info"])
+    cli.main()
+    assert asked == [True]

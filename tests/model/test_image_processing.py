@@ -1,0 +1,245 @@
+"""The image processor must give the network the pixels it was trained on, and its outputs back in image pixels."""
+
+import dataclasses
+import re
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+from scipy.special import logit
+from transformers import pipeline
+from transformers.models.auto.image_processing_auto import AutoImageProcessor
+from transformers.utils import ModelOutput
+
+from cfsam_hf import CfSamImageProcessor
+from cfsam_hf.model.decoding import DecodingParameters
+from cfsam_hf.model.image_processing_cfsam import select_nuclei
+from cfsam_hf.model.maps import MapLayout, stack_maps
+from cfsam_hf.model.scores import ScoreWeights
+from cfsam_hf.model.tiling import pad_right_bottom
+
+from ..painted_model import PaintedModel, paint, painted_config
+
+MEAN = np.array([0.485, 0.456, 0.406])
+STD = np.array([0.229, 0.224, 0.225])
+
+
+def outputs_of(processor, image, num_types=2, **options):
+    with torch.inference_mode():
+        return PaintedModel(painted_config(num_types))(**processor(image, return_tensors="pt", **options))
+
+
+def test_pixels_are_scaled_normalised_and_padded_by_reflection():
+    image = np.random.default_rng(0).integers(0, 256, (30, 45, 3), dtype=np.uint8)
+    processor = CfSamImageProcessor()
+    values = processor(image, return_tensors="pt")
+    assert list(values) == ["pixel_values"]
+    assert values["pixel_values"].shape == (1, 3, 32, 48)
+    assert values["pixel_values"].dtype == torch.float32
+    expected = ((pad_right_bottom(image, 32, 48) / 255 - MEAN) / STD).transpose(2, 0, 1)
+    assert np.abs(values["pixel_values"][0].numpy() - expected).max() < 1e-5
+    tile = image[None, :16, :16]
+    assert np.array_equal(processor.pixel_values(tile)[0], values["pixel_values"][0, :, :16, :16].numpy())
+
+
+def test_images_of_a_batch_are_padded_to_the_largest():
+    images = [np.zeros((30, 20, 3), np.uint8), PIL.Image.new("L", (40, 10)), torch.zeros(3, 8, 8, dtype=torch.uint8)]
+    assert CfSamImageProcessor()(images, return_tensors="pt")["pixel_values"].shape == (3, 3, 32, 48)
+    assert CfSamImageProcessor()(np.zeros((4, 16, 16, 3), np.uint8), return_tensors="np")["pixel_values"].shape[0] == 4
+    assert CfSamImageProcessor(pad_multiple=64)(images, return_tensors="np")["pixel_values"].shape == (3, 3, 64, 64)
+
+
+def test_a_given_mpp_resamples_to_the_models():
+    processor = CfSamImageProcessor(mpp=0.5)
+    image = np.zeros((64, 64, 3), np.uint8)
+    assert processor(image, mpp=0.25, return_tensors="np")["pixel_values"].shape[2:] == (32, 32)
+    assert processor(image, return_tensors="np")["pixel_values"].shape[2:] == (64, 64)
+    with pytest.raises(ValueError, match="mpp"):
+        processor(image, mpp=-1.0)
+
+
+def test_options_are_saved_and_restored(tmp_path):
+    processor = CfSamImageProcessor(
+        mpp=0.5,
+        tile_size=512,
+        tile_overlap=128,
+        smallest_tile_size=256,
+        pad_multiple=32,
+        max_pixels=10**6,
+        decoding={"minimum_area": 30, "score_weights": {"area": 0.5}},
+        image_mean=[0.7, 0.6, 0.7],
+        image_std=[0.2, 0.2, 0.2],
+    )
+    processor.save_pretrained(tmp_path)
+    for restored in (CfSamImageProcessor.from_pretrained(tmp_path), AutoImageProcessor.from_pretrained(tmp_path)):
+        assert type(restored) is CfSamImageProcessor
+        assert restored.to_dict() == processor.to_dict()
+        assert restored.decoding_parameters() == DecodingParameters(
+            minimum_area=30, score_weights=ScoreWeights(area=0.5)
+        )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"mpp": 0.0}, "mpp"),
+        ({"mpp": 99.0}, "mpp"),
+        ({"tile_size": 250}, "multiple of pad_multiple"),
+        ({"tile_overlap": 256}, "tile_overlap"),
+        ({"smallest_tile_size": 100}, "smallest_tile_size must be a multiple of pad_multiple, 16"),
+        ({"smallest_tile_size": 512}, "at most tile_size, 256; got 512"),
+        ({"decoding": {"minimum_aera": 3}}, "minimum_aera"),
+        ({"decoding": {"nuclei_threshold": 2.0}}, "nuclei_threshold"),
+        ({"decoding": {"score_weights": {"aera": 1.0}}}, "aera"),
+        ({"decoding": 3}, "decoding is 3"),
+        ({"score_calibration": [2.0, -0.5]}, '"score_weights": {"intercept": -0.5, "probability": 2.0}'),
+        ({"decoding": {"score_weights": {"area": float("nan")}}}, "score weight area is nan"),
+    ],
+)
+def test_bad_options_are_named(options, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        CfSamImageProcessor(**options)
+
+
+def test_no_images_are_refused():
+    for images in ([], None, 7):
+        with pytest.raises(ValueError, match="picture"):
+            CfSamImageProcessor()(images)
+
+
+def test_too_large_for_one_pass_names_the_way_out():
+    with pytest.raises(ValueError, match="nuclei-segmentation"):
+        CfSamImageProcessor()(np.zeros((1100, 1100, 3), np.uint8))
+
+
+def test_outputs_become_nuclei_without_the_padding():
+    image, instance_map, types = paint(90, 75, 12)
+    processor = CfSamImageProcessor()
+    outputs = outputs_of(processor, image)
+    [result] = processor.post_process_nuclei(outputs, target_sizes=[(90, 75)], type_names={1: "a", 2: "b"})
+    assert np.array_equal(result.instance_map, instance_map)
+    assert result.table["type"].tolist() == types.tolist()
+    assert result.type_names == {1: "a", 2: "b"}
+    [padded] = processor.post_process_nuclei(outputs)
+    assert padded.instance_map.shape == (96, 80)
+
+
+def test_outputs_of_a_resampled_image_come_back_in_its_pixels():
+    image, instance_map, _ = paint(60, 70, 8, scale=2)
+    processor = CfSamImageProcessor()
+    outputs = outputs_of(processor, image, mpp=0.125)
+    [result] = processor.post_process_nuclei(outputs, target_sizes=[image.shape[:2]], mpp=0.125)
+    assert result.instance_map.shape == image.shape[:2]
+    assert len(result) == instance_map.max()
+    assert ((result.instance_map > 0) != (instance_map > 0)).mean() < 0.03
+    with pytest.raises(ValueError, match="target_sizes"):
+        processor.post_process_nuclei(outputs, mpp=0.125)
+
+
+def test_wrong_target_sizes_are_named():
+    processor = CfSamImageProcessor()
+    outputs = outputs_of(processor, paint(60, 70, 4)[0])
+    with pytest.raises(ValueError, match="200x70"):
+        processor.post_process_nuclei(outputs, target_sizes=[(200, 70)])
+    with pytest.raises(ValueError, match="2 sizes for 1 images"):
+        processor.post_process_nuclei(outputs, target_sizes=[(60, 70)] * 2)
+    with pytest.raises(ValueError, match="nuclei_logits"):
+        processor.post_process_nuclei({"logits": torch.zeros(1)})
+
+
+@pytest.mark.parametrize("num_types", [2, 0])
+def test_instance_segmentation_in_the_stock_form(num_types):
+    image, instance_map, types = paint(90, 75, 12)
+    processor = CfSamImageProcessor()
+    outputs = outputs_of(processor, image, num_types)
+    [result] = processor.post_process_instance_segmentation(outputs, target_sizes=[(90, 75)])
+    assert np.array_equal(result["segmentation"].numpy(), instance_map)
+    assert [s["id"] for s in result["segments_info"]] == list(range(1, len(types) + 1))
+    assert [s["label_id"] for s in result["segments_info"]] == (types if num_types else np.ones_like(types)).tolist()
+    [strong] = processor.post_process_instance_segmentation(outputs, threshold=0.9999, target_sizes=[(90, 75)])
+    assert len(strong["segments_info"]) == (types == 1).sum() == strong["segmentation"].max()
+    [strict] = processor.post_process_instance_segmentation(outputs, mask_threshold=0.999, target_sizes=[(90, 75)])
+    assert len(strict["segments_info"]) == (types == 1).sum()
+
+
+def test_nuclei_by_a_threshold_of_ones_own_are_not_left_out_by_the_checkpoints_least_score():
+    image = paint(90, 75, 12)[0]
+    processor = CfSamImageProcessor(decoding={"minimum_score": 0.9, "score_weights": {"intercept": -9.0}})
+    outputs = outputs_of(processor, image)
+    counts = [
+        len(processor.post_process_instance_segmentation(outputs, 0.0, threshold, 0.8, [(90, 75)])[0]["segments_info"])
+        for threshold in (0.5, 0.4)
+    ]
+    assert counts == [0, 12]
+
+
+def test_semantic_segmentation_gives_each_nucleus_one_type():
+    image, instance_map, types = paint(90, 75, 12)
+    processor = CfSamImageProcessor()
+    [semantic] = processor.post_process_semantic_segmentation(outputs_of(processor, image), target_sizes=[(90, 75)])
+    assert semantic.dtype == torch.int64
+    assert np.array_equal(semantic.numpy(), np.r_[0, types][instance_map])
+
+
+@pytest.mark.parametrize("num_types", [2, 0])
+def test_transformers_own_image_segmentation_pipeline(num_types):
+    image, instance_map, types = paint(90, 75, 12)
+    stock = pipeline(
+        "image-segmentation",
+        model=PaintedModel(painted_config(num_types)),
+        image_processor=CfSamImageProcessor(),
+        device="cpu",
+    )
+    segments = stock(PIL.Image.fromarray(image), threshold=0.5)
+    assert len(segments) == len(types)
+    names = {1: "inflammatory", 2: "epithelial"} if num_types else dict.fromkeys((1, 2), "nucleus")
+    for index, (segment, kind) in enumerate(zip(segments, types, strict=True)):
+        assert segment["label"] == names[kind]
+        assert 0.5 < segment["score"] <= 1
+        assert np.array_equal(np.asarray(segment["mask"]) > 0, instance_map == index + 1)
+    semantic = stock(PIL.Image.fromarray(image), subtask="semantic")
+    assert {segment["label"] for segment in semantic} == {"background", *(names[kind] for kind in types)}
+
+
+def test_scores_are_what_the_weights_make_of_them():
+    image = paint(60, 60, 4)[0]
+    plain = CfSamImageProcessor()
+    calibrated = CfSamImageProcessor(decoding={"score_weights": {"intercept": -3.0}})
+    outputs = outputs_of(plain, image)
+    low, high = (p.post_process_nuclei(outputs)[0].table["score"] for p in (calibrated, plain))
+    assert np.allclose(logit(low), logit(high) - 3)
+
+
+def test_selecting_nuclei_renumbers_map_and_rows():
+    image, instance_map, _ = paint(90, 75, 12)
+    processor = CfSamImageProcessor()
+    outputs = outputs_of(processor, image)
+    decoded = processor.decode_maps(MapLayout.of(outputs).split(stack_maps(outputs).numpy()[0]).crop(90, 75))
+    decoded = dataclasses.replace(decoded, scores=np.arange(len(decoded.areas)) % 2 * 1.0)
+    kept = select_nuclei(decoded, 0.5)
+    assert len(kept.areas) == len(decoded.areas) // 2
+    assert np.array_equal(kept.areas, decoded.areas[1::2])
+    assert np.array_equal(kept.instance_map == 1, instance_map == 2)
+    assert select_nuclei(decoded, 0.0) is decoded
+
+
+def test_maps_are_stacked_in_the_documented_order():
+    torch.manual_seed(0)
+    outputs = ModelOutput(
+        nuclei_logits=torch.randn(2, 1, 4, 5),
+        hv_maps=3 * torch.randn(2, 2, 4, 5),
+        boundary_logits=torch.randn(2, 1, 4, 5),
+        type_logits=torch.randn(2, 4, 4, 5, dtype=torch.bfloat16),
+    )
+    layout = MapLayout.of(outputs)
+    assert layout == MapLayout(num_types=3, has_boundary=True)
+    stacked = stack_maps(outputs)
+    assert stacked.shape == (2, layout.channels, 4, 5)
+    maps = layout.split(stacked.numpy()[1])
+    assert np.allclose(maps.nuclei, outputs["nuclei_logits"][1, 0].sigmoid())
+    assert np.abs(maps.hv).max() <= 1
+    assert np.allclose(maps.boundary, outputs["boundary_logits"][1, 0].sigmoid())
+    assert np.allclose(maps.types.sum(axis=0), 1, atol=1e-6)
+    with pytest.raises(ValueError, match=r"\(8, H, W\)"):
+        layout.split(np.zeros((7, 4, 5)))

@@ -1,0 +1,99 @@
+"""A stage that works ahead must keep order, errors and bounds, and must end when nobody wants it."""
+
+import threading
+import time
+
+import pytest
+
+from cfsam_hf.model.stages import read_ahead
+
+
+def threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name == "cfsam-read-ahead"]
+
+
+def test_items_keep_their_order_and_the_thread_ends():
+    assert list(read_ahead(iter(range(100)), 3)) == list(range(100))
+    assert list(read_ahead([], 1)) == []
+    assert threads() == []
+
+
+def test_no_more_than_depth_items_wait():
+    made = []
+
+    def items():
+        for item in range(50):
+            made.append(item)
+            yield item
+
+    stage = read_ahead(items(), 4)
+    assert made == []
+    assert next(stage) == 0
+    time.sleep(0.3)
+    # The one taken, four that wait, and one that finds no room.
+    assert len(made) == 6
+    assert list(stage) == list(range(1, 50))
+
+
+def test_an_error_comes_after_the_items_before_it():
+    def items():
+        yield 1
+        yield 2
+        raise OSError("the third")
+
+    stage = read_ahead(items(), 5)
+    assert [next(stage), next(stage)] == [1, 2]
+    with pytest.raises(OSError, match="the third"):
+        next(stage)
+    assert threads() == []
+
+
+def test_interruptions_pass_through():
+    def items():
+        yield 1
+        raise KeyboardInterrupt
+
+    stage = read_ahead(items(), 1)
+    assert next(stage) == 1
+    with pytest.raises(KeyboardInterrupt):
+        next(stage)
+
+
+def test_a_consumer_that_stops_ends_the_whole_chain():
+    closed = []
+
+    def items():
+        try:
+            yield from range(10**9)
+        finally:
+            closed.append(threading.current_thread().name)
+
+    def doubled(numbers):
+        try:
+            for number in numbers:
+                yield 2 * number
+        finally:
+            numbers.close()
+
+    stage = read_ahead(doubled(read_ahead(items(), 2)), 2)
+    assert [next(stage), next(stage)] == [0, 2]
+    stage.close()
+    assert closed == ["cfsam-read-ahead"]
+    assert threads() == []
+
+
+def test_the_stage_works_while_the_consumer_does():
+    def items():
+        for item in range(5):
+            time.sleep(0.05)
+            yield item
+
+    began = time.perf_counter()
+    for _ in read_ahead(items(), 2):
+        time.sleep(0.05)
+    assert time.perf_counter() - began < 0.45
+
+
+def test_depth_is_checked_at_once():
+    with pytest.raises(ValueError, match="depth"):
+        read_ahead([], 0)
