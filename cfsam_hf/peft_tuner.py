@@ -1,7 +1,7 @@
 """MALA as a method of PEFT, for a plain `SamModel`: `get_peft_model(SamModel, MalaConfig())`.
 
 Importing this module registers the method; without it PEFT cannot read the adapters it has saved (`KeyError: 'MALA'`).
-The computation and initialisation are those of `adapter_cfsam.py`, and the weights move both ways between PEFT's
+The computation and initialisation are those of `mala.py`, and the weights move both ways between PEFT's
 adapters and those of [`CfSamForNucleiSegmentation`] ([`to_peft_state_dict`], [`from_peft_state_dict`]).
 
 Tested with PEFT 0.21.0, 0.21.1 and 0.21.2. Older ones (0.18, 0.19 and 0.20 were tried) save and load only the methods

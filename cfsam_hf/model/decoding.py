@@ -1,7 +1,7 @@
 """From the model's maps to nuclei: instances, types and measures, without any per-tile rescaling.
 
 Every threshold is absolute and every clean-up bounded in reach, so a nucleus decodes the same whatever lies elsewhere
-on the tile. How instances come about is told in `instances_cfsam.py`; here stand the parameters, the result, and the
+on the tile. How instances come about is told in `instances.py`; here stand the parameters, the result, and the
 one grouped pass that measures all nuclei.
 """
 

@@ -3,7 +3,7 @@
 Foreground components are divided where the boundary map and the jumps of the distance maps leave several markers in
 one, and each pixel goes to the marker to which the boundary energy descends. Nothing is rescaled by the tile's content
 and nothing reaches farther than a component and `JUMP_REACH` pixels around it. Instances are lists of runs (see
-`runs_cfsam.py`); `parameters` are `DecodingParameters`.
+`spans.py`); `parameters` are `DecodingParameters`.
 """
 
 from dataclasses import dataclass, replace

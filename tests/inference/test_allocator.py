@@ -15,7 +15,7 @@ PAGES = """
 import resource, sys
 import numpy as np
 if "keep" in sys.argv:
-    from cfsam_hf.allocator import keep_freed_memory
+    from cfsam_hf.inference.allocator import keep_freed_memory
     assert keep_freed_memory()
 np.ones(25_000_000)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -103,7 +103,7 @@ def test_every_value_is_read():
     library = [path for path in (ROOT / "cfsam_hf" / "training").glob("*.py") if path.name != "recipe.py"]
     code = "\n".join(path.read_text() for path in [*library, ROOT / "examples" / "train.py"])
     # Of the sampling section the sampler takes the whole.
-    sampler = (ROOT / "cfsam_hf" / "data" / "sampling.py").read_text()
+    sampler = (ROOT / "cfsam_hf" / "data" / "crops" / "sampling.py").read_text()
     own = (ROOT / "cfsam_hf" / "training" / "recipe.py").read_text()
     unread = [
         field.name

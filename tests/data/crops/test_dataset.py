@@ -148,7 +148,7 @@ def test_stain_transfer_gives_crops_another_tiles_colours(monkeypatch):
     # Measured by hand, so that the library is not needed: the second tile has three times the eosin.
     directions = np.array([[0.65, 0.07], [0.70, 0.99], [0.29, 0.11]])
     appearances = iter([MacenkoAppearance(directions, np.array([1.0, e])) for e in (0.5, 1.5)])
-    monkeypatch.setattr("cfsam_hf.data.crops.measure_stains", lambda image, method: next(appearances))
+    monkeypatch.setattr("cfsam_hf.data.crops.dataset.measure_stains", lambda image, method: next(appearances))
     tiles = [typed_tile(), typed_tile("b", seed=1)]
     for tile in tiles:
         tile.image = np.full_like(tile.image, 180)
