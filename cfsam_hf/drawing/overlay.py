@@ -9,8 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
 from ..files.atomic import atomic_path
-from ..model.result import NucleiResult
-from ..outputs.provenance import provenance, type_styles
+from ..model.result import NucleiResult, provenance, type_styles
 from .contour_lines import display_line, draw_lines
 from .lettering import INK, MUTED, PAPER, fit_text, legend_strip
 

@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ..data.records import Tile, TileRecord
 from ..data.true_nuclei import annotated_nuclei, true_nuclei
-from ..outputs.provenance import type_styles
+from ..model.result import type_styles
 from .lettering import INK, MUTED, PAPER, fit_text, legend_strip
 from .overlay import draw_contours
 

@@ -1,4 +1,7 @@
-"""The nucleus types of a configuration: their number, names and colours, made to agree."""
+"""Nucleus types: names and colours in pictures and files, and the fields of a configuration made to agree."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 DEFAULT_TYPE_COLORS = (
     "#009e73",
@@ -24,6 +27,53 @@ def rgb(color: str) -> tuple[int, int, int]:
     (0, 114, 178)
     """
     return int(color[1:3], 16), int(color[3:5], 16), int(color[5:7], 16)
+
+
+UNTYPED_NAME = "nucleus"
+UNTYPED_COLOR = rgb(default_type_color(1))
+"""Name and colour of the nuclei of a model without types, whose type id is 0."""
+
+
+@dataclass(frozen=True)
+class TypeStyle:
+    """How a nucleus type is shown: `type_id` (0 for a model without types), `name`, `color` (RGB, 0 to 255)."""
+
+    type_id: int
+    name: str
+    color: tuple[int, int, int]
+
+
+def complete_styles(
+    type_names: Mapping[int, str], type_colors: Mapping[int, tuple[int, int, int]] | None = None
+) -> list[TypeStyle]:
+    """The styles of all types in the order of their ids.
+
+    Args:
+        type_names: by id; if empty, the only style is that of id 0, named `nucleus`.
+        type_colors: RGB by id; a type without one gets the default colour of its id.
+
+    Example:
+        >>> complete_styles({1: "tumour", 2: "stroma"}, {2: (9, 9, 9)})[1]
+        TypeStyle(type_id=2, name='stroma', color=(9, 9, 9))
+    """
+    colors = complete_colors(type_names, type_colors)
+    names = type_names or {0: UNTYPED_NAME}
+    return [TypeStyle(int(i), str(name), colors[i]) for i, name in sorted(names.items())]
+
+
+def complete_colors(
+    type_names: Mapping[int, str], type_colors: Mapping[int, tuple[int, int, int]] | None = None
+) -> dict[int, tuple[int, int, int]]:
+    """RGB colour of every type in `type_names`, from `type_colors` where it has one; of id 0 if there are no types."""
+    given = dict(type_colors or {})
+    if not type_names:
+        return {0: _as_rgb(given.get(0, UNTYPED_COLOR))}
+    return {type_id: _as_rgb(given.get(type_id, rgb(default_type_color(type_id)))) for type_id in type_names}
+
+
+def _as_rgb(color: tuple[int, int, int]) -> tuple[int, int, int]:
+    red, green, blue = (int(value) for value in color)
+    return red, green, blue
 
 
 class NucleusTypesMixin:

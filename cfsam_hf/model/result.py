@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from .contours import nucleus_contours
-from .nucleus_types import default_type_color, rgb
+from .nucleus_types import UNTYPED_NAME, TypeStyle, complete_colors, complete_styles
 
 # Column name and dtype of `NucleiResult.table`, in order. "str" is pandas' own string type where it has one (pandas 3)
 # and object before.
@@ -30,10 +30,6 @@ TABLE_COLUMNS: dict[str, str] = {
     "area_px": "int64",
     "area_um2": "float64",
 }
-
-# What a nucleus is called, and drawn in, by a model without types (type id 0).
-UNTYPED_NAME = "nucleus"
-UNTYPED_COLOR = rgb(default_type_color(1))
 
 
 @dataclass
@@ -127,16 +123,29 @@ class NucleiResult:
         return f"NucleiResult({len(self)} nuclei: {per_type}; {self.image_size[0]}x{self.image_size[1]} px, mpp {mpp})"
 
 
-def complete_colors(
-    type_names: Mapping[int, str], type_colors: Mapping[int, tuple[int, int, int]] | None = None
-) -> dict[int, tuple[int, int, int]]:
-    """RGB colour of every type in `type_names`, `type_colors` first; of type 0 where there are no types."""
-    given = dict(type_colors or {})
-    if not type_names:
-        return {0: tuple(given.get(0, UNTYPED_COLOR))}
+def type_styles(result: NucleiResult) -> list[TypeStyle]:
+    """
+    The types that the result's model knows, in the order of their ids, whether or not a nucleus has them. A model
+    without types gives one style with the id 0 and the name `nucleus`.
+    """
+    return complete_styles(result.type_names, result.type_colors)
+
+
+def provenance(result: NucleiResult) -> dict[str, Any]:
+    """
+    The JSON-ready record that every output file carries: software, version, checkpoint, mpp, image name, image size
+    (W, H), number of nuclei, types and their colours. `mpp` is None where the pixel size is not known; the record
+    never holds a NaN.
+    """
     return {
-        type_id: tuple(int(value) for value in given.get(type_id, rgb(default_type_color(type_id))))
-        for type_id in type_names
+        "software": "cfsam_hf",
+        "version": result.version,
+        "checkpoint": result.checkpoint,
+        "mpp": None if result.mpp is None else float(result.mpp),
+        "image": result.image_name,
+        "image_size": [int(side) for side in result.image_size],
+        "nuclei": len(result),
+        "types": [{"id": s.type_id, "name": s.name, "color": list(s.color)} for s in type_styles(result)],
     }
 
 

@@ -1,9 +1,10 @@
 """Functions that write a [`NucleiResult`] to files: label map, GeoJSON, table, COCO, summary."""
 
+from ..model.nucleus_types import TypeStyle
+from ..model.result import provenance, type_styles
 from .coco import coco_record, write_coco
 from .geojson import nucleus_features, write_geojson
 from .instance_map import write_instance_map
-from .provenance import TypeStyle, provenance, type_styles
 from .summary import SUMMARY_COLUMNS, summary_rows, write_summary
 from .table import write_csv, write_table
 

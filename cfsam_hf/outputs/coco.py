@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..files.atomic import atomic_path
-from ..model.result import NucleiResult
-from .provenance import provenance, type_styles
+from ..model.result import NucleiResult, provenance, type_styles
 
 
 def mask_run_lengths(mask: np.ndarray, box: Sequence[int], image_size: tuple[int, int]) -> list[int]:

@@ -8,8 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..files.atomic import atomic_path
-from ..model.result import NucleiResult
-from .provenance import provenance, type_styles
+from ..model.result import NucleiResult, provenance, type_styles
 
 # Measurements keep the names of the table's columns, so that the two can be joined.
 MEASUREMENTS = ("id", "type_probability", "score", "area_px", "area_um2")

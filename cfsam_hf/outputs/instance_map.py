@@ -7,8 +7,7 @@ import numpy as np
 import tifffile
 
 from ..files.atomic import atomic_path
-from ..model.result import NucleiResult
-from .provenance import provenance
+from ..model.result import NucleiResult, provenance
 
 
 def write_instance_map(result: NucleiResult, path: str | os.PathLike) -> None:

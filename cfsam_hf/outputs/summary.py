@@ -7,8 +7,7 @@ from typing import Any
 import pandas as pd
 
 from ..files.atomic import atomic_path
-from ..model.result import NucleiResult
-from .provenance import type_styles
+from ..model.result import NucleiResult, type_styles
 
 SUMMARY_COLUMNS = (
     "image", "type", "type_name", "count", "fraction", "density_per_mm2", "mean_area_px", "mean_area_um2",

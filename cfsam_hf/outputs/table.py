@@ -7,8 +7,7 @@ import pyarrow
 import pyarrow.parquet
 
 from ..files.atomic import atomic_path
-from ..model.result import NucleiResult
-from .provenance import provenance
+from ..model.result import NucleiResult, provenance
 
 METADATA_KEY = b"cfsam_hf"
 
