@@ -216,33 +216,41 @@ def test_a_network_that_fails_has_its_error_with_the_images_of_the_batch(pipe, m
         pipe(bad, mpp=0.25)
 
 
-def timed(spans, function):
-    """The function, a tenth of a second slower; when it began and ended goes into `spans`."""
+class Starts:
+    """Counts the calls of a function, and lets another thread wait until so many of them have started."""
 
-    def wrapper(*arguments, **options):
-        began = time.perf_counter()
-        time.sleep(0.1)
-        result = function(*arguments, **options)
-        spans.append((began, time.perf_counter()))
-        return result
+    def __init__(self, function):
+        self._function, self._count, self._changed = function, 0, threading.Condition()
 
-    return wrapper
+    def __call__(self, *arguments, **options):
+        with self._changed:
+            self._count += 1
+            self._changed.notify_all()
+        return self._function(*arguments, **options)
 
-
-def overlap(spans, others) -> int:
-    """How many of the spans of time have others that they share a moment with."""
-    return sum(any(a < d and c < b for c, d in others) for a, b in spans)
+    def wait_for(self, count: int) -> bool:
+        """Whether `count` calls have started; gives up after a time that only a stage that never starts needs."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._count >= count, timeout=60)
 
 
 def test_reading_and_decoding_go_on_while_the_network_works(pipe, monkeypatch):
-    network, reading, decoding = [], [], []
-    monkeypatch.setattr(pipe, "_tile_maps", timed(network, pipe._tile_maps))
-    monkeypatch.setattr(pipe, "preprocess", timed(reading, pipe.preprocess))
-    monkeypatch.setattr(pipe, "postprocess", timed(decoding, pipe.postprocess))
-    assert len(pipe([paint(64, 64, 3)[0]] * 10, mpp=0.25, batch_size=1)) == 10
-    assert overlap(reading, network) >= 5
-    assert overlap(decoding, network) >= 5
-    assert pipe.network_clock.busy >= 10 * 0.1
+    count = 10
+    reading, decoding, network = Starts(pipe.preprocess), Starts(pipe.postprocess), pipe._tile_maps
+    overlapped = []
+
+    def network_beside_the_others(*arguments, **options):
+        image = len(overlapped)
+        overlapped.append((reading.wait_for(min(image + 2, count)), decoding.wait_for(image)))
+        return network(*arguments, **options)
+
+    monkeypatch.setattr(pipe, "_tile_maps", network_beside_the_others)
+    monkeypatch.setattr(pipe, "preprocess", reading)
+    monkeypatch.setattr(pipe, "postprocess", decoding)
+    assert len(pipe([paint(64, 64, 3)[0]] * count, mpp=0.25, batch_size=1)) == count
+    # While the network works on an image, the next one is being read and the one before is being decoded.
+    assert overlapped == [(True, True)] * count
+    assert pipe.network_clock.busy > 0
     assert 0 <= pipe.network_clock.waiting_share < 1
 
 

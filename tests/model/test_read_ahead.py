@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from cfsam_hf.model.stages import read_ahead
+from cfsam_hf.model.stages import CHECK_INTERVAL, read_ahead
 
 
 def threads() -> list[str]:
@@ -19,18 +19,21 @@ def test_items_keep_their_order_and_the_thread_ends():
 
 
 def test_no_more_than_depth_items_wait():
-    made = []
+    made, sixth = [], threading.Event()
 
     def items():
         for item in range(50):
             made.append(item)
+            if len(made) == 6:
+                sixth.set()
             yield item
 
     stage = read_ahead(items(), 4)
     assert made == []
     assert next(stage) == 0
-    time.sleep(0.3)
     # The one taken, four that wait, and one that finds no room.
+    assert sixth.wait(timeout=60)
+    time.sleep(2 * CHECK_INTERVAL)
     assert len(made) == 6
     assert list(stage) == list(range(1, 50))
 
@@ -83,15 +86,16 @@ def test_a_consumer_that_stops_ends_the_whole_chain():
 
 
 def test_the_stage_works_while_the_consumer_does():
+    begun = [threading.Event() for _ in range(5)]
+
     def items():
-        for item in range(5):
-            time.sleep(0.05)
+        for item, event in enumerate(begun):
+            event.set()
             yield item
 
-    began = time.perf_counter()
-    for _ in read_ahead(items(), 2):
-        time.sleep(0.05)
-    assert time.perf_counter() - began < 0.45
+    for item in read_ahead(items(), 2):
+        # The consumer is still busy with this item when the next one is made.
+        assert begun[min(item + 1, 4)].wait(timeout=60)
 
 
 def test_depth_is_checked_at_once():
