@@ -18,13 +18,89 @@ from ..files.atomic import atomic_path
 from ..files.json_files import write_json
 from ..files.writable import check_file_writable, check_writable, write_text
 from .messages import one_line
+from .options import add_debug_option, positive, size
 from .terminal import EXIT_FAILED, EXIT_OK
 
 SHEET_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
 SPLIT_PARTS = ("train", "validation")
 
 
-def run_data(args: argparse.Namespace) -> int:
+def add_parser(subparsers: argparse._SubParsersAction) -> None:
+    """Declares `cfsam data` and its options."""
+    parser = subparsers.add_parser(
+        "data",
+        help="what is in a data set, what is wrong with it, and the data set as Parquet shards",
+        description="Looks at a data set of nuclei that lies on disk in its official layout.",
+    )
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    info = actions.add_parser(
+        "info",
+        help="count tiles, nuclei, types and sizes; draw a sheet of tiles",
+        description="Counts tiles and nuclei by type, fold and tissue, and measures nuclei and pixel sizes.",
+    )
+    _add_dataset(info)
+    info.add_argument("--split", metavar="FILE", help="split file: count its train and validation tiles as folds")
+    info.add_argument("-o", "--output", metavar="FILE", help="write what is printed to a file, too")
+    info.add_argument("--json", metavar="FILE", help="write the counts as JSON too")
+    info.add_argument("--sheet", metavar="FILE", help="draw tiles with outlined nuclei: a .png or .jpg")
+    info.add_argument(
+        "--tiles", type=positive(int), default=24, metavar="N", help="how many tiles the sheet shows (default: 24)"
+    )
+    check = actions.add_parser(
+        "check",
+        help="read everything and list every problem",
+        description=(
+            "Reads every file and prints a line for each problem, with the file and what is wrong with it, and a note "
+            "for each tile with overlapping outlines. Problems are also images that occur twice, and leaks: a tile, "
+            "patient or image in two folds, in train and validation of a split file, or in two data sets. The exit "
+            "status is 1 if there are problems."
+        ),
+    )
+    _add_dataset(check)
+    check.add_argument("--split", metavar="FILE", help="split file: look for leaks between its two parts")
+    check.add_argument(
+        "--against",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("NAME", "PATH"),
+        help="another data set, which must share no tile, patient or image with the first; can be given several times",
+    )
+    convert = actions.add_parser(
+        "convert",
+        help="write the data set as Parquet shards",
+        description=(
+            "Writes FOLD-00000-of-N.parquet files, all of them or none, that datasets.load_dataset('parquet', "
+            "data_files=..., streaming=True) streams and that the data set `parquet` reads back unchanged."
+        ),
+    )
+    _add_dataset(convert)
+    convert.add_argument("-o", "--output", required=True, metavar="OUT", help="folder for the shards; made if needed")
+    convert.add_argument(
+        "--shard-size", type=size, default=500_000_000, metavar="SIZE", help="such as 200MB or 1GB (default: 500MB)"
+    )
+    parser.set_defaults(run=run)
+
+
+def _add_dataset(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "name",
+        metavar="NAME",
+        help="coco, conic, consep, cpm15, cpm17, instance_pairs (images with label maps), kumar, lizard, monusac, "
+        "monuseg, nuinsseg, pannuke, parquet (what `convert` writes), puma, qupath (images with GeoJSON) or tnbc",
+    )
+    parser.add_argument("path", metavar="PATH", help="folder of the download")
+    parser.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="setting of the reader, such as types=raw or mpp=0.5; can be given several times",
+    )
+    add_debug_option(parser)
+
+
+def run(args: argparse.Namespace) -> int:
     """Does what the parsed arguments of `cfsam data` say; returns the exit status."""
     actions: dict[str, Callable[[argparse.Namespace], int]] = {"info": _info, "check": _check, "convert": _convert}
     return actions[args.action](args)

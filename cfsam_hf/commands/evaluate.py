@@ -35,14 +35,93 @@ from ..evaluation.environment import environment
 from ..files.writable import check_file_writable, check_writable, write_text
 from .loading import load_pipeline, resolve_checkpoint, resolve_device
 from .messages import one_line
-from .terminal import EXIT_OK
+from .options import add_autocast_option, add_debug_option, add_views_option, positive
+from .terminal import EXIT_OK, UsageError
 
 EXAMPLES = 3
 """Tiles of the lowest and of the highest PQ on a page, of each."""
 
 
-def run_evaluate(args: argparse.Namespace) -> int:
+def add_parser(subparsers: argparse._SubParsersAction) -> None:
+    """Declares `cfsam evaluate` and its options."""
+    parser = subparsers.add_parser(
+        "evaluate",
+        help="score a model, a baseline or label maps on annotated tiles",
+        description=(
+            "Finds the nuclei of annotated tiles, compares them with the truth, and writes OUT/results.json (every "
+            "score with its averaging in its name and a 95 % bootstrap interval, by type and by tissue), "
+            "OUT/results.md (tables), OUT/images.csv and .parquet (scores of single images) and OUT/NAME_tiles.png "
+            "(worst and best tiles)."
+        ),
+        epilog=(
+            "Started by `accelerate launch examples/evaluate.py` with the same options, the tiles are shared out over "
+            "the processes."
+        ),
+    )
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--checkpoint", help="folder or Hugging Face Hub id (default: the bundled one)")
+    source.add_argument(
+        "--predictions",
+        metavar="FOLDER",
+        help="label maps TILE.png, .tif, .npy or .mat (HoVer-Net's), or TILE_instances.*, with optional TILE_types.*",
+    )
+    source.add_argument("--baseline", choices=("classical",), help="Otsu on haematoxylin and watershed; no types")
+    source.add_argument(
+        "--fold-checkpoints",
+        nargs=3,
+        metavar=("A", "B", "C"),
+        help="with --protocol pannuke: models trained on folds 1, 2 and 3",
+    )
+    parser.add_argument(
+        "--data",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="ITEM",
+        help="reader=NAME,path=FOLDER[,split=FILE][,name=NAME][,types=FILE][,SETTING OF THE READER=VALUE]; items of "
+        "one name are one data set",
+    )
+    parser.add_argument(
+        "--part",
+        choices=("validation", "train", "test", "all"),
+        help="tiles to score: of a split file, of the official split `test`, or all (default: validation; test with "
+        "--protocol)",
+    )
+    parser.add_argument("--protocol", choices=("pannuke",), help="PanNuke's three folds: mean and deviation")
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="OUT",
+        help="folder for the results; made if needed. With --table: file for the table",
+    )
+    parser.add_argument("--name", help="what the tables call the system (default: the checkpoint's own name)")
+    parser.add_argument("--types", metavar="A,B,C", help="with --predictions: names of the type ids 1, 2, 3, ...")
+    parser.add_argument(
+        "--pages",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="draw the worst and the best tiles (default: yes)",
+    )
+    parser.add_argument(
+        "--resamples", type=positive(int), default=2000, metavar="N", help="of the bootstrap (default: 2000)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: 0)")
+    parser.add_argument("--device", help="where to compute: cpu, cuda, cuda:1, mps (default: a GPU if there is one)")
+    add_views_option(parser)
+    add_autocast_option(parser)
+    parser.add_argument(
+        "--table",
+        nargs="+",
+        metavar="RESULTS",
+        help="print one table of several results.json (or their folders); nothing is evaluated",
+    )
+    add_debug_option(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
     """Does what the parsed arguments of `cfsam evaluate` say; returns the exit status."""
+    _check_usage(args)
     if args.table:
         return _table(args)
     output, processes = Path(args.output), Processes(args.device)
@@ -63,6 +142,18 @@ def run_evaluate(args: argparse.Namespace) -> int:
     finally:
         processes.close()
     return EXIT_OK
+
+
+def _check_usage(args: argparse.Namespace) -> None:
+    if not args.table and not (args.data and args.output):
+        raise UsageError("give --data and -o, or --table")
+    if bool(args.fold_checkpoints) and not args.protocol:
+        raise UsageError("--fold-checkpoints needs --protocol pannuke")
+    if args.types and not args.predictions:
+        raise UsageError("--types names the types of --predictions")
+    for name in ("views", "autocast"):
+        if getattr(args, name) and (args.predictions or args.baseline):
+            raise UsageError(f"--{name} is for checkpoints, not for --predictions or --baseline")
 
 
 def _table(args: argparse.Namespace) -> int:

@@ -8,10 +8,88 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from .messages import describe, one_line
+from .options import add_debug_option, positive, share
 from .terminal import EXIT_FAILED, EXIT_OK, say
 
 
-def run_finetune(args: argparse.Namespace) -> int:
+def add_parser(subparsers: argparse._SubParsersAction) -> None:
+    """Declares `cfsam finetune` and its options."""
+    parser = subparsers.add_parser(
+        "finetune",
+        help="train a checkpoint's adapter on your own annotations",
+        description=(
+            "Trains the adapter of a checkpoint (its encoder stays frozen) on images with QuPath's GeoJSON exports or "
+            "label maps, holds some of them out, and scores the checkpoint on these before and after. Writes "
+            "OUT/adapter (what was trained), OUT/model (all of it, for cfsam segment --checkpoint OUT/model), "
+            "OUT/finetune.md and .json (scores and settings), OUT/before_after.png, OUT/before and OUT/after (scores "
+            "with intervals, and of single tiles) and OUT/report.html (curves)."
+        ),
+        epilog=(
+            "The same command again goes on from the last checkpoint, whatever ended it. In QuPath: File, Export "
+            "objects as GeoJSON, one file per image, named as the image. The classes of the nuclei are the types; "
+            "annotations of the class Region* bound the area in which all nuclei are outlined, Ignore* leaves areas "
+            "out; an image without nuclei needs an export too. Whatever is wrong with the input is told before "
+            "anything is written. Decoding parameters are the checkpoint's before and after."
+        ),
+    )
+    parser.add_argument("--images", required=True, metavar="DIR", help="folder of the images")
+    parser.add_argument(
+        "--annotations",
+        metavar="DIR_OR_GEOJSON",
+        help="folder with STEM.geojson, or with label maps STEM_instances.png (or STEM.png) and optional "
+        "STEM_types.png; or one GeoJSON file (default: the folder of the images)",
+    )
+    parser.add_argument(
+        "--from",
+        dest="checkpoint",
+        default="cfsam-tiny",
+        metavar="CHECKPOINT",
+        help="what is trained on: cfsam-tiny (the bundled one, and the default), or folder or Hugging Face Hub id of "
+        "a CF-SAM model or of a SAM",
+    )
+    parser.add_argument("-o", "--output", required=True, metavar="OUT", help="folder of the run: new or empty")
+    parser.add_argument(
+        "--mpp", type=positive(float), help="pixel size of the images in micrometres (default: as the checkpoint's)"
+    )
+    parser.add_argument(
+        "--types",
+        metavar="A,B,C",
+        help="names of the types, in order (default: the classes found; needed for STEM_types.png)",
+    )
+    parser.add_argument(
+        "--annotated-only", action="store_true", help="leave images without annotation out (default: an error)"
+    )
+    part = parser.add_mutually_exclusive_group()
+    part.add_argument(
+        "--held-out", nargs="+", metavar="STEM", help="images that are held out for the scores (default: drawn)"
+    )
+    part.add_argument(
+        "--held-out-share",
+        type=share,
+        default=0.2,
+        metavar="P",
+        help="share of the images that is drawn; of a single image an end with that share of its nuclei (default: .2)",
+    )
+    part.add_argument("--no-held-out", action="store_true", help="train on all images; there are no scores then")
+    parser.add_argument("--seed", type=int, default=0, help="of the draw, the crops and new weights (default: 0)")
+    parser.add_argument("--steps", type=positive(int), metavar="N", help="steps of training (default: 600)")
+    parser.add_argument(
+        "--minutes", type=positive(float), metavar="M", help="no more steps than fit into M minutes, by timing some"
+    )
+    parser.add_argument("--batch-size", type=positive(int), metavar="N", help="crops per step (default: 8)")
+    parser.add_argument("--workers", type=int, metavar="N", help="processes that make crops (default: 1)")
+    parser.add_argument(
+        "--recipe",
+        metavar="FILE",
+        help="YAML recipe in place of the built-in one (examples/recipes/own_data.yaml); its base, data, output_dir "
+        "are not read",
+    )
+    parser.add_argument("--cpu", action="store_true", help="compute on the CPU even if there is a GPU")
+    add_debug_option(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
     """Does what the parsed arguments of `cfsam finetune` say; returns the exit status."""
     if args.cpu:
         os.environ["ACCELERATE_USE_CPU"] = "true"

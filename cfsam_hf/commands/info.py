@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 from .loading import naming_checkpoint, resolve_checkpoint
+from .options import add_debug_option
 from .terminal import EXIT_OK
 
 CODE_LICENSE = "Apache-2.0"
@@ -19,7 +20,22 @@ PARTS = (
 BUFFERS = ("type_branch.mean", "type_branch.deviation")
 
 
-def run_info(args: argparse.Namespace) -> int:
+def add_parser(subparsers: argparse._SubParsersAction) -> None:
+    """Declares `cfsam info` and its options."""
+    parser = subparsers.add_parser(
+        "info",
+        help="what a checkpoint is",
+        description="Says what a checkpoint is: architecture, types, pixel size, training data, metrics, licences.",
+    )
+    parser.add_argument(
+        "checkpoint", nargs="?", metavar="CHECKPOINT", help="folder or Hugging Face Hub id (default: the bundled one)"
+    )
+    parser.add_argument("--json", action="store_true", help="print as JSON")
+    add_debug_option(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
     """Does what the parsed arguments of `cfsam info` say; returns the exit status."""
     record = describe_checkpoint(resolve_checkpoint(args.checkpoint))
     print(json.dumps(record, indent=2, ensure_ascii=False) if args.json else format_record(record))

@@ -4,10 +4,38 @@ import argparse
 
 from ..publish import PushPlan, plan_push, push_folder
 from ..publish.push import human_bytes
+from .options import add_debug_option
 from .terminal import EXIT_OK
 
 
-def run_push(args: argparse.Namespace) -> int:
+def add_parser(subparsers: argparse._SubParsersAction) -> None:
+    """Declares `cfsam push` and its options."""
+    parser = subparsers.add_parser(
+        "push",
+        help="send an exported folder to the Hugging Face Hub",
+        description=(
+            "Sends a folder of `cfsam export` to the Hugging Face Hub (or to HF_ENDPOINT) as one commit. A new "
+            "repository is private. The token is that of `hf auth login` or HF_TOKEN."
+        ),
+    )
+    parser.add_argument("folder", metavar="FOLDER", help="folder that `cfsam export` wrote")
+    parser.add_argument("repository", metavar="NAMESPACE/NAME", help="where to: a user or organisation, and a name")
+    parser.add_argument("--public", action="store_true", help="make a new repository public")
+    parser.add_argument(
+        "--update",
+        action="store_true",
+        help=(
+            "add a commit to a repository that is there; it also removes the repository's top-level .py, .json and "
+            ".safetensors files that FOLDER lacks"
+        ),
+    )
+    parser.add_argument("--dry-run", action="store_true", help="list what would be sent, and send nothing")
+    parser.add_argument("--message", help="message of the commit")
+    add_debug_option(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
     """Does what the parsed arguments of `cfsam push` say; returns the exit status."""
     plan = plan_push(args.folder, args.repository, private=not args.public)
     if args.dry_run:

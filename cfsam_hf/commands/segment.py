@@ -35,7 +35,8 @@ from ..outputs import (
 from .inputs import ImageJob, as_options, collect_images
 from .loading import load_pipeline
 from .messages import describe, one_line
-from .terminal import EXIT_FAILED, EXIT_OK, say
+from .options import add_autocast_option, add_views_option, positive, setting, share
+from .terminal import EXIT_FAILED, EXIT_OK, UsageError, say
 
 # The pixel size of the demo picture is not recorded. Its colonic nuclei, about 12 to 16 px across, are 6 to 8 µm at
 # this value, as they should be.
@@ -50,8 +51,95 @@ SEARCHED_BYTES = 2**16
 WRITES_AHEAD = 1
 
 
-def run_segment(args: argparse.Namespace) -> int:
+def add_parser(subparsers: argparse._SubParsersAction) -> None:
+    """Declares `cfsam segment` and its options."""
+    parser = subparsers.add_parser(
+        "segment",
+        help="find the nuclei in images",
+        description=(
+            "Finds the nuclei in images and writes, for each image NAME.*, OUT/NAME_instances.tif (label map), "
+            "NAME.geojson (polygons, for QuPath), NAME.parquet (table), NAME_overlay.png (picture), and one "
+            "OUT/summary.csv with counts and densities per type."
+        ),
+        epilog=(
+            "A folder is searched with its sub-folders, which are mirrored below OUT; a pattern in quotes is mirrored "
+            "from its first wildcard on. Label maps (X_instances.*) and overlays (X_overlay.*) beside an image X are "
+            "left out. Images of one name but different endings keep them: a.png and a.tif give a.png.geojson "
+            "and a.tif.geojson. An image that cannot be done has a line on stderr, the others are done all the same, "
+            "and the exit status is 1."
+        ),
+    )
+    parser.add_argument("inputs", nargs="*", metavar="INPUT", help="image file, folder of images, or quoted pattern")
+    parser.add_argument("-o", "--output", required=True, metavar="OUT", help="folder for the results; made if needed")
+    parser.add_argument("--demo", action="store_true", help="take a tissue picture that comes with scikit-image")
+    parser.add_argument(
+        "--mpp", type=positive(float), help="pixel size of the images in micrometres (default: as the checkpoint's)"
+    )
+    parser.add_argument(
+        "--checkpoint", help="folder or Hugging Face Hub id of a CF-SAM model (default: the bundled one)"
+    )
+    parser.add_argument("--device", help="where to compute: cpu, cuda, cuda:1, mps (default: a GPU if there is one)")
+    parser.add_argument(
+        "--batch-size", type=positive(int), metavar="N", help="tiles per step (default: chosen by device)"
+    )
+    parser.add_argument(
+        "--overlay",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="write the overlay picture (default: yes)",
+    )
+    parser.add_argument(
+        "--also",
+        action="append",
+        choices=("csv", "coco"),
+        default=[],
+        help="write NAME_nuclei.csv or NAME_coco.json too; can be repeated",
+    )
+    parser.add_argument(
+        "--threshold",
+        type=share,
+        metavar="P",
+        help="leave out nuclei with a score (probability that the outline overlaps a true nucleus with IoU > .5) "
+        "below P (default: 0; those below the checkpoint's minimum_score are left out anyway)",
+    )
+    parser.add_argument(
+        "--decoding",
+        nargs="+",
+        type=setting,
+        metavar="NAME=VALUE",
+        help="thresholds in place of the checkpoint's, such as nuclei_threshold=0.3 minimum_score=0 where faint "
+        "nuclei are missed (an unknown name lists them all)",
+    )
+    add_views_option(parser)
+    add_autocast_option(parser)
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="leave out images whose results in OUT are complete and were made by the same version, checkpoint and "
+        "options from the same file",
+    )
+    parser.add_argument(
+        "--max-pixels",
+        type=positive(int),
+        metavar="N",
+        help="refuse larger images (default: 268,435,456 = 16,384 squared)",
+    )
+    parser.add_argument(
+        "--page",
+        type=positive(int),
+        metavar="N",
+        help="page of TIFF files (frame of animations) that hold several pictures, counted from 1; these are refused "
+        "otherwise",
+    )
+    parser.add_argument("--verbose", action="store_true", help="say at the end how long the network waited")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of every error")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
     """Does what the parsed arguments of `cfsam segment` say; returns the exit status."""
+    if args.demo == bool(args.inputs):
+        raise UsageError("give INPUT files or folders, or --demo" + (", not both" if args.demo else ""))
     output = Path(args.output)
     check_writable(output)
     decoding = dict(args.decoding) if args.decoding else None

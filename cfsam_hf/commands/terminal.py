@@ -1,35 +1,50 @@
-"""The command `cfsam`: its exit status, and what it says when something goes wrong.
+"""The command `cfsam`: its exit status, and what it prints on stderr when something goes wrong.
 
-A sub-command's own module is imported when it is run, so that `--help` and a mistyped option answer at once.
+Every module of this package that has a function `add_parser` is a sub-command: `add_parser` declares its options and
+sets `run`, the function that executes it. A command module imports what takes long to import in `run`, so that help
+and usage errors appear at once.
 """
 
 import argparse
+import importlib
+import importlib.metadata
 import os
+import pkgutil
 import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from types import FrameType, TracebackType
 
-from ..inference.allocator import keep_freed_memory
 from .messages import describe, one_line
-from .options import build_parser
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED, EXIT_TERMINATED = 0, 1, 2, 130, 143
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs `cfsam` with the given arguments (default: the process's) and returns its exit status.
+class UsageError(Exception):
+    """A combination of options that argparse cannot rule out; `main` prints it below the command's usage."""
 
-    0: everything done. 1: something could not be done; each such thing has its line on stderr. 2: wrong usage.
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs `cfsam` with the given arguments (default: those of the process) and returns its exit status.
+
+    0: everything was done. 1: something could not be done; stderr has a line for each such thing. 2: wrong usage.
     130: interrupted (Ctrl-C). 143: terminated.
     """
     parser = build_parser()
     args = parser.parse_args(argv)
+    if args.command is None:
+        parser.print_help(sys.stderr)
+        parser.exit(EXIT_USAGE)
     if argv is None:
+        from ..inference.allocator import keep_freed_memory
+
         keep_freed_memory()
     try:
         with _terminate_as_exception():
-            return _run(args, parser)
+            return args.run(args)
+    except UsageError as error:
+        args.parser.error(str(error))
     except KeyboardInterrupt:
         say("interrupted")
         return EXIT_INTERRUPTED
@@ -38,54 +53,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILED
     except (OSError, ValueError, TypeError, MemoryError) as error:
-        if args.debug:
+        if getattr(args, "debug", False):
             traceback.print_exc()
         say(f"error: {describe(error)}")
         return EXIT_FAILED
 
 
-def _run(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
-    if args.command is None:
-        parser.print_help(sys.stderr)
-        parser.exit(EXIT_USAGE)
-    if args.command == "segment":
-        if args.demo == bool(args.inputs):
-            parser.error("segment: give INPUT files or folders, or --demo" + (", not both" if args.demo else ""))
-        from .segment import run_segment
-
-        return run_segment(args)
-    if args.command == "data":
-        from .data import run_data
-
-        return run_data(args)
-    if args.command == "evaluate":
-        if not args.table and not (args.data and args.output):
-            parser.error("evaluate: give --data and -o, or --table")
-        if bool(args.fold_checkpoints) and not args.protocol:
-            parser.error("evaluate: --fold-checkpoints needs --protocol pannuke")
-        if args.types and not args.predictions:
-            parser.error("evaluate: --types names the types of --predictions")
-        for name in ("views", "autocast"):
-            if getattr(args, name) and (args.predictions or args.baseline):
-                parser.error(f"evaluate: --{name} is for checkpoints, not for --predictions or --baseline")
-        from .evaluate import run_evaluate
-
-        return run_evaluate(args)
-    if args.command == "finetune":
-        from .finetune import run_finetune
-
-        return run_finetune(args)
-    if args.command == "export":
-        from .export import run_export
-
-        return run_export(args)
-    if args.command == "push":
-        from .push import run_push
-
-        return run_push(args)
-    from .info import run_info
-
-    return run_info(args)
+def build_parser() -> argparse.ArgumentParser:
+    """Builds the parser of `cfsam` and its sub-commands."""
+    parser = argparse.ArgumentParser(
+        prog="cfsam", description="Finds, outlines and types the nuclei in H&E tissue images (CF-SAM)."
+    )
+    parser.add_argument("--version", action="version", version=f"cfsam_hf {_version()}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    package = importlib.import_module(__package__)
+    for found in sorted(pkgutil.iter_modules(package.__path__), key=lambda module: module.name):
+        module = importlib.import_module(f"{__package__}.{found.name}")
+        if hasattr(module, "add_parser"):
+            module.add_parser(commands)
+    for command in commands.choices.values():
+        command.set_defaults(parser=command)
+    return parser
 
 
 def say(message: str) -> None:
@@ -93,20 +81,27 @@ def say(message: str) -> None:
     print(f"cfsam: {one_line(message)}", file=sys.stderr, flush=True)
 
 
+def _version() -> str:
+    from ..model.version import __version__
+
+    return __version__
+
+
 class _terminate_as_exception:
     """Turns SIGTERM into `SystemExit` while it lasts, so that unfinished files are removed as after Ctrl-C."""
 
-    def __enter__(self):
-        def stop(signum, frame):
+    def __enter__(self) -> None:
+        def stop(signum: int, frame: FrameType | None) -> None:
             say("terminated")
             raise SystemExit(EXIT_TERMINATED)
 
         try:
             self._previous = signal.signal(signal.SIGTERM, stop)
-        except ValueError:  # not in the main thread: the signal is not ours to handle
+        except ValueError:  # only the main thread may set a handler
             self._previous = None
-        return self
 
-    def __exit__(self, *exception):
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._previous is not None:
             signal.signal(signal.SIGTERM, self._previous)

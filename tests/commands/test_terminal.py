@@ -8,6 +8,7 @@ import sys
 import pytest
 
 import cfsam_hf
+from cfsam_hf.commands import info
 from cfsam_hf.commands import terminal as cli
 from cfsam_hf.files.atomic import staged_folder
 
@@ -64,7 +65,7 @@ def test_a_reader_that_leaves_is_no_error(monkeypatch, capsys):
 
     reading, writing = os.pipe()
     os.close(reading)
-    monkeypatch.setattr(cli, "_run", print_much)
+    monkeypatch.setattr(info, "run", print_much)
     with os.fdopen(writing, "w") as pipe:
         monkeypatch.setattr(cli.sys, "stdout", pipe)
         assert cli.main(["info"]) == cli.EXIT_FAILED
@@ -85,7 +86,7 @@ def half_written(folder, number):
 
 @pytest.mark.usefixtures("interruptible")
 def test_interrupting_cleans_up_and_says_so(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(cli, "_run", half_written(tmp_path, signal.SIGINT))
+    monkeypatch.setattr(info, "run", half_written(tmp_path, signal.SIGINT))
     assert cli.main(["info"]) == cli.EXIT_INTERRUPTED
     assert capsys.readouterr().err == "cfsam: interrupted\n"
     assert list(tmp_path.iterdir()) == []
@@ -93,7 +94,7 @@ def test_interrupting_cleans_up_and_says_so(tmp_path, monkeypatch, capsys):
 
 def test_terminating_cleans_up_and_says_so(tmp_path, monkeypatch, capsys):
     before = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setattr(cli, "_run", half_written(tmp_path, signal.SIGTERM))
+    monkeypatch.setattr(info, "run", half_written(tmp_path, signal.SIGTERM))
     with pytest.raises(SystemExit, match=str(cli.EXIT_TERMINATED)):
         cli.main(["info"])
     assert capsys.readouterr().err == "cfsam: terminated\n"
