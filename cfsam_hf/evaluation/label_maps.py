@@ -10,8 +10,8 @@ import pyarrow.parquet
 
 from ..data import Tile
 from ..data.readers.array_files import open_npy, read_mat
-from ..data.readers.files import read_label_map
 from ..data.readers.instance_pairs import INSTANCES, TYPES
+from ..data.readers.label_maps import read_label_map
 from ..data.records import whole_numbers
 from ..outputs.table import METADATA_KEY
 from .predictions import Prediction

@@ -32,22 +32,6 @@ def read_image(path: Path, content: bytes | None = None) -> np.ndarray:
         return np.asarray(_pixels(image, path).convert("RGB"))
 
 
-def read_label_map(path: Path, content: bytes | None = None) -> np.ndarray:
-    """Read a single-channel label image (1, 8, 16 or 32 bits) as `(H, W)` int32.
-
-    Args:
-        path, content: as in `read_image`.
-
-    Raises:
-        OSError: if the file is missing, truncated or no image.
-        ValueError: if it has several channels, whose meaning would be a guess.
-    """
-    with _open(path, content) as image:
-        if image.mode not in ("1", "L", "P", "I", "I;16", "I;16B", "I;16L"):
-            raise ValueError(f"{path}: a label map has one channel of whole numbers, found Pillow mode {image.mode!r}")
-        return np.asarray(_pixels(image, path)).astype(np.int32)
-
-
 def images_by_stem(folder: Path) -> dict[str, Path]:
     """Return the images directly in `folder` by stem, in natural order (`train_2` before `train_10`).
 

@@ -8,7 +8,8 @@ import numpy as np
 
 from ..problems import refuse
 from ..records import UNKNOWN_TYPE, Tile, TileRecord, make_tile
-from .files import images_by_stem, pair_files, read_image, read_label_map
+from .files import images_by_stem, pair_files, read_image
+from .label_maps import read_label_map
 from .listing import finish_listing
 
 INSTANCES = "_instances"

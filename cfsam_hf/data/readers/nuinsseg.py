@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from ..records import Tile, TileRecord, make_tile
-from .files import images_by_stem, pair_files, read_image, read_label_map
+from .files import images_by_stem, pair_files, read_image
+from .label_maps import read_label_map
 from .listing import check_split, finish_listing, subfolders
 
 IMAGES = "tissue images"

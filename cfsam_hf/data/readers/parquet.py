@@ -11,7 +11,8 @@ import pyarrow.parquet
 from ..polygons import Overlaps
 from ..problems import refuse
 from ..records import UNKNOWN_TYPE, Tile, TileRecord, make_tile
-from .files import natural_key, read_image, read_label_map
+from .files import natural_key, read_image
+from .label_maps import read_label_map
 from .listing import finish_listing
 
 METADATA_KEY = b"cfsam_hf"

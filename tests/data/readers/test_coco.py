@@ -9,7 +9,7 @@ import pytest
 
 from cfsam_hf.data.readers import run_lengths
 from cfsam_hf.data.readers.coco import list_coco
-from cfsam_hf.data.readers.files import read_label_map
+from cfsam_hf.data.readers.label_maps import read_label_map
 from cfsam_hf.data.readers.run_lengths import run_length_pixels
 from cfsam_hf.outputs import write_coco
 from tests.data_cases import nuclei, painted, save_image, truncate, types_by_id

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cfsam_hf.data.readers.files import images_by_stem, natural_key, pair_files, read_image, read_label_map
+from cfsam_hf.data.readers.files import images_by_stem, natural_key, pair_files, read_image
 from tests.data_cases import nuclei, painted, save_image, truncate
 
 IMAGE = painted(nuclei(ids=range(1, 20)))
@@ -37,43 +37,12 @@ def test_truncated_images_are_named(tmp_path, suffix, share):
         read_image(path)
 
 
-@pytest.mark.parametrize("reader", [read_image, read_label_map])
-def test_missing_and_foreign_files_are_named(tmp_path, reader):
+def test_missing_and_foreign_files_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"a\.png: no such file"):
-        reader(tmp_path / "a.png")
+        read_image(tmp_path / "a.png")
     (tmp_path / "a.png").write_text("not a picture")
     with pytest.raises(OSError, match=r"a\.png: not an image"):
-        reader(tmp_path / "a.png")
-
-
-@pytest.mark.parametrize(
-    ("suffix", "dtype", "largest"),
-    [
-        (".png", np.uint8, 255),
-        (".png", np.uint16, 65535),
-        (".tif", np.uint8, 255),
-        (".tif", np.uint16, 65535),
-        (".tif", np.int32, 2**31 - 1),
-    ],
-)
-def test_label_maps_keep_their_ids(tmp_path, suffix, dtype, largest):
-    label_map = nuclei(ids=(1, largest)).astype(dtype)
-    read = read_label_map(save_image(tmp_path / f"a{suffix}", label_map))
-    np.testing.assert_array_equal(read, label_map)
-    assert read.dtype == np.int32
-
-
-def test_a_palette_shows_ids_and_not_colours(tmp_path):
-    label_map = nuclei(ids=(3, 5)).astype(np.uint8)
-    image = Image.fromarray(label_map)
-    image.putpalette([0, 0, 0, 255, 0, 0] * 128)
-    image.save(tmp_path / "a.png")
-    np.testing.assert_array_equal(read_label_map(tmp_path / "a.png"), label_map)
-
-
-def test_coloured_label_maps_are_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"a\.png: a label map has one channel"):
-        read_label_map(save_image(tmp_path / "a.png", IMAGE))
+        read_image(tmp_path / "a.png")
 
 
 def test_order_and_preference(tmp_path):
