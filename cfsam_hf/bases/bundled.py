@@ -1,11 +1,11 @@
 """Checkpoint folders: the one that the package ships, and how one is written small."""
 
 import os
-import shutil
 from pathlib import Path
 
 import torch
 
+from ..files.atomic import atomic_folder
 from ..model.image_processing_cfsam import CfSamImageProcessor
 from ..model.modeling_cfsam import CfSamForNucleiSegmentation
 from ..model.processing_cfsam import CfSamProcessor
@@ -57,11 +57,7 @@ def save_compact(
         weights[name] = halves.setdefault(value.data_ptr(), value.half())
         if not torch.isfinite(weights[name]).all():
             raise ValueError(f"{name} does not fit into float16 (largest value {value.abs().max():g}).")
-    folder = Path(folder)
-    temporary = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    # `dtype` in the configuration is the model's own, float32, and decides how the folder is loaded.
-    model.save_pretrained(temporary, state_dict=weights)
-    CfSamProcessor(image_processor).save_pretrained(temporary)
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(temporary, folder)
+    with atomic_folder(folder) as working:
+        # `dtype` in the configuration is the model's own, float32, and decides how the folder is loaded.
+        model.save_pretrained(working, state_dict=weights)
+        CfSamProcessor(image_processor).save_pretrained(working)

@@ -1,7 +1,9 @@
-"""JSON that every reader accepts: values that are not finite become null; files are written whole or not at all."""
+"""JSON that every reader accepts: values that are not finite become null."""
 
 import json
 import math
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +23,29 @@ def finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def write_json(path: Path, record: dict) -> None:
-    """Writes a file, whole or not at all."""
+def write_json(path: str | os.PathLike[str], record: Mapping[str, Any], *, indent: int | None = 2) -> None:
+    """Writes a JSON file, whole or not at all.
+
+    Args:
+        path: the file; an existing one is replaced.
+        record: its content.
+        indent: spaces per level. None: everything on one line.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
     with atomic_path(path) as working:
-        working.write_text(json.dumps(finite(record), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        text = json.dumps(finite(dict(record)), indent=indent, allow_nan=False)
+        working.write_text(text + "\n", encoding="utf-8")
 
 
-def append_json_line(path: Path, record: dict) -> None:
-    """Adds a line to a JSON-lines file."""
-    with path.open("a") as file:
-        file.write(json.dumps(finite(record), allow_nan=False) + "\n")
+def append_json_line(path: Path, record: Mapping[str, Any]) -> None:
+    """Adds a line to a JSON Lines file and waits until it has reached the disk.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(finite(dict(record)), allow_nan=False) + "\n")
+        file.flush()
+        os.fsync(file.fileno())

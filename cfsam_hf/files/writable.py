@@ -1,24 +1,28 @@
-"""Making sure, before the work, that results can be written; and what a command prints, written to a file."""
+"""Checks before the work that results can be written, and writing text."""
 
-import tempfile
+import os
 from pathlib import Path
 
 from .atomic import atomic_path
+from .stage import clean_up, open_stage
 
 
 def check_writable(folder: Path, way_out: str = "choose another folder with -o") -> None:
-    """Fails before the work rather than after it; makes the folder if needed.
+    """Makes a folder if needed and checks that files can be written there, so that no work is lost later.
+
+    It also removes what killed processes have left there.
 
     Args:
         folder: where files will be written.
-        way_out: what to do about it, for the error.
+        way_out: advice for the error message.
 
     Raises:
         OSError: the folder cannot be made or written to.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".cfsam-"):
+        clean_up(folder)
+        with open_stage(folder):
             pass
     except FileExistsError as error:
         raise OSError(f"{folder}: is a file, where a folder is needed; {way_out}") from error
@@ -27,7 +31,7 @@ def check_writable(folder: Path, way_out: str = "choose another folder with -o")
 
 
 def check_file_writable(path: Path) -> None:
-    """Fails before the work where a file cannot be written; makes its folder if needed.
+    """Makes the folder of a file if needed and checks that the file can be written.
 
     Raises:
         OSError: the folder cannot be made or written to, or a folder has the file's name.
@@ -37,7 +41,11 @@ def check_file_writable(path: Path) -> None:
         raise IsADirectoryError(f"{path}: is a folder, where a file is needed; choose another name")
 
 
-def write_text(path: Path, text: str) -> None:
-    """Writes what is printed to a file, whole or not at all; an older file is replaced."""
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Writes a text file in UTF-8, whole or not at all; an existing file is replaced.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
     with atomic_path(path) as working:
         working.write_text(text, encoding="utf-8")

@@ -54,7 +54,7 @@ def test_a_set_of_files_appears_together(tmp_path):
     with staged_folder(folder) as stage:
         (stage / "a").write_text("1")
         write_geojson(make_result(small_map()), stage / "b.geojson")
-        assert not [p for p in folder.iterdir() if p != stage]
+        assert all(p in stage.parents for p in folder.iterdir())
     assert sorted(p.name for p in folder.iterdir()) == ["a", "b.geojson"]
 
 
@@ -116,3 +116,49 @@ def test_a_file_system_without_hard_links(tmp_path, monkeypatch):
 def test_a_missing_folder_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere"), atomic_path(tmp_path / "nowhere" / "a.txt"):
         pass
+
+
+def test_files_that_end_with_a_set_are_removed(tmp_path):
+    stage_new(tmp_path, "abc")
+    with staged_folder(tmp_path, removed=["b", "nowhere"]) as stage:
+        (stage / "a").write_text("newer")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a": "newer", "c": "new"}
+
+
+def test_the_last_file_appears_last_and_disappears_first(tmp_path, monkeypatch):
+    stage_new(tmp_path, "abc")
+    seen, replace = [], os.replace
+
+    def watch(source, target):
+        replace(source, target)
+        seen.append({path.name: path.read_text() for path in tmp_path.iterdir() if path.is_file()})
+
+    monkeypatch.setattr(os, "replace", watch)
+    with staged_folder(tmp_path, last="b") as stage:
+        for name in "abc":
+            (stage / name).write_text("newer")
+    with_last = [content for content in seen if "b" in content]
+    assert with_last == [dict.fromkeys("abc", "new"), dict.fromkeys("abc", "newer")]
+
+
+def test_data_reach_the_disk_before_their_names(tmp_path, monkeypatch):
+    order, fsync, replace = [], os.fsync, os.replace
+
+    def flushing(descriptor):
+        order.append(("flush", os.path.basename(os.readlink(f"/proc/self/fd/{descriptor}"))))
+        fsync(descriptor)
+
+    def renaming(source, target):
+        order.append(("rename", os.path.basename(target)))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", flushing)
+    monkeypatch.setattr(os, "replace", renaming)
+    with atomic_path(tmp_path / "a") as working:
+        working.write_text("1")
+    assert order.index(("flush", "a")) < order.index(("rename", "a")) < order.index(("flush", tmp_path.name))
+    order.clear()
+    stage_new(tmp_path, "bc")
+    flushed = [order.index(("flush", name)) for name in "bc"]
+    assert max(flushed) < order.index(("rename", "commit.json")) < order.index(("rename", "b"))
+    assert order[-1] == ("flush", tmp_path.name)
