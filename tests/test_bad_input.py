@@ -372,7 +372,7 @@ IMPOSSIBLE = {
     "objects": (GREY.astype(object), TypeError, "object"),
     "text": (np.array([["a"]]), TypeError, "use uint8"),
     "nothing": (None, TypeError, "NoneType"),
-    "bytes": (b"\x89PNG", TypeError, "pass a path"),
+    "bytes": (b"\x89PNG", OSError, "the 4 bytes given as an image: not an image"),
     "a number in a list": ([PICTURE, 3], TypeError, "int"),
     "no file": ("nowhere.png", FileNotFoundError, "nowhere.png"),
     "an empty path": ("", FileNotFoundError, "''"),

@@ -1,4 +1,4 @@
-"""Any picture to uint8 RGB: files, PIL images, arrays and tensors, each scaled by one documented rule.
+"""Any picture as uint8 RGB: files, addresses, PIL images, arrays and tensors, each scaled by one documented rule.
 
 | input | becomes |
 |---|---|
@@ -11,25 +11,24 @@
 | RGBA, grey with alpha, transparent palette | composited on white, the glass of a slide |
 | palette, CMYK, YCbCr, Lab, HSV | converted by Pillow |
 
-Files are turned upright by their EXIF orientation. Colour profiles and resolution tags are not used. Of a file with
-several pictures (TIFF pages, animations) one must be chosen; smaller copies in a pyramid do not count (`tiff_cfsam`).
+Files are turned upright by their EXIF orientation. Colour profiles are not applied. Of a file with several pictures
+(TIFF pages, animations) one must be chosen; smaller copies in a pyramid do not count (`tiff`). Inference, training and
+evaluation all read pictures through this module, so that they see the same pixels of the same file.
 """
 
 import contextlib
 import os
-import stat
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import PIL.Image
 import PIL.ImageOps
-import torch
-from transformers.image_utils import load_image
 
+from .sources import EncodedPicture, encoded_picture
 from .tiff import (
     check_page,
     check_page_data,
@@ -42,6 +41,12 @@ from .tiff import (
     several_pictures,
 )
 
+IMAGE_SUFFIXES = (
+    *(".png", ".tif", ".tiff", ".svs", ".ndpi", ".qptiff", ".scn", ".bif", ".btf", ".tf8"),
+    *(".bmp", ".ppm", ".pgm", ".pbm", ".jp2", ".webp", ".gif", ".jpg", ".jpeg"),
+)
+"""Endings, in lower case, of the files that a folder is searched for; lossless formats first."""
+
 # 16,384 x 16,384: a file that would decode to more is refused before it is decoded.
 DEFAULT_MAX_PIXELS = 2**28
 
@@ -51,8 +56,8 @@ _FLOAT_TOLERANCE = 1e-3
 # Formats whose frames are pictures of their own. (Those of an MPO photograph are views of the first one.)
 _ANIMATED = ("GIF", "PNG", "WEBP", "AVIF")
 
-# In what Pillow's and tifffile's decoders say of data that ends early or makes no sense.
-_WORDS_OF_DAMAGE = ("truncated", "broken", "decod", "decompress", "corrupt", "unrecognized", "failed to read")
+# Words in the errors of decoders for data that ends early or makes no sense.
+_WORDS_OF_DAMAGE = ("truncated", "broken", "decod", "decompress", "corrupt", "unrecognized", "failed to read", "lzw")
 
 _PIL_LIMIT_LOCK = threading.Lock()
 
@@ -66,104 +71,115 @@ def read_rgb(
     max_pixels: int | None = DEFAULT_MAX_PIXELS,
     input_data_format: str | None = None,
     page: int | None = None,
+    timeout: float | None = None,
 ) -> np.ndarray:
     """
     Turn any picture into an RGB array.
 
     Args:
-        image: a path (`str` or `Path`), an http(s) address, a PIL image, a numpy array or a torch tensor of shape
-            (H, W), (H, W, C) or (C, H, W) with C 1, 3 or 4. Where both readings of a shape are possible an array is
-            channel last and a tensor channel first.
+        image: a path (`str` or `Path`), an http(s) address, a data URL, base64 text, the bytes of a file, an
+            `EncodedPicture`, a PIL image, a numpy array or a torch tensor of shape (H, W), (H, W, C) or (C, H, W) with
+            C 1, 3 or 4. If a shape can be read both ways, an array is channel last and a tensor channel first.
         max_pixels (`int`, *optional*): larger pictures are refused, files before they are decoded. None: no limit.
         input_data_format (`str`, *optional*): `"channels_first"` or `"channels_last"`, where the guess would be wrong.
         page (`int`, *optional*): which picture of a file that holds several, counted from 1; needed for those.
+        timeout (`float`, *optional*): seconds without a byte after which a download fails; default 30.
 
     Returns:
         `np.ndarray` of shape (H, W, 3), uint8, C-contiguous. Scaled as the table at the top of this module says.
 
     Raises:
         OSError: the file is missing, no regular file, no readable image, or holds several pictures and `page` is not
-            given; its name is in the message.
+            given; a download failed. The message names the file.
         TypeError: not a picture.
         TooManyPixelsError, ValueError: too many pixels, an impossible shape, NaN or values outside the range of the
             rule.
     """
-    if isinstance(image, str) and image.startswith(("http://", "https://")):
-        image = load_image(image)
-    if isinstance(image, (str, os.PathLike)):
-        if not os.fspath(image):
-            raise FileNotFoundError("'' is no file: the path is empty")
-        return _read_file(Path(image), max_pixels, page)
+    if (source := encoded_picture(image, timeout)) is not None:
+        stored = read_stored(source, max_pixels, page)
+        try:
+            return _array_to_rgb(stored, None, "channels_last", channel_first_preferred=False)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"{source.name}: {error}") from error
     if page is not None:
         raise ValueError(f"page={page} chooses a picture of a file; this is one picture already")
     if isinstance(image, PIL.Image.Image):
         _check_pixels(image.size[0] * image.size[1], max_pixels, f"a {image.size[0]}x{image.size[1]} image")
         return _array_to_rgb(_pil_to_array(image), max_pixels, "channels_last", channel_first_preferred=False)
-    channel_first_preferred = isinstance(image, torch.Tensor)
-    if isinstance(image, torch.Tensor):
+    if is_tensor := _is_tensor(image):
         image = image.detach().cpu()
-        image = image.float().numpy() if image.dtype in (torch.bfloat16, torch.float16) else image.numpy()
+        is_half = image.dtype.is_floating_point and image.dtype.itemsize < 4  # numpy knows no bfloat16
+        image = image.float().numpy() if is_half else image.numpy()
     if not isinstance(image, np.ndarray):
+        hint = "; of a row of a data set pass its image column" if isinstance(image, Mapping) else ""
         raise TypeError(
-            f"cannot read an image from {type(image).__name__}: pass a path, a PIL image, a numpy array or a tensor"
+            f"cannot read an image from {type(image).__name__}: pass a path, an address, the bytes of a file, a PIL "
+            f"image, a numpy array or a tensor{hint}"
         )
-    return _array_to_rgb(image, max_pixels, input_data_format, channel_first_preferred)
+    return _array_to_rgb(image, max_pixels, input_data_format, channel_first_preferred=is_tensor)
+
+
+def read_stored(
+    source: EncodedPicture, max_pixels: int | None = DEFAULT_MAX_PIXELS, page: int | None = None, indices: bool = False
+) -> np.ndarray:
+    """
+    The values of an encoded picture as they are stored, upright.
+
+    Args:
+        source: the picture.
+        max_pixels, page: as for `read_rgb`.
+        indices (`bool`): give the indices of a palette and not its colours, as label maps need it.
+
+    Returns:
+        (H, W), (H, W, 3) or (H, W, 4) in the type of the file; colours other than RGB are converted to uint8 RGB.
+
+    Raises:
+        OSError: the picture cannot be read; the message names it.
+        TooManyPixelsError: it has more than `max_pixels` pixels, according to its header.
+    """
+    with source.open() as file, _naming(source.name):
+        if is_tiff(file):
+            return _read_tiff(file, source.name, max_pixels, page, indices)
+        return _read_by_pillow(file, source.name, max_pixels, page, indices)
 
 
 def is_single_image(image: Any) -> bool:
-    """Whether `image` is one picture (path, PIL image, array, tensor) and not a collection of them."""
-    return isinstance(image, (str, os.PathLike, PIL.Image.Image, np.ndarray, torch.Tensor))
+    """Whether `image` is one picture (path, text, bytes, PIL image, array, tensor) and not a collection of them."""
+    kinds = (str, os.PathLike, bytes, bytearray, memoryview, EncodedPicture, PIL.Image.Image, np.ndarray)
+    return isinstance(image, kinds) or _is_tensor(image)
 
 
 def image_name(image: Any) -> str | None:
-    """File name of the picture where it has one, else None."""
+    """File name of the picture, or None if it has none."""
+    if isinstance(image, EncodedPicture):
+        return image.file_name
     if isinstance(image, (str, os.PathLike)):
         return Path(image).name
     filename = getattr(image, "filename", None)
     return Path(filename).name if isinstance(filename, (str, os.PathLike)) and str(filename) else None
 
 
-def _read_file(path: Path, max_pixels: int | None, page: int | None) -> np.ndarray:
-    mode = os.stat(path).st_mode  # FileNotFoundError and PermissionError name the path themselves
-    if stat.S_ISDIR(mode):
-        raise IsADirectoryError(f"{str(path)!r} is a folder, not an image file")
-    if not stat.S_ISREG(mode):
-        raise OSError(f"{str(path)!r} is not a regular file")
-    if os.path.getsize(path) == 0:
-        raise OSError(f"cannot read {str(path)!r}: the file is empty, get it again")
-    if is_tiff(path):
-        return _read_tiff(path, max_pixels, page)
-    with _naming(path), _open_unlimited(path) as image:
-        if image.format == "EPS":
-            # Pillow would start Ghostscript on it.
-            raise ValueError("PostScript is not an image of pixels; save it as PNG")
-        width, height = image.size
-        _check_pixels(width * height, max_pixels, f"{str(path)!r} ({width}x{height})")
-        frames = getattr(image, "n_frames", 1) if image.format in _ANIMATED else 1
-        if page is not None:
-            check_page(page, frames)
-            with _without_pillow_limit():
-                image.seek(page - 1)
-        elif frames > 1:
-            raise ValueError(several_pictures(frames, width, height, frames))
-        array = _pil_to_array(image)
-    return _named_array_to_rgb(array, path)
+def open_picture(file: BinaryIO) -> PIL.Image.Image:
+    """Opens a picture by Pillow, without its limit of pixels: nothing is decoded yet, and callers have their own."""
+    file.seek(0)
+    with _without_pillow_limit():
+        return PIL.Image.open(file)
 
 
 @contextlib.contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Gives every error of the block the file's name; decoders raise anything from struct.error to OverflowError."""
+def _naming(name: str) -> Iterator[None]:
+    """Adds the name to every error of the block; decoders raise anything from struct.error to OverflowError."""
     try:
         yield
     except (PermissionError, MemoryError, TooManyPixelsError):
         raise
     except Exception as error:
-        raise OSError(f"cannot read {str(path)!r} as an image: {_reason(error)}") from error
+        raise OSError(f"cannot read {name} as an image: {_reason(error)}") from error
 
 
 @contextlib.contextmanager
 def _without_pillow_limit() -> Iterator[None]:
-    """Lifts Pillow's own size limit, which is global and fixed; callers check the size themselves, before decoding."""
+    """Lifts Pillow's own size limit, which is global and fixed; callers check the size before they decode."""
     with _PIL_LIMIT_LOCK:
         limit = PIL.Image.MAX_IMAGE_PIXELS
         PIL.Image.MAX_IMAGE_PIXELS = None
@@ -173,40 +189,54 @@ def _without_pillow_limit() -> Iterator[None]:
             PIL.Image.MAX_IMAGE_PIXELS = limit
 
 
-def _open_unlimited(path: Path) -> PIL.Image.Image:
-    with _without_pillow_limit():
-        return PIL.Image.open(path)
+def _read_by_pillow(file: BinaryIO, name: str, max_pixels: int | None, page: int | None, indices: bool) -> np.ndarray:
+    with open_picture(file) as image:
+        if image.format == "EPS":
+            # Pillow would start Ghostscript on it.
+            raise ValueError("PostScript is not an image of pixels; save it as PNG")
+        width, height = image.size
+        _check_pixels(width * height, max_pixels, f"{name} ({width}x{height})")
+        if image.format == "PNG":
+            _check_png(file)
+        frames = getattr(image, "n_frames", 1) if image.format in _ANIMATED else 1
+        if page is not None:
+            check_page(page, frames)
+            with _without_pillow_limit():
+                image.seek(page - 1)
+        elif frames > 1:
+            raise ValueError(several_pictures(frames, width, height, frames))
+        return _pil_to_array(image, indices)
 
 
-def _read_tiff(path: Path, max_pixels: int | None, page: int | None) -> np.ndarray:
-    with _naming(path), open_tiff(path) as tiff:
+def _check_png(file: BinaryIO) -> None:
+    """Compares the checksums of a PNG, which Pillow leaves out when it decodes; moves the file's position back."""
+    position = file.tell()
+    with open_picture(file) as image:
+        image.verify()
+    file.seek(position)
+
+
+def _read_tiff(file: BinaryIO, name: str, max_pixels: int | None, page: int | None, indices: bool) -> np.ndarray:
+    with open_tiff(file) as tiff:
         chosen = choose_page(tiff, page)
-        size = f"{chosen.imagewidth}x{chosen.imagelength}"
-        _check_pixels(largest_part(chosen), max_pixels, f"{str(path)!r} ({size})")
-        check_page_data(chosen, os.path.getsize(path))
-        array = _tiff_by_pillow(path, chosen.index) if is_for_pillow(chosen) else None
-        if array is None:
-            array = decode_page(chosen, path)
-    return _named_array_to_rgb(array, path)
+        _check_pixels(largest_part(chosen), max_pixels, f"{name} ({chosen.imagewidth}x{chosen.imagelength})")
+        check_page_data(chosen, file.seek(0, os.SEEK_END))
+        # Pillow would give 32-bit ids with a sign.
+        by_pillow = is_for_pillow(chosen) and not (indices and chosen.bitspersample > 8)
+        array = _tiff_by_pillow(file, chosen.index, indices) if by_pillow else None
+        return decode_page(chosen) if array is None else array
 
 
-def _tiff_by_pillow(path: Path, index: int) -> np.ndarray | None:
-    """A page of a TIFF; None where Pillow does not know its kind."""
+def _tiff_by_pillow(file: BinaryIO, index: int, indices: bool) -> np.ndarray | None:
+    """A page of a TIFF; None if Pillow does not know its kind."""
     try:
-        with _open_unlimited(path) as image:
+        with open_picture(file) as image:
             with _without_pillow_limit():
                 image.seek(index)
                 image.load_prepare()  # where Pillow checks the size of a TIFF
-            return _pil_to_array(image)
+            return _pil_to_array(image, indices)
     except PIL.UnidentifiedImageError:
         return None
-
-
-def _named_array_to_rgb(array: np.ndarray, path: Path) -> np.ndarray:
-    try:
-        return _array_to_rgb(array, None, "channels_last", channel_first_preferred=False)
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"{str(path)!r}: {error}") from error
 
 
 def _reason(error: Exception) -> str:
@@ -217,6 +247,11 @@ def _reason(error: Exception) -> str:
     return f"{text}; the file is damaged, get it again" if is_damaged else text
 
 
+def _is_tensor(image: Any) -> bool:
+    """Whether this is a torch tensor, found out without importing torch, which training data are read without."""
+    return hasattr(image, "detach") and hasattr(image, "dtype")
+
+
 def _check_pixels(pixels: int, max_pixels: int | None, what: str) -> None:
     if max_pixels is not None and pixels > max_pixels:
         raise TooManyPixelsError(
@@ -224,8 +259,8 @@ def _check_pixels(pixels: int, max_pixels: int | None, what: str) -> None:
         )
 
 
-def _pil_to_array(image: PIL.Image.Image) -> np.ndarray:
-    """Decode and turn upright: (H, W) integers or floats, (H, W, 3) or (H, W, 4) uint8."""
+def _pil_to_array(image: PIL.Image.Image, indices: bool = False) -> np.ndarray:
+    """Decode and turn upright: (H, W) integers or floats, (H, W, 3) or (H, W, 4) uint8. `indices`: keep a palette."""
     # Pillow holds the 16-bit grey of these formats as 32-bit integers (PNG: before version 11).
     is_16_bit = image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM"))
     image = PIL.ImageOps.exif_transpose(image)
@@ -233,6 +268,8 @@ def _pil_to_array(image: PIL.Image.Image) -> np.ndarray:
     if mode == "F" or mode.startswith("I"):
         values = np.asarray(image)
         return values.astype(np.uint16) if is_16_bit else values
+    if indices and mode in ("1", "L", "P"):
+        return np.asarray(image)
     if mode in ("RGBA", "LA", "La", "PA", "RGBa") or "transparency" in image.info:
         return np.asarray(image.convert("RGBA"))
     return np.asarray(image.convert("RGB"))

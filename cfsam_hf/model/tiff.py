@@ -1,8 +1,8 @@
-"""TIFF files: which of their pages is the picture, and how it is decoded by the libraries at hand.
+"""TIFF files: which of their pages is the picture, and which library decodes it.
 
-A TIFF may hold one picture, a pyramid of it, or many (z-planes, channels, a series). A picture and its smaller copies
-are told apart from many pictures, of which none is chosen silently. Pillow decodes what has 8 bits a sample or less,
-tifffile the deeper ones, and OpenCV those of them whose compression tifffile leaves to `imagecodecs`.
+A TIFF may hold one picture, a pyramid of it, or many (z-planes, channels, a series). A picture with smaller copies of
+itself counts as one; of several pictures none is chosen silently. Pillow decodes pages of up to 8 bits a sample in the
+compressions it knows; tifffile, with imagecodecs, decodes the rest.
 """
 
 import contextlib
@@ -12,46 +12,53 @@ import math
 import re
 import threading
 from collections.abc import Iterator
-from pathlib import Path
+from typing import BinaryIO
 
-import cv2
 import numpy as np
 import tifffile
 
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # classic and BigTIFF, little and big endian
 
-# Values of the tags that are looked at; see the TIFF 6.0 specification.
-MINISWHITE, MINISBLACK, RGB, YCBCR = 0, 1, 2, 6
+# Values of tags; see the TIFF 6.0 specification.
+MINISWHITE, MINISBLACK, RGB, PALETTE, YCBCR = 0, 1, 2, 3, 6
 ASSOCIATED_ALPHA, UNASSOCIATED_ALPHA = 1, 2
 REDUCED_IMAGE = 1
 ORIENTATION = 274
 # None, fax, LZW, JPEG, Deflate, PackBits, LZMA and Zstandard: what Pillow's packages are built with.
 PILLOW_COMPRESSIONS = (1, 2, 3, 4, 5, 6, 7, 8, 32773, 32946, 34925, 50000)
+# Aperio's JPEG 2000 of colours in YCbCr, which the code stream does not mark as such.
+APERIO_JPEG2000_YCBCR = 33003
 
 
-def is_tiff(path: Path) -> bool:
-    """Whether the file begins as a TIFF does."""
-    with open(path, "rb") as file:
-        return file.read(4) in MAGIC
+def is_tiff(file: BinaryIO) -> bool:
+    """Whether an open file begins as a TIFF does."""
+    file.seek(0)
+    return file.read(4) in MAGIC
 
 
 @contextlib.contextmanager
-def open_tiff(path: Path) -> Iterator[tifffile.TiffFile]:
-    """Opens a TIFF; what tifffile would log about it meanwhile is dropped, since errors are raised."""
+def open_tiff(file: BinaryIO) -> Iterator[tifffile.TiffFile]:
+    """Opens a TIFF; what tifffile would log about it in the meantime is dropped, since errors are raised."""
     thread = threading.get_ident()
     logger = logging.getLogger("tifffile")
 
-    def of_other_threads(record: logging.LogRecord) -> bool:
+    def is_of_other_thread(record: logging.LogRecord) -> bool:
         return record.thread != thread
 
-    logger.addFilter(of_other_threads)
+    logger.addFilter(is_of_other_thread)
     try:
-        with tifffile.TiffFile(path) as tiff:
+        file.seek(0)
+        with tifffile.TiffFile(file) as tiff:
             if len(tiff.pages) == 0:
                 raise ValueError("it holds no image, or is cut short; get it again")
             yield tiff
     finally:
-        logger.removeFilter(of_other_threads)
+        logger.removeFilter(is_of_other_thread)
+
+
+def largest_page(tiff: tifffile.TiffFile) -> tifffile.TiffPage:
+    """The page with the most pixels, the first of equals."""
+    return max(tiff.pages, key=lambda page: page.imagewidth * page.imagelength)
 
 
 def choose_page(tiff: tifffile.TiffFile, page: int | None = None) -> tifffile.TiffPage:
@@ -69,8 +76,8 @@ def choose_page(tiff: tifffile.TiffFile, page: int | None = None) -> tifffile.Ti
     if page is not None:
         check_page(page, len(pages))
         return pages[page - 1]
-    largest = max(pages, key=lambda p: p.imagewidth * p.imagelength)
-    pictures = [p for p in pages if p is largest or not _is_copy(p, largest)]
+    largest = largest_page(tiff)
+    pictures = [p for p in pages if p is largest or not is_reduced_copy(p, largest)]
     count = max(len(pictures), _hidden_count(pages[0]))
     if count > 1:
         note = "" if count <= len(pages) else ", only the first of which has a page of its own; save them apart"
@@ -79,25 +86,33 @@ def choose_page(tiff: tifffile.TiffFile, page: int | None = None) -> tifffile.Ti
 
 
 def several_pictures(count: int, width: int, height: int, pages: int, note: str = "") -> str:
-    """What is told of a file that holds several pictures."""
-    way_out = note or f"; choose one with page=N, N from 1 to {pages}, or merge channels into one RGB picture"
+    """The message about a file that holds several pictures."""
+    way_out = note or (
+        f"; choose one with page=N, N from 1 to {pages}, save that one as a file of its own, or merge channels into "
+        "one RGB picture"
+    )
     return f"it holds {count} pictures of up to {width}x{height} px (z-planes, channels, a series?){way_out}"
 
 
 def check_page(page: int, count: int) -> None:
-    """Raises ValueError where a file of `count` pages has no such page."""
+    """Raises ValueError if a file of `count` pages has no such page."""
     if not 1 <= page <= count:
         raise ValueError(f"there is no page={page}: it has {count} page{'s' * (count > 1)}, counted from 1")
 
 
 def check_page_data(page: tifffile.TiffPage, file_size: int) -> None:
-    """Looks at the page's tags for what would fail, or come out black, when it is decoded.
+    """Checks the page's tags for faults that would make decoding fail or give black areas.
 
     Raises:
-        ValueError: parts of the picture are missing or beyond the end of the file; it is a volume.
+        ValueError: parts of the picture, or tags without which it cannot be decoded, are missing or beyond the end of
+            the file; it is a volume.
     """
     if page.imagewidth * page.imagelength == 0:
         raise ValueError("it holds no image")
+    needed = {RGB: "BitsPerSample", YCBCR: "BitsPerSample", PALETTE: "ColorMap"}.get(page.photometric)
+    if needed is not None and needed not in page.tags:
+        # Pillow would take its default value, of one bit or no colours.
+        raise ValueError(f"the file is damaged or cut short, get it again: its tag {needed} cannot be read")
     if page.imagedepth > 1:
         raise ValueError(f"it holds a volume of {page.imagedepth} planes; save the plane as a picture")
     parts = list(zip(page.dataoffsets, page.databytecounts, strict=False))
@@ -110,13 +125,13 @@ def check_page_data(page: tifffile.TiffPage, file_size: int) -> None:
 
 
 def largest_part(page: tifffile.TiffPage) -> int:
-    """Pixels that decoding needs room for: those of the page, or of one tile where that is larger."""
+    """Number of pixels that decoding allocates at least: those of the page, or of one tile if that is larger."""
     tile = page.tilewidth * page.tilelength if page.is_tiled else 0
     return max(page.imagewidth * page.imagelength, tile)
 
 
 def is_for_pillow(page: tifffile.TiffPage) -> bool:
-    """Whether Pillow reads such pages rightly.
+    """Whether Pillow reads such pages correctly.
 
     It opens only some layouts of colour with more than 8 bits, reads separate planes of them wrongly, and leaves deep
     grey with white as 0 as it is. Of two channels without a meaning it takes the first, and it knows no big-endian
@@ -131,8 +146,8 @@ def is_for_pillow(page: tifffile.TiffPage) -> bool:
     return page.bitspersample <= 8 and page.photometric != MINISBLACK
 
 
-def decode_page(page: tifffile.TiffPage, path: Path) -> np.ndarray:
-    """Decodes a page without Pillow, upright: (H, W) or (H, W, C), C 3 (RGB) or 4 (RGBA), in the file's own type.
+def decode_page(page: tifffile.TiffPage) -> np.ndarray:
+    """Decodes a page by tifffile, upright: (H, W) or (H, W, C), C 3 (RGB) or 4 (RGBA), in the file's own type.
 
     Raises:
         ValueError: a colour space, a number of channels or a compression that cannot be read here.
@@ -145,8 +160,8 @@ def decode_page(page: tifffile.TiffPage, path: Path) -> np.ndarray:
     colors = 1 if page.photometric in (MINISWHITE, MINISBLACK) and samples != 3 else 3
     has_alpha = len(extra) == samples - colors == 1 and extra[0] in (ASSOCIATED_ALPHA, UNASSOCIATED_ALPHA)
     if samples != colors and not has_alpha and not (colors == 3 and samples == 4):
-        raise ValueError(f"it has {samples} channels ({name}); save those to be seen as grey or RGB")
-    array = _decode(page, path)
+        raise ValueError(f"it has {samples} channels ({name}); save those that should be visible as grey or RGB")
+    array = _decode(page)
     if array.ndim == 3 and page.planarconfig == tifffile.PLANARCONFIG.SEPARATE:
         array = np.moveaxis(array, 0, -1)
     if page.photometric == MINISWHITE:
@@ -161,7 +176,7 @@ def decode_page(page: tifffile.TiffPage, path: Path) -> np.ndarray:
 
 
 def turn_upright(array: np.ndarray, orientation: int) -> np.ndarray:
-    """(H, W, ...) as it is to be seen, from the value 1 to 8 of its orientation tag; other values change nothing."""
+    """Turns (H, W, ...) upright by the value 1 to 8 of its orientation tag; other values change nothing."""
     if 5 <= orientation <= 8:
         array = array.swapaxes(0, 1)
     # How rows and columns then run: reversed or not.
@@ -169,8 +184,8 @@ def turn_upright(array: np.ndarray, orientation: int) -> np.ndarray:
     return array[::rows, ::columns]
 
 
-def _is_copy(page: tifffile.TiffPage, largest: tifffile.TiffPage) -> bool:
-    """Whether a page says of itself to be a reduced copy, or is smaller than the largest and of its proportions."""
+def is_reduced_copy(page: tifffile.TiffPage, largest: tifffile.TiffPage) -> bool:
+    """Whether a page is marked as a reduced copy, or is smaller than the largest page and has its proportions."""
     if int(page.subfiletype) & REDUCED_IMAGE:
         return True
     factor = largest.imagewidth / max(page.imagewidth, 1)
@@ -178,7 +193,7 @@ def _is_copy(page: tifffile.TiffPage, largest: tifffile.TiffPage) -> bool:
 
 
 def _hidden_count(page: tifffile.TiffPage) -> int:
-    """Pictures of a file in which not each has a page, as ImageJ and tifffile store large stacks; else 1."""
+    """Number of pictures in a file that has one page for many, as ImageJ and tifffile store large stacks; else 1."""
     text = page.description or ""
     if text.startswith("ImageJ="):
         found = re.search(r"^images=(\d+)", text, re.MULTILINE)
@@ -190,47 +205,24 @@ def _hidden_count(page: tifffile.TiffPage) -> int:
     return 1
 
 
-def _decode(page: tifffile.TiffPage, path: Path) -> np.ndarray:
-    needs_codec = None
+def _decode(page: tifffile.TiffPage) -> np.ndarray:
     try:
-        return page.asarray()
-    except ValueError as error:
-        if "imagecodecs" not in str(error):
-            raise
-        needs_codec = error
-    array = _decode_with_opencv(page, path)
-    if array is None:
-        how = "its compression " + getattr(page.compression, "name", str(page.compression))
-        if page.bitspersample not in (8, 16, 32, 64):
-            how += f" with {page.bitspersample} bits a sample"
-        raise ValueError(
-            f"{how} is not read here; save it uncompressed or as Deflate, or install the package imagecodecs"
-        ) from needs_codec
+        tifffile.TIFF.DECOMPRESSORS[page.compression]
+    except KeyError as error:
+        how = getattr(page.compression, "name", str(page.compression))
+        raise ValueError(f"its compression {how} is not read here; save it uncompressed or as Deflate") from error
+    array = page.asarray()
+    if page.compression == APERIO_JPEG2000_YCBCR and page.bitspersample == 8:
+        return _rgb_of_ycbcr(array)
     return array
 
 
-def _decode_with_opencv(page: tifffile.TiffPage, path: Path) -> np.ndarray | None:
-    """The page by OpenCV's TIFF library, channels last; None where it fails or is not known to be right."""
-    samples = page.samplesperpixel
-    contiguous = samples == 1 or page.planarconfig == tifffile.PLANARCONFIG.CONTIG
-    if not contiguous or samples not in (1, 3, 4) or page.bitspersample not in (16, 32, 64):
-        return None  # of 8 bits it would not tell that decoding failed
-    log_level = cv2.utils.logging.getLogLevel()
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    try:
-        # From memory, since OpenCV opens only files whose names are valid text.
-        data = np.fromfile(path, dtype=np.uint8)
-        done, images = cv2.imdecodemulti(data, cv2.IMREAD_UNCHANGED, range=(page.index, page.index + 1))
-    except cv2.error:
-        return None
-    finally:
-        cv2.utils.logging.setLogLevel(log_level)
-    shape = (page.imagelength, page.imagewidth)
-    if not done or len(images) != 1 or images[0].shape != (shape if samples == 1 else (*shape, samples)):
-        return None
-    if images[0].dtype != page.dtype:
-        return None
-    return images[0] if samples == 1 else images[0][:, :, [2, 1, 0, 3][:samples]]
+def _rgb_of_ycbcr(array: np.ndarray) -> np.ndarray:
+    """RGB of (H, W, 3) uint8 in the YCbCr of JPEG (full range, ITU-R BT.601)."""
+    luma, blue, red = (array[..., channel].astype(np.float32) for channel in range(3))
+    blue, red = blue - 128, red - 128
+    rgb = np.stack([luma + 1.402 * red, luma - 0.344136 * blue - 0.714136 * red, luma + 1.772 * blue], axis=-1)
+    return np.clip(np.rint(rgb), 0, 255).astype(np.uint8)
 
 
 def _inverted(array: np.ndarray) -> np.ndarray:

@@ -28,7 +28,7 @@ def test_all_faults_are_told_of(tmp_path):
     audit = audit_dataset("instance_pairs", tmp_path, type_names={1: "any"})
     for words, file in (
         ("no label map", "t3.png"),
-        ("damaged or truncated", "t0.png"),
+        ("the file is damaged", "t0.png"),
         ("is 40 x 50 but the image", "t1_instances.png"),
         ("unknown type ids [9]", "t2_instances.png"),
         ("no nuclei in tile t6", "t6_instances.png"),

@@ -1,39 +1,51 @@
-"""Reading single image and label files, and finding them; every error names the file."""
+"""Reading single image and label files, and finding them; every error names the file.
 
-import io
+Images are read by the reader that inference uses (`model.pictures`): turned upright by EXIF, alpha on white, 16 bits
+scaled. A label map is turned by its own orientation tag, if it has one, and by nothing else: a map without the tag
+belongs to the upright image, which is how `cfsam segment` and most annotation tools write it. A program that ignores
+EXIF (QuPath does) annotates the pixels as they are stored; save such an image upright, without the tag, before it is
+annotated.
+"""
+
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
+from ...model.pictures import IMAGE_SUFFIXES, read_rgb
+from ...model.sources import EncodedPicture
 from ..problems import is_collecting, refuse
-
-IMAGE_SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp")
-"""Suffixes taken for images, in the order of preference where a stem exists with several (lossless first)."""
 
 
 def read_image(path: Path, content: bytes | None = None) -> np.ndarray:
-    """Read an 8-bit image as `(H, W, 3)` uint8 RGB; grey is repeated, palettes are resolved, alpha is dropped.
+    """Read an image as `(H, W, 3)` uint8 RGB, exactly as inference reads it.
 
     Args:
         path: the image file.
-        content: the encoded image itself where it lies within the file `path`, which then only names it in errors.
+        content: the encoded image itself if it lies within the file `path`, which then only names it in errors.
 
     Raises:
-        OSError: if the file is missing, truncated or no image.
-        ValueError: if it has more than 8 bits a channel.
+        OSError: if the file is missing, truncated, no image, or holds several pictures.
+        ValueError: if its values are out of range, or it has too many pixels.
     """
-    with _open(path, content) as image:
-        if image.mode.startswith("I") or image.mode == "F":
-            raise ValueError(
-                f"{path}: expected an 8-bit image, found Pillow mode {image.mode!r}; convert it to 8 bits"
-            )
-        return np.asarray(_pixels(image, path).convert("RGB"))
+    return read_rgb(picture_of(path, content))
+
+
+def picture_of(path: Path, content: bytes | None = None) -> EncodedPicture:
+    """The encoded picture in a file; with `content`, the bytes of one within the file `path`.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+    """
+    if content is None and not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    return EncodedPicture(repr(str(path)), None if content is not None else path, content, path.name)
 
 
 def images_by_stem(folder: Path) -> dict[str, Path]:
     """Return the images directly in `folder` by stem, in natural order (`train_2` before `train_10`).
+
+    Of several images with one stem, that of the first ending in `IMAGE_SUFFIXES` is taken.
 
     Raises:
         OSError: if `folder` is no folder.
@@ -66,8 +78,8 @@ def pair_files(
     Args:
         images: images by stem.
         labels: annotations by stem.
-        what: what an annotation file is called in the error, such as ".mat file".
-        image_folder, label_folder: where the missing file was looked for.
+        what: the word for an annotation file in the error, such as ".mat file".
+        image_folder, label_folder: the folders that were searched.
 
     Returns:
         (image, annotation) by stem, in the order of `images`.
@@ -91,27 +103,10 @@ def some_of(names: Sequence[str], most: int = 5) -> str:
 
 
 def _groups(names: list[str]) -> list[list[str]]:
-    """The names that share a message: all of them, or each its own where every problem is listed."""
+    """The names that share a message: all of them, or one each while problems are being collected."""
     if is_collecting():
         return [[name] for name in names]
     return [names] if names else []
-
-
-def _open(path: Path, content: bytes | None) -> Image.Image:
-    if content is None and not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file")
-    try:
-        return Image.open(path if content is None else io.BytesIO(content))
-    except (OSError, SyntaxError) as error:
-        raise OSError(f"{path}: not an image that can be read ({error})") from error
-
-
-def _pixels(image: Image.Image, path: Path) -> Image.Image:
-    try:
-        image.load()
-    except (OSError, SyntaxError, ValueError) as error:
-        raise OSError(f"{path}: the image is damaged or truncated ({error})") from error
-    return image
 
 
 def _runs(name: str) -> list[tuple[bool, str]]:

@@ -1,31 +1,95 @@
 """Files arrive in many modes and states: read what is plain, name what is not, and order tiles as people count."""
 
+from pathlib import Path
+
 import numpy as np
+import PIL.Image
 import pytest
-from PIL import Image
+import tifffile
 
 from cfsam_hf.data.readers.files import images_by_stem, natural_key, pair_files, read_image
+from cfsam_hf.data.readers.instance_pairs import list_instance_pairs
+from cfsam_hf.data.readers.label_maps import read_label_map
+from cfsam_hf.model.pictures import TooManyPixelsError, read_rgb
+from cfsam_hf.model.tiff import turn_upright
 from tests.data_cases import nuclei, painted, save_image, truncate
+from tests.picture_cases import CASES, GREY, PICTURE, orientation
 
 IMAGE = painted(nuclei(ids=range(1, 20)))
 
 
-def test_colour_grey_alpha_and_palette(tmp_path):
-    picture = Image.fromarray(IMAGE)
-    alpha = picture.copy()
-    alpha.putalpha(Image.fromarray(np.where(nuclei() > 0, 255, 0).astype(np.uint8)))
-    alpha.save(tmp_path / "alpha.png")
-    np.testing.assert_array_equal(read_image(tmp_path / "alpha.png"), IMAGE)
-    picture.quantize(256).save(tmp_path / "palette.png")
-    assert np.abs(read_image(tmp_path / "palette.png").astype(int) - IMAGE).max() <= 8
-    grey = read_image(save_image(tmp_path / "grey.png", IMAGE[..., 0]))
-    np.testing.assert_array_equal(grey, np.repeat(IMAGE[..., :1], 3, axis=-1))
+def training_pixels(path: Path) -> np.ndarray:
+    """The pixels of the picture as training sees them: as a tile of the user's own data."""
+    folder = path.parent / "labels"
+    folder.mkdir(exist_ok=True)
+    tifffile.imwrite(folder / f"{path.stem}.tif", np.ones(read_rgb(path).shape[:2], np.int32))
+    [record] = list_instance_pairs(path.parent, annotations=folder)
+    return record.load().image
 
 
-def test_deep_images_are_refused(tmp_path):
-    path = save_image(tmp_path / "deep.tif", np.full((4, 4), 4000, dtype=np.uint16))
-    with pytest.raises(ValueError, match=r"deep\.tif: expected an 8-bit image"):
-        read_image(path)
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if isinstance(case.answer, np.ndarray)])
+def test_training_and_inference_see_the_same_pixels(name, tmp_path):
+    case = CASES[name]
+    path = tmp_path / f"case.{case.ending}"
+    case.write(path)
+    pixels = read_rgb(path)
+    assert np.abs(pixels.astype(int) - case.answer).max() <= 2
+    np.testing.assert_array_equal(training_pixels(path), pixels)
+    np.testing.assert_array_equal(read_image(tmp_path / "shard", path.read_bytes()), pixels)
+
+
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if isinstance(case.answer, str)])
+def test_what_inference_refuses_training_refuses(name, tmp_path):
+    path = tmp_path / f"case.{CASES[name].ending}"
+    CASES[name].write(path)
+    for read in (read_rgb, read_image):
+        with pytest.raises((OSError, ValueError), match=path.name):
+            read(path)
+
+
+@pytest.mark.parametrize("ending", ["png", "jpg", "tif", "webp"])
+@pytest.mark.parametrize("value", range(1, 9))
+def test_images_and_label_maps_are_turned_by_their_own_orientation(value, ending, tmp_path):
+    path = tmp_path / f"a.{ending}"
+    options = {"webp": {"lossless": True}, "jpg": {"quality": 95, "subsampling": 0}}.get(ending, {})
+    PIL.Image.fromarray(PICTURE).save(path, exif=orientation(value), **options)
+    upright = turn_upright(PICTURE, value)
+    assert read_image(path).shape == upright.shape
+    assert np.abs(training_pixels(path).astype(int) - upright).mean() < 3
+    np.testing.assert_array_equal(training_pixels(path), read_rgb(path))
+    if ending in ("png", "tif"):
+        PIL.Image.fromarray(GREY).save(path, exif=orientation(value))
+        np.testing.assert_array_equal(read_label_map(path), turn_upright(GREY, value))
+
+
+def test_a_label_map_without_the_tag_belongs_to_the_upright_image(tmp_path):
+    # As `cfsam segment` leaves it beside a photograph that was taken upside down.
+    PIL.Image.fromarray(PICTURE).save(tmp_path / "a.png", exif=orientation(3))
+    label_map = nuclei(*PICTURE.shape[:2], ids=(1, 2, 3))
+    save_image(tmp_path / "a_instances.png", label_map.astype(np.uint16))
+    [record] = list_instance_pairs(tmp_path)
+    tile = record.load()
+    np.testing.assert_array_equal(tile.image, PICTURE[::-1, ::-1])
+    np.testing.assert_array_equal(tile.instance_map, label_map)
+
+
+@pytest.mark.parametrize("reader", [read_image, read_label_map])
+def test_the_limit_of_pixels_is_checked_in_the_header(reader, tmp_path):
+    for name in ("huge png", "huge tiff"):
+        path = tmp_path / f"huge.{CASES[name].ending}"
+        CASES[name].write(path)
+        with pytest.raises(TooManyPixelsError, match=rf"{path.name}.*more than the limit max_pixels"):
+            reader(path)
+
+
+@pytest.mark.parametrize("reader", [read_image, read_label_map])
+def test_a_png_with_a_wrong_checksum_is_damaged(reader, tmp_path):
+    path = save_image(tmp_path / "a.png", GREY)
+    content = bytearray(path.read_bytes())
+    content[content.index(b"IDAT") + 20] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(OSError, match=r"a\.png.*checksum.* get it again"):
+        reader(path)
 
 
 @pytest.mark.filterwarnings("ignore:Truncated|Corrupt EXIF:UserWarning")
@@ -41,7 +105,7 @@ def test_missing_and_foreign_files_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"a\.png: no such file"):
         read_image(tmp_path / "a.png")
     (tmp_path / "a.png").write_text("not a picture")
-    with pytest.raises(OSError, match=r"a\.png: not an image"):
+    with pytest.raises(OSError, match=r"a\.png.*not an image"):
         read_image(tmp_path / "a.png")
 
 

@@ -163,7 +163,7 @@ def test_files_are_kept_where_their_pixels_are_the_same_for_all(tmp_path):
         save_image(tmp_path / f"{stem}_instances.png", label_map.astype(np.uint16))
     save_image(tmp_path / "a.jpg", image, quality=60)
     exif = Image.Exif()
-    exif[0x0112] = 6
+    exif[0x0112] = 3
     save_image(tmp_path / "b.jpg", image, quality=60, exif=exif)
     save_image(tmp_path / "c.jpg", image[..., 0], quality=60)
     save_image(tmp_path / "d.png", np.dstack([image, np.full((40, 50), 9, np.uint8)]))
