@@ -6,9 +6,8 @@ import numpy as np
 from skimage.measure import label as connected_components
 
 from ..metrics.nucleus_types import types_from_map
-from ..model.decoding import DecodedNuclei
 from ..model.nucleus_types import rgb
-from ..model.result import NucleiResult
+from ..model.result import DecodedNuclei, NucleiResult
 from .records import Tile
 
 UNKNOWN_TYPE_NAME = "type unknown"

@@ -11,8 +11,8 @@ from scipy.ndimage import find_objects
 from ..data import UNKNOWN_TYPE, Tile, TileRecord
 from ..data.crops.augmentation import add_noise, blur_focus, change_light, compress_jpeg, jitter_stains
 from ..data.true_nuclei import annotated_nuclei
-from ..model.decoding import DecodedNuclei
 from ..model.resampling import resample_image, resample_nuclei
+from ..model.result import DecodedNuclei
 from .scoring import DEFAULT_MPP
 from .systems import System
 

@@ -1,6 +1,5 @@
 """The image processor of CF-SAM: pictures to tensors, and a model's outputs to nuclei."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,11 +10,11 @@ from transformers.image_processing_utils import BatchFeature
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from transformers.processing_utils import ImagesKwargs, Unpack
 
-from .decoding import DecodedNuclei, DecodingParameters, decode_nuclei
+from .decoding import DecodingParameters, decode_nuclei
 from .maps import MapLayout, NucleiMaps, stack_maps
 from .pictures import DEFAULT_MAX_PIXELS, is_single_image, read_rgb
 from .resampling import check_mpp, resample_image, resample_nuclei, resampled_size
-from .result import NucleiResult
+from .result import DecodedNuclei, NucleiResult
 from .tiling import check_tiling, pad_right_bottom
 
 
@@ -310,7 +309,8 @@ class CfSamImageProcessor(PilBackend):
                     f"{maps.shape[2]}x{maps.shape[3]} px; pass the sizes of the images, and mpp if they were resampled"
                 )
             decoded = self.decode_maps(layout.split(image_maps).crop(model_height, model_width), **overrides)
-            nuclei.append(select_nuclei(resample_nuclei(decoded, height, width), threshold))
+            resampled = resample_nuclei(decoded, height, width)
+            nuclei.append(resampled.select(resampled.scores >= threshold))
         return nuclei
 
 
@@ -325,22 +325,6 @@ def _scaled_pixels(
         # There are only 256 values to compute.
         values[:, channel] = ((levels - mean[channel]) / std[channel])[pixels[..., channel]]
     return values
-
-
-def select_nuclei(decoded: DecodedNuclei, threshold: float) -> DecodedNuclei:
-    """The nuclei with at least this score, renumbered 1..N in their order."""
-    kept = decoded.scores >= threshold
-    if kept.all():
-        return decoded
-    renumber = np.zeros(len(kept) + 1, dtype=np.int32)
-    renumber[1:][kept] = np.arange(1, kept.sum() + 1)
-    columns = {
-        field.name: getattr(decoded, field.name)
-        for field in dataclasses.fields(decoded)
-        if field.name != "instance_map"
-    }
-    rows = {name: values[kept] for name, values in columns.items() if values is not None}
-    return dataclasses.replace(decoded, instance_map=renumber[decoded.instance_map], **rows)
 
 
 def _labels(decoded: DecodedNuclei) -> np.ndarray:

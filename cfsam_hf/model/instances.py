@@ -3,15 +3,16 @@
 Foreground components are divided where the boundary map and the jumps of the distance maps leave several markers in
 one, and each pixel goes to the marker to which the boundary energy descends. Nothing is rescaled by the tile's content
 and nothing reaches farther than a component and `JUMP_REACH` pixels around it. Instances are lists of runs (see
-`spans.py`); `parameters` are `DecodingParameters`.
+`spans.py`).
 """
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 
-from .spans import expand_runs, find_holes, find_runs, label_runs, merge_pixels
+from .spans import LabelledRuns, Runs, expand_runs, find_holes, find_runs, label_runs, merge_pixels
 
 # Half-width in pixels of the window in which a jump of a distance map is measured.
 JUMP_REACH = 2
@@ -25,55 +26,75 @@ DESCENT_REACH = 64
 BLOCK_ROWS = 64
 
 
-def boundary_evidence(nuclei, hv_maps, boundary_probability, parameters):
+class EvidenceThresholds(NamedTuple):
+    """Nuclei probability from which a pixel is foreground, and its excess over the energy in markers and cores."""
+
+    foreground: float
+    marker: float
+    core: float
+
+
+def boundary_evidence(
+    nuclei: np.ndarray,
+    hv_maps: np.ndarray,
+    boundary_probability: np.ndarray | None,
+    thresholds: EvidenceThresholds,
+    boundary_weight: float,
+    jump_weight: float,
+) -> tuple[np.ndarray, np.ndarray]:
     """Boundary energy float32 and evidence uint8, both (H + 2, W + 2) with a border of zeros.
 
     The energy is low inside a nucleus and high between two: the boundary map plus the distance maps' falls. Along its
-    own axis a distance map rises inside a nucleus and falls from 1 to -1 (taken as 1 here) where two nuclei touch. The
-    evidence is 0 in the background, 1 in the foreground, 2 in markers and 3 in cores.
+    own axis a distance map rises inside a nucleus and falls from 1 to -1 (counted as 1 here) where two nuclei touch.
+    The evidence is 0 in the background, 1 in the foreground, 2 in markers and 3 in cores.
+
+    Args:
+        nuclei: (H, W) float32, probability of a nucleus.
+        hv_maps: (2, H, W) float32, horizontal and vertical distance.
+        boundary_probability: (H, W) float32, or None.
+        thresholds: of the evidence.
+        boundary_weight, jump_weight: weights in the energy of the boundary map and of the falls.
     """
     height, width = nuclei.shape
     energy = np.zeros((height + 2, width + 2), dtype=np.float32)
     evidence = np.zeros((height + 2, width + 2), dtype=np.uint8)
-    alone = boundary_probability is None
     # A fall from 1 to -1 counts as 1.
-    jump_weight = np.float32((parameters.lone_jump_weight if alone else parameters.jump_weight) / 2)
-    boundary_weight = np.float32(parameters.boundary_weight)
-    nuclei_threshold = np.float32(parameters.nuclei_threshold)
-    thresholds = np.float32(parameters.marker_threshold), np.float32(parameters.core_threshold)
-    # Rows are taken in blocks that stay in the processor's cache.
+    weight_of_falls = np.float32(jump_weight / 2)
+    weight_of_boundary = np.float32(boundary_weight)
+    foreground, *higher = (np.float32(threshold) for threshold in thresholds)
+    # Blocks of rows that stay in the processor's cache.
     for top in range(0, height, BLOCK_ROWS):
         rows = slice(top, min(top + BLOCK_ROWS, height))
-        inside = nuclei[rows] >= nuclei_threshold
+        inside = nuclei[rows] >= foreground
         if not inside.any():
             continue
         padded = slice(rows.start + 1, rows.stop + 1), slice(1, -1)
         values = _falls(hv_maps, rows)
-        values *= jump_weight
-        if not alone:
-            values += boundary_probability[rows] * boundary_weight
-        # Also of a weight of -0.0 nothing is left that has a sign.
+        values *= weight_of_falls
+        if boundary_probability is not None:
+            values += boundary_probability[rows] * weight_of_boundary
+        # A weight of -0.0 must leave no signed zero either.
         values = _positive_part(values)
         energy[padded] = values
         np.subtract(nuclei[rows], values, out=values)
         level = inside.view(np.uint8)
-        for threshold in thresholds:
+        for threshold in higher:
             level = level + (inside & (values >= threshold))
         evidence[padded] = level
     return energy, evidence
 
 
-def _falls(hv_maps, rows) -> np.ndarray:
-    """(rows, W) float32: what the two distance maps fall along their own axes, within `JUMP_REACH` to each side.
+def _falls(hv_maps: np.ndarray, rows: slice) -> np.ndarray:
+    """(rows, W) float32: how far the two distance maps fall along their own axes, within `JUMP_REACH` to each side.
 
-    Beyond the image's border the maps go on as they end.
+    Beyond the image's border the maps keep their last value.
     """
     height, width = hv_maps.shape[1:]
     reach = JUMP_REACH
     horizontal, vertical = hv_maps[0, rows], hv_maps[1]
     falls = np.empty(horizontal.shape, dtype=np.float32)
     if width > 2 * reach:
-        # In one piece, four times as fast as row by row; where it runs over the rows' ends the border comes after.
+        # In one piece, four times as fast as row by row; the ends of the rows are corrected afterwards.
         flat = horizontal.reshape(-1)
         np.subtract(flat[: -2 * reach], flat[2 * reach :], out=falls.reshape(-1)[reach:-reach])
         np.subtract(horizontal[:, :1], horizontal[:, reach : 2 * reach], out=falls[:, :reach])
@@ -95,8 +116,9 @@ def _falls(hv_maps, rows) -> np.ndarray:
 
 
 def _positive_part(values: np.ndarray) -> np.ndarray:
-    """What is above 0, in place; contiguous. (In a third of the time of `np.maximum`.)"""
-    return cv2.threshold(values, 0, 0, cv2.THRESH_TOZERO, dst=values)[1]
+    """Negative values of a contiguous map set to 0, in place. (In a third of the time of `np.maximum`.)"""
+    cv2.threshold(values, 0, 0, cv2.THRESH_TOZERO, dst=values)
+    return values
 
 
 @dataclass(frozen=True)
@@ -107,7 +129,7 @@ class Foreground:
         starts, ends, components: (R,) runs of the foreground and the 4-connected component of each, 0 to `count` - 1.
         count: number of components.
         has_holes: whether any component has a hole.
-        markers, cores: starts and ends of the runs of the markers and cores.
+        markers, cores: runs of the markers and cores.
         width: padded width.
     """
 
@@ -116,17 +138,22 @@ class Foreground:
     components: np.ndarray
     count: int
     has_holes: bool
-    markers: tuple[np.ndarray, np.ndarray]
-    cores: tuple[np.ndarray, np.ndarray]
+    markers: Runs
+    cores: Runs
     width: int
 
-    def select(self, chosen: np.ndarray) -> "Foreground":
-        """The same with the components alone for which `chosen` (count,) is true; their numbers stay."""
+    @property
+    def runs(self) -> Runs:
+        """The runs without their components."""
+        return Runs(self.starts, self.ends)
 
-        def within(runs):
+    def select(self, chosen: np.ndarray) -> "Foreground":
+        """Only the components for which `chosen` (count,) is true, under their numbers."""
+
+        def within(runs: Runs) -> Runs:
             starts, ends = runs
             kept = np.flatnonzero(chosen[self.components[np.searchsorted(self.starts, starts, side="right") - 1]])
-            return starts[kept], ends[kept]
+            return Runs(starts[kept], ends[kept])
 
         kept = np.flatnonzero(chosen[self.components])
         return replace(
@@ -139,7 +166,7 @@ class Foreground:
         )
 
 
-def find_foreground(evidence) -> Foreground:
+def find_foreground(evidence: np.ndarray) -> Foreground:
     """The runs and components of an evidence map (H + 2, W + 2)."""
     width = evidence.shape[1]
     (starts, ends), markers, cores = find_runs(evidence.reshape(-1), 3)
@@ -150,37 +177,42 @@ def find_foreground(evidence) -> Foreground:
     return Foreground(starts, ends, components, count, has_holes, markers, cores, width)
 
 
-def instance_runs(energy, foreground, parameters, background_of=None):
-    """Starts, ends and labels of the instances' runs: components, or their parts where they hold several markers.
+def find_instances(
+    energy: np.ndarray,
+    foreground: Foreground,
+    minimum_marker_area: int,
+    minimum_core_area: int,
+    maximum_hole_area: int,
+    occupied: Runs | None = None,
+) -> LabelledRuns:
+    """Runs of the instances: of the components, or of their parts where they hold several markers.
 
     Args:
-        energy: (H + 2, W + 2) float32, as `boundary_evidence` gives it.
+        energy: (H + 2, W + 2) float32, as `boundary_evidence` returns it.
         foreground: what to divide into instances.
-        parameters: thresholds.
-        background_of: starts and ends of the runs of everything that is no background, where `foreground` is a part of
-            it: nothing that lies in a hole is painted over. Default: the runs of `foreground`.
+        minimum_marker_area, minimum_core_area: smaller markers and cores, in pixels, are ignored.
+        maximum_hole_area: holes of at most so many pixels are filled where one instance surrounds them.
+        occupied: runs of everything that is not background, where `foreground` is a part of it: nothing that lies in a
+            hole is painted over. Default: the runs of `foreground`.
     """
     starts, ends, width = foreground.starts, foreground.ends, foreground.width
     if len(starts) == 0:
-        return starts, ends, starts
-    seeds = _seeds(*foreground.markers, *foreground.cores, width, parameters)
-    instances = _divide(starts, ends, foreground.components, foreground.count, energy, *seeds)
-    if not foreground.has_holes or parameters.maximum_hole_area == 0:
+        return LabelledRuns(starts, ends, starts)
+    seeds = _seeds(foreground.markers, foreground.cores, width, minimum_marker_area, minimum_core_area)
+    instances = _divide(foreground, energy, seeds)
+    if not foreground.has_holes or maximum_hole_area == 0:
         return instances
-    occupied = (starts, ends) if background_of is None else background_of
-    regions = foreground.components if background_of is None else None
-    holes = find_holes(*occupied, width, parameters.maximum_hole_area, regions)
-    return _fill_holes(*instances, *holes, width)
+    regions = foreground.components if occupied is None else None
+    holes = find_holes(*(occupied or foreground.runs), width, maximum_hole_area, regions)
+    return _fill_holes(instances, holes, width)
 
 
-def _seeds(marker_starts, marker_ends, core_starts, core_ends, width, parameters):
-    """Starts, ends and labels 0.. of the runs of the markers, those with several cores replaced by these."""
-    starts, ends, labels, count = _large_regions(marker_starts, marker_ends, width, parameters.minimum_marker_area)
-    core_starts, core_ends, core_labels, core_count = _large_regions(
-        core_starts, core_ends, width, parameters.minimum_core_area
-    )
+def _seeds(markers: Runs, cores: Runs, width: int, minimum_marker_area: int, minimum_core_area: int) -> LabelledRuns:
+    """Runs of the markers, labelled from 0, those with several cores replaced by these."""
+    (starts, ends, labels), count = _large_regions(markers, width, minimum_marker_area)
+    (core_starts, core_ends, core_labels), core_count = _large_regions(cores, width, minimum_core_area)
     if len(core_starts) == 0 or len(starts) == 0:
-        return starts, ends, labels
+        return LabelledRuns(starts, ends, labels)
     run = np.searchsorted(starts, core_starts, side="right") - 1
     marker_of_core = np.full(core_count, count)
     # A core may lie in a marker that is too small itself.
@@ -189,27 +221,30 @@ def _seeds(marker_starts, marker_ends, core_starts, core_ends, width, parameters
     several = np.bincount(marker_of_core, minlength=count + 1) > 1
     several[count] = False
     kept, replacing = ~several[labels], several[marker_of_core[core_labels]]
-    return (
+    return LabelledRuns(
         np.concatenate([starts[kept], core_starts[replacing]]),
         np.concatenate([ends[kept], core_ends[replacing]]),
         np.concatenate([labels[kept], core_labels[replacing] + count]),
     )
 
 
-def _large_regions(starts, ends, width, minimum_area):
-    """Runs of the 4-connected regions of at least `minimum_area` pixels, their labels, and a bound of the labels."""
+def _large_regions(runs: Runs, width: int, minimum_area: int) -> tuple[LabelledRuns, int]:
+    """Runs of the 4-connected regions of at least `minimum_area` pixels, and a bound of their labels."""
+    starts, ends = runs
     if len(starts) == 0:
-        return starts, ends, starts, 0
+        return LabelledRuns(starts, ends, starts), 0
     count, labels, _ = label_runs(starts, ends, width)
     large = np.flatnonzero((np.bincount(labels, ends - starts) >= minimum_area)[labels])
-    return starts[large], ends[large], labels[large], count
+    return LabelledRuns(starts[large], ends[large], labels[large]), count
 
 
-def _divide(starts, ends, components, component_count, energy, seed_starts, seed_ends, seed_labels):
+def _divide(foreground: Foreground, energy: np.ndarray, seeds: LabelledRuns) -> LabelledRuns:
     """Runs of the components, those with several seeds divided among these."""
+    starts, ends, components = foreground.starts, foreground.ends, foreground.components
+    component_count, width = foreground.count, foreground.width
+    seed_starts, seed_ends, seed_labels = seeds
     if len(seed_starts) == 0:
-        return starts, ends, components
-    width = energy.shape[1]
+        return LabelledRuns(starts, ends, components)
     seed_components = components[np.searchsorted(starts, seed_starts, side="right") - 1]
     component_of_seed = np.full(seed_labels.max() + 1, component_count)
     component_of_seed[seed_labels] = seed_components
@@ -217,7 +252,7 @@ def _divide(starts, ends, components, component_count, energy, seed_starts, seed
     several[component_count] = False
     divided = several[components]
     if not divided.any():
-        return starts, ends, components
+        return LabelledRuns(starts, ends, components)
 
     pixels = expand_runs(starts[divided], (ends - starts)[divided])
     seeding = np.flatnonzero(several[seed_components])
@@ -228,23 +263,25 @@ def _divide(starts, ends, components, component_count, energy, seed_starts, seed
     _descend(labels, pixels, energy.reshape(-1), width)
     _grow(labels, pixels, width)
 
-    part_starts, part_ends, part_labels = merge_pixels(pixels, labels[pixels])
+    parts = merge_pixels(pixels, labels[pixels])
     # Parts are numbered after the components.
-    part_labels += component_count - 1
-    return _join((starts[~divided], ends[~divided], components[~divided]), (part_starts, part_ends, part_labels))
+    parts.labels[:] += component_count - 1
+    return _join(LabelledRuns(starts[~divided], ends[~divided], components[~divided]), parts)
 
 
-def _join(first, second):
-    """One ascending list of runs (starts, ends, labels) from two."""
+def _join(first: LabelledRuns, second: LabelledRuns) -> LabelledRuns:
+    """One ascending list of runs from two."""
     starts, ends, labels = (np.concatenate(pair) for pair in zip(first, second, strict=True))
     order = np.argsort(starts, kind="stable")
-    return starts[order], ends[order], labels[order]
+    return LabelledRuns(starts[order], ends[order], labels[order])
 
 
-def _fill_holes(starts, ends, labels, hole_starts, hole_ends, holes, width):
-    """Runs of the instances with those holes filled that only one instance touches: others are gaps between nuclei."""
+def _fill_holes(instances: LabelledRuns, hole_runs: LabelledRuns, width: int) -> LabelledRuns:
+    """The instances with the holes filled that only one of them touches: others are gaps between nuclei."""
+    starts, ends, labels = instances
+    hole_starts, hole_ends, holes = hole_runs
     if len(holes) == 0:
-        return starts, ends, labels
+        return instances
     lengths = hole_ends - hole_starts
     pixels = expand_runs(hole_starts, lengths)
     around = np.concatenate([hole_starts - 1, hole_ends, pixels - width, pixels + width])
@@ -256,16 +293,16 @@ def _fill_holes(starts, ends, labels, hole_starts, hole_ends, holes, width):
     owner[touched] = instance
     shared = np.zeros(len(owner), dtype=bool)
     shared[touched[owner[touched] != instance]] = True
-    # A hole without an owner lies in something that is not asked for.
+    # A hole without an owner lies in a component that is not among these.
     filled = ~shared[holes] & (owner[holes] != OUTSIDE)
-    return _join((starts, ends, labels), (hole_starts[filled], hole_ends[filled], owner[holes[filled]]))
+    return _join(instances, LabelledRuns(hole_starts[filled], hole_ends[filled], owner[holes[filled]]))
 
 
-def _descend(labels, pixels, energy, width) -> None:
+def _descend(labels: np.ndarray, pixels: np.ndarray, energy: np.ndarray, width: int) -> None:
     """Gives pixels labelled 0, in place, the label of the marker to which the steepest descent of the energy leads.
 
-    This is a watershed without a queue: each pixel looks at its four neighbours only, so nothing depends on an order
-    of visits, and since it takes its label over from one of them, regions stay 4-connected. Pixels that end in a pit
+    This is a watershed without a queue: each pixel depends on its four neighbours only, so the order of visits does
+    not matter, and since it takes its label from one of them, regions stay 4-connected. Pixels that end in a pit
     without a marker, or after more than `DESCENT_REACH` steps, keep 0.
     """
     pixels = pixels[np.flatnonzero(labels[pixels] == 0)]
@@ -290,10 +327,10 @@ def _descend(labels, pixels, energy, width) -> None:
         pixels, target = pixels[waiting], target[waiting]
 
 
-def _grow(labels, pixels, width) -> None:
+def _grow(labels: np.ndarray, pixels: np.ndarray, width: int) -> None:
     """Gives the remaining pixels labelled 0, in place, the nearest label, over paths of 4-neighbours inside `pixels`.
 
-    Ties go by direction, never by position or id.
+    Ties are broken by direction, never by position or id.
     """
     steps = (1, -1, width, -width)
     free = pixels[labels[pixels] == 0]

@@ -1,6 +1,6 @@
 """The maps of a tile or image as probabilities: how a model's outputs become them, and in which channel each lies."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ class MapLayout:
     Order of the stacked maps: nuclei, horizontal and vertical distance, boundary if any, background and types if any.
 
     Args:
-        num_types (`int`): T; 0 means that there are no type maps.
+        num_types (`int`): T; 0 if there are no type maps.
         has_boundary (`bool`): whether there is a boundary map.
     """
 
@@ -26,6 +26,7 @@ class MapLayout:
 
     @property
     def channels(self) -> int:
+        """Number of stacked maps, C."""
         return 3 + self.has_boundary + (self.num_types + 1 if self.num_types else 0)
 
     @classmethod
@@ -38,11 +39,10 @@ class MapLayout:
         )
 
     def split(self, maps: np.ndarray) -> "NucleiMaps":
-        """Name the channels of stacked maps (C, H, W), as float32."""
+        """The channels of stacked maps (C, H, W) by name, as float32."""
         if maps.ndim != 3 or maps.shape[0] != self.channels:
             raise ValueError(f"{self} needs maps of shape ({self.channels}, H, W), got {maps.shape}")
-        # Torch converts from float16 many times faster than numpy.
-        maps = torch.from_numpy(maps).float().numpy()
+        maps = as_float32(maps)
         first_type = 3 + self.has_boundary
         horizontal, vertical = HV_CHANNELS
         return NucleiMaps(
@@ -70,14 +70,28 @@ class NucleiMaps:
     boundary: np.ndarray | None = None
     types: np.ndarray | None = None
 
-    def crop(self, height: int, width: int) -> "NucleiMaps":
-        """The first `height` rows and `width` columns."""
+    def each(self, function: Callable[[np.ndarray], np.ndarray]) -> "NucleiMaps":
+        """The maps that `function` makes of these, one by one."""
         return NucleiMaps(
-            nuclei=self.nuclei[:height, :width],
-            hv=self.hv[:, :height, :width],
-            boundary=None if self.boundary is None else self.boundary[:height, :width],
-            types=None if self.types is None else self.types[:, :height, :width],
+            nuclei=function(self.nuclei),
+            hv=function(self.hv),
+            boundary=None if self.boundary is None else function(self.boundary),
+            types=None if self.types is None else function(self.types),
         )
+
+    def crop(self, height: int, width: int) -> "NucleiMaps":
+        """The first `height` rows and `width` columns, without a copy."""
+        return self.each(lambda values: values[..., :height, :width])
+
+
+def join_rows(bands: Sequence[NucleiMaps]) -> NucleiMaps:
+    """The maps of bands of rows, from the top, as those of one image; all bands have the same kinds of maps."""
+
+    def joined(name: str) -> Any:
+        values = [getattr(band, name) for band in bands]
+        return None if values[0] is None else np.concatenate(values, axis=-2)
+
+    return NucleiMaps(joined("nuclei"), joined("hv"), joined("boundary"), joined("types"))
 
 
 def stack_maps(outputs: Any) -> torch.Tensor:
@@ -90,7 +104,9 @@ def stack_maps(outputs: Any) -> torch.Tensor:
     """
     nuclei, hv = _output(outputs, "nuclei_logits"), _output(outputs, "hv_maps")
     if nuclei is None or hv is None:
-        raise ValueError("outputs hold no nuclei_logits or no hv_maps: pass what CfSamForNucleiSegmentation returns")
+        raise ValueError(
+            "the outputs lack nuclei_logits or hv_maps: pass the outputs that CfSamForNucleiSegmentation returns"
+        )
     maps = [nuclei.float().sigmoid(), hv.float().clamp(-1, 1)]
     boundary, types = _output(outputs, "boundary_logits"), _output(outputs, "type_logits")
     if boundary is not None:
@@ -101,13 +117,14 @@ def stack_maps(outputs: Any) -> torch.Tensor:
 
 
 def as_float32(values: np.ndarray) -> np.ndarray:
-    """Maps of any shape as float32; those that are already are not copied."""
+    """Maps of any shape as float32; float32 maps are not copied."""
     if values.dtype == np.float32:
         return values
     # Torch converts from float16 many times faster than numpy.
-    return torch.from_numpy(values).float().numpy()
+    converted: np.ndarray = torch.from_numpy(values).float().numpy()
+    return converted
 
 
 def _output(outputs: Any, name: str) -> torch.Tensor | None:
-    """A field of the outputs; None where there is none, as in what a stock pipeline makes of them."""
+    """A field of the outputs, which a stock pipeline turns into a dictionary; None where it is missing."""
     return outputs.get(name) if isinstance(outputs, Mapping) else getattr(outputs, name, None)

@@ -1,7 +1,6 @@
 """`pipeline("nuclei-segmentation")`: from a picture of any size to its nuclei."""
 
 import contextlib
-import dataclasses
 import os
 import warnings
 from collections import deque
@@ -17,8 +16,8 @@ from transformers import Pipeline
 from transformers.utils import IMAGE_PROCESSOR_NAME, PROCESSOR_NAME
 
 from .checkpoint import check_kind
-from .image_processing_cfsam import CfSamImageProcessor, select_nuclei
-from .maps import MapLayout, NucleiMaps, stack_maps
+from .image_processing_cfsam import CfSamImageProcessor
+from .maps import MapLayout, NucleiMaps, join_rows, stack_maps
 from .nucleus_types import rgb
 from .pictures import image_name, is_single_image, read_rgb
 from .resampling import check_mpp, resample_nuclei
@@ -213,13 +212,7 @@ class NucleiSegmentationPipeline(Pipeline):
         [run] = self._predict(iter([run]), keep_maps=True, **{**self._forward_params, **forward})
         if run.error is not None:
             raise run.error
-        bands = [dataclasses.asdict(band) for band in run.bands]
-        return NucleiMaps(
-            **{
-                name: None if value is None else np.concatenate([band[name] for band in bands], axis=value.ndim - 2)
-                for name, value in bands[0].items()
-            }
-        )
+        return join_rows(run.bands)
 
     def _finish(self, runs: Iterator[ImageRun], options: dict) -> Iterator[NucleiResult | Exception]:
         with contextlib.closing(runs):
@@ -422,7 +415,8 @@ class NucleiSegmentationPipeline(Pipeline):
         if run.error is not None:
             raise run.error
         decoded, run.decoded = run.decoded, None
-        decoded = select_nuclei(resample_nuclei(decoded, *run.size), threshold)
+        resampled = resample_nuclei(decoded, *run.size)
+        decoded = resampled.select(resampled.scores >= threshold)
         config = self.model.config
         if run.is_grey and config.num_types and len(decoded):
             warnings.warn(GREY_WARNING, stacklevel=2)

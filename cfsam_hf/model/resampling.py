@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from .decoding import DecodedNuclei
+from .result import DecodedNuclei
 
 # Pixel sizes that differ by less are taken for equal: nominal 0.25 um/px scanners measure 0.2425 to 0.2528.
 MPP_TOLERANCE = 0.02

@@ -1,9 +1,9 @@
-"""The nuclei of one image: the label map, the table, and the contours."""
+"""The nuclei of one image: as decoding finds them, and as the result with its table and contours."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any
 
@@ -33,6 +33,59 @@ TABLE_COLUMNS: dict[str, str] = {
 
 
 @dataclass
+class DecodedNuclei:
+    """
+    N nuclei of one image in arrays; row i of each describes the nucleus with id i + 1.
+
+    Attributes:
+        instance_map (`np.ndarray` of shape (H, W), int32): 0 background, ids 1..N; each id is one 4-connected region.
+            Ids follow the raster order of the nuclei's first pixels.
+        type_ids (`np.ndarray` of shape (N,), int64): 1..T; 0 if the maps carry no types.
+        type_probabilities (`np.ndarray` of shape (N,), float64): share of the chosen type in the summed probabilities
+            of all types (background left out); NaN without types.
+        scores (`np.ndarray` of shape (N,), float64): in [0, 1], computed from the measures by `ScoreWeights`.
+        boxes (`np.ndarray` of shape (N, 4), int64): half-open x0, y0, x1, y1 in pixels.
+        centroids (`np.ndarray` of shape (N, 2), float64): x and y; the centre of pixel (column i, row j) is
+            (i + .5, j + .5).
+        areas (`np.ndarray` of shape (N,), int64): pixels.
+        measures (`np.ndarray` of shape (N, 5), float64, or `None`): the columns of `scores.MEASURES`, in the model's
+            pixels; None for nuclei that were not decoded from maps.
+    """
+
+    instance_map: np.ndarray
+    type_ids: np.ndarray
+    type_probabilities: np.ndarray
+    scores: np.ndarray
+    boxes: np.ndarray
+    centroids: np.ndarray
+    areas: np.ndarray
+    measures: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.areas)
+
+    def take(self, rows: np.ndarray, instance_map: np.ndarray) -> DecodedNuclei:
+        """
+        Some of the nuclei, or all of them in another order.
+
+        Args:
+            rows (`np.ndarray`): indices, or a mask (N,), of the nuclei to take.
+            instance_map (`np.ndarray` of shape (H, W)): the label map that numbers these nuclei 1, 2, ...
+        """
+        columns = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "instance_map"}
+        taken = {name: None if values is None else values[rows] for name, values in columns.items()}
+        return DecodedNuclei(instance_map, **taken)
+
+    def select(self, kept: np.ndarray) -> DecodedNuclei:
+        """The nuclei for which `kept` (N,) is true, renumbered 1, 2, ... in their order."""
+        if kept.all():
+            return self
+        numbers = np.zeros(len(kept) + 1, dtype=np.int32)
+        numbers[1:][kept] = np.arange(1, kept.sum() + 1)
+        return self.take(kept, numbers[self.instance_map])
+
+
+@dataclass
 class NucleiResult:
     """
     The nuclei of one image, in the pixels of the image as it was given.
@@ -42,17 +95,17 @@ class NucleiResult:
             component.
         table (`pandas.DataFrame` with N rows): row i belongs to id i + 1. Columns, in this order: `id`, `type` (1..T,
             0 for a model without types), `type_name`, `type_probability` (NaN without types), `score` (probability
-            that the nucleus is real: overlaps a true one with IoU > .5), `x`, `y` (centroid in pixels; the centre of
-            the first pixel is (.5, .5)), `bbox_x0`, `bbox_y0`, `bbox_x1`, `bbox_y1` (half-open, pixels), `area_px`,
-            `area_um2` (NaN where `mpp` is not known). `TABLE_COLUMNS` holds the dtypes; an empty table has them too.
-        mpp (`float` or `None`): micrometres per pixel of the image, None where it was not known.
+            that the nucleus overlaps a true one with IoU > .5), `x`, `y` (centroid in pixels; the centre of the first
+            pixel is (.5, .5)), `bbox_x0`, `bbox_y0`, `bbox_x1`, `bbox_y1` (half-open, pixels), `area_px`, `area_um2`
+            (NaN if `mpp` is unknown). `TABLE_COLUMNS` holds the dtypes; an empty table has them too.
+        mpp (`float` or `None`): micrometres per pixel of the image, None if unknown.
         image_size (`tuple[int, int]`): (W, H) in pixels.
         type_names (`dict[int, str]`): names of the types 1..T; empty for a model without types.
         type_colors (`dict[int, tuple[int, int, int]]`): RGB colour, 0..255, of each type; of 0 for a model
             without types.
-        image_name (`str` or `None`): file name of the image, where it came from a file.
+        image_name (`str` or `None`): file name of the image, if it came from a file.
         checkpoint (`str`): name of the checkpoint that found the nuclei.
-        version (`str`): version of this package at the time.
+        version (`str`): version of this package that found them.
     """
 
     instance_map: np.ndarray
@@ -68,7 +121,7 @@ class NucleiResult:
     @classmethod
     def from_decoded(
         cls,
-        decoded: Any,
+        decoded: DecodedNuclei,
         *,
         mpp: float | None = None,
         type_names: Mapping[int, str] | None = None,
@@ -81,10 +134,10 @@ class NucleiResult:
         Build the result from decoded nuclei.
 
         Args:
-            decoded (`DecodedNuclei`): what `post_processing_cfsam.decode_nuclei` returns, in the image's pixels.
+            decoded (`DecodedNuclei`): the nuclei, in the image's pixels.
             mpp (`float`, *optional*): micrometres per pixel of the image.
-            type_names (`Mapping[int, str]`, *optional*): names of the types; a type without one is called `type <id>`.
-            type_colors (`Mapping[int, tuple]`, *optional*): RGB colours of the types; missing ones are filled in.
+            type_names (`Mapping[int, str]`, *optional*): names of the types; default `type <id>`.
+            type_colors (`Mapping[int, tuple]`, *optional*): RGB colours of the types; defaults fill the gaps.
             image_name, checkpoint, version: as in the class.
         """
         type_ids = np.asarray(decoded.type_ids, dtype=np.int64)
@@ -109,8 +162,8 @@ class NucleiResult:
     @cached_property
     def contours(self) -> list[list[np.ndarray]]:
         """
-        Outlines along pixel edges, computed on first use: for row i of the table a list of closed rings, the exterior
-        first and then the holes, each an int64 array (K, 2) of (x, y) without the first point repeated.
+        Outlines along pixel edges, computed on first use: row i of the table has a list of closed rings, the exterior
+        first and then the holes, each an int64 array (K, 2) of (x, y) whose first point is not repeated.
         """
         boxes = self.table[["bbox_x0", "bbox_y0", "bbox_x1", "bbox_y1"]].to_numpy(np.int64)
         return nucleus_contours(self.instance_map, boxes)
@@ -134,7 +187,7 @@ def type_styles(result: NucleiResult) -> list[TypeStyle]:
 def provenance(result: NucleiResult) -> dict[str, Any]:
     """
     The JSON-ready record that every output file carries: software, version, checkpoint, mpp, image name, image size
-    (W, H), number of nuclei, types and their colours. `mpp` is None where the pixel size is not known; the record
+    (W, H), number of nuclei, types and their colours. `mpp` is None if the pixel size is unknown; the record
     never holds a NaN.
     """
     return {
@@ -149,7 +202,9 @@ def provenance(result: NucleiResult) -> dict[str, Any]:
     }
 
 
-def _nuclei_table(decoded: Any, type_ids: np.ndarray, names: Mapping[int, str], mpp: float | None) -> pd.DataFrame:
+def _nuclei_table(
+    decoded: DecodedNuclei, type_ids: np.ndarray, names: Mapping[int, str], mpp: float | None
+) -> pd.DataFrame:
     boxes = np.asarray(decoded.boxes, dtype=np.int64).reshape(-1, 4)
     centroids = np.asarray(decoded.centroids, dtype=np.float64).reshape(-1, 2)
     areas = np.asarray(decoded.areas, dtype=np.int64)

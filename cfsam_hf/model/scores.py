@@ -1,39 +1,41 @@
-"""How sure a nucleus is: a logistic model of what its maps and its outline show.
+"""Score and type of each nucleus, from the maps and from its outline.
 
-The mean probability alone says little of the outline: two nuclei taken for one are as probable as one. A nucleus that
-is well outlined has a sharp edge and the form of an ellipse. Default weights give the mean probability, kept 1e-6 away
-from 0 and 1 and but for rounding.
+The score is a logistic model. The mean nuclei probability alone says little about the outline: two nuclei merged into
+one have the same mean as one. A well outlined nucleus has a sharp edge and the shape of an ellipse. With the default
+weights the score is the mean probability, clipped to 1e-6 from 0 and 1 and up to rounding.
 """
 
 import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from numbers import Real
+from typing import Any
 
 import numpy as np
 from scipy.special import expit, logit
 
 from .spans import InstanceRuns
 
-# Columns of what `score_measures` gives, and fields of `ScoreWeights`.
+# Columns of the array that `score_measures` returns, and fields of `ScoreWeights`.
 MEASURES = ("probability", "edge", "fill", "touching", "area")
 
 
 @dataclass(frozen=True)
 class ScoreWeights:
-    """`score = sigmoid(intercept + sum of weight * measure)`, all finite; how they are fitted: `fit_score_weights`.
+    """`score = sigmoid(intercept + sum of weight * measure)`, all finite; `fit_score_weights` fits them.
 
-    The edge is measured in the boundary energy of the decoding parameters, and other parameters find other nuclei:
-    weights hold for the parameters that they were fitted with.
+    The edge is measured in the boundary energy of the decoding parameters, and other parameters find other nuclei, so
+    weights are valid only for the parameters that they were fitted with.
 
     Args:
-        intercept: what is added.
-        probability: of the logit of the mean nuclei probability inside the nucleus.
-        edge: of the mean boundary energy of the pixels in which the nucleus' rows begin and end: 0 where the maps
-            know of no edge; at a sure one about `boundary_weight`, and more where another nucleus touches.
-        fill: of its area over that of the ellipse with the same second moments: 1 for an ellipse, less where it is
-            bent or notched.
-        touching: of the share of the ends of its rows beyond which the foreground goes on, in another nucleus.
-        area: of the logarithm of its area in pixels.
+        intercept: the constant term.
+        probability: weight of the logit of the mean nuclei probability inside the nucleus.
+        edge: weight of the mean boundary energy of the first and last pixels of the nucleus's rows: 0 where the maps
+            show no edge, about `boundary_weight` at a clear one, and more where another nucleus touches.
+        fill: weight of its area over that of the ellipse with the same second moments: 1 for an ellipse, less for a
+            bent or notched nucleus.
+        touching: weight of the share of row ends beyond which the foreground continues, in another nucleus.
+        area: weight of the logarithm of its area in pixels.
     """
 
     intercept: float = 0.0
@@ -43,7 +45,7 @@ class ScoreWeights:
     touching: float = 0.0
     area: float = 0.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
             if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
@@ -52,35 +54,36 @@ class ScoreWeights:
             object.__setattr__(self, field.name, float(value))
 
     @classmethod
-    def from_dict(cls, values: dict) -> "ScoreWeights":
+    def from_dict(cls, values: Mapping[str, Any]) -> "ScoreWeights":
         """The inverse of `dataclasses.asdict`; a name that is not a weight raises ValueError."""
         known = [field.name for field in fields(cls)]
-        if not isinstance(values, dict) or set(values) - set(known):
+        if not isinstance(values, Mapping) or set(values) - set(known):
             raise ValueError(f"score_weights are {values!r}: they must be a dictionary of {', '.join(known)}")
         return cls(**values)
 
     def scores(self, measures: np.ndarray) -> np.ndarray:
-        """(N,) float64 in [0, 1] of the measures (N, 5) of nuclei."""
-        # Summed one by one: a matrix product rounds differently for other numbers of nuclei.
-        return expit(sum((getattr(self, name) * measures[:, i] for i, name in enumerate(MEASURES)), self.intercept))
+        """(N,) float64 scores in [0, 1] of nuclei with these measures (N, 5)."""
+        # Added column by column: a matrix product rounds differently for other numbers of nuclei.
+        total = np.full(len(measures), self.intercept)
+        for column, name in zip(measures.T, MEASURES, strict=True):
+            total += getattr(self, name) * column
+        scores: np.ndarray = expit(total)
+        return scores
 
 
-def score_measures(
-    runs: InstanceRuns, probabilities: np.ndarray, nuclei: np.ndarray, energy: np.ndarray, nuclei_threshold: float
-) -> np.ndarray:
+def score_measures(runs: InstanceRuns, nuclei: np.ndarray, energy: np.ndarray, nuclei_threshold: float) -> np.ndarray:
     """The measures (N, 5) float64 of instances, in the order of `MEASURES`.
 
-    They depend on the maps inside an instance and beside it alone, and on the energy inside it.
+    They depend only on the maps inside an instance and beside it, and on the energy inside it.
 
     Args:
-        runs: of the instances.
-        probabilities: (N,) mean nuclei probabilities.
-        nuclei: (H, W) nuclei probabilities.
-        energy: (H + 2, W + 2) boundary energy.
+        runs: the instances.
+        nuclei: (H, W) float32 nuclei probabilities.
+        energy: (H + 2, W + 2) float32 boundary energy.
         nuclei_threshold: a pixel is foreground where its probability reaches this.
     """
     starts, ends, index = runs.starts, runs.ends, runs.index
-    # Runs of one instance meet where a hole was filled: no end of a row.
+    # Runs of one instance meet where a hole was filled: not the end of a row.
     inner = (starts[1:] == ends[:-1]) & (index[1:] == index[:-1])
     is_first, is_last = np.ones((2, len(starts)), dtype=bool)
     is_first[1:] = ~inner
@@ -88,7 +91,7 @@ def score_measures(
     energies = energy.reshape(-1)
     energy_at_ends = energies[starts] * is_first + energies[ends - 1] * is_last
 
-    # Beyond the image's border there is nothing.
+    # There is no foreground beyond the image's border.
     width = nuclei.shape[1]
     row_starts, flat = runs.rows * width, nuclei.reshape(-1)
     before, after = runs.columns - 1, runs.columns + runs.lengths
@@ -101,7 +104,7 @@ def score_measures(
     fill = runs.areas / (4 * np.pi * np.sqrt(runs.covariance_determinants()))
     return np.stack(
         [
-            probability_logits(probabilities),
+            probability_logits(runs.map_sums(nuclei) / runs.areas),
             runs.sums(energy_at_ends) / row_ends,
             fill,
             runs.sums(on_left.astype(np.int8) + on_right) / row_ends,
@@ -112,5 +115,24 @@ def score_measures(
 
 
 def probability_logits(probabilities: np.ndarray) -> np.ndarray:
-    """`log(p / (1 - p))` in float64; probabilities nearer to 0 or 1 than 1e-6 are taken to be that near."""
-    return logit(np.clip(np.asarray(probabilities, dtype=np.float64), 1e-6, 1 - 1e-6))
+    """`log(p / (1 - p))` in float64, of probabilities clipped to 1e-6 from 0 and 1."""
+    logits: np.ndarray = logit(np.clip(np.asarray(probabilities, dtype=np.float64), 1e-6, 1 - 1e-6))
+    return logits
+
+
+def elect_types(runs: InstanceRuns, type_maps: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """The type of each instance: the one with the largest sum of probabilities inside it.
+
+    Args:
+        runs: the instances.
+        type_maps: T maps (H, W) float32, the probabilities of types 1..T, without the background; taken one by one.
+
+    Returns:
+        Types (N,) int64, 1..T, and the share (N,) float64 of each in the summed probabilities of all types.
+    """
+    votes = np.stack([runs.map_sums(values) for values in type_maps])
+    best = np.argmax(votes, axis=0)
+    total = votes.sum(axis=0)
+    # Where no type has any probability they share it equally.
+    votes, total = np.where(total > 0, votes, 1), np.where(total > 0, total, len(votes))
+    return best + 1, votes[best, np.arange(runs.count)] / total

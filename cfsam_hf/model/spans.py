@@ -1,41 +1,63 @@
 """Horizontal runs of a mask: the compact form in which nuclei are found, measured and outlined.
 
-A tile of a million pixels with a thousand nuclei has some fifteen thousand runs, so what can be said of runs
+A tile of a million pixels with a thousand nuclei has some fifteen thousand runs, so everything computed from runs
 (connected regions, holes, areas, boxes, centroids, outlines) costs little beside one pass over the pixels.
 
-All indices are flat indices into an image that is padded by one pixel of background on each side: neighbours always
-exist and no run crosses a row's end. `width` is the padded width.
+All indices are flat indices into an image padded by one pixel of background on each side: every pixel has neighbours
+and no run crosses the end of a row. `width` is the padded width.
 """
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
 
-def find_runs(values: np.ndarray, levels: int = 1) -> list[tuple[np.ndarray, np.ndarray]]:
+class Runs(NamedTuple):
+    """R runs.
+
+    Attributes:
+        starts, ends: (R,) int64, half-open, ascending.
+    """
+
+    starts: np.ndarray
+    ends: np.ndarray
+
+
+class LabelledRuns(NamedTuple):
+    """R runs, each with the number of the region, hole or instance that it belongs to.
+
+    Attributes:
+        starts, ends: (R,) int64, half-open, ascending.
+        labels: (R,) integers.
+    """
+
+    starts: np.ndarray
+    ends: np.ndarray
+    labels: np.ndarray
+
+
+def find_runs(values: np.ndarray, levels: int = 1) -> list[Runs]:
     """Runs of elements of at least 1, of at least 2, and so on, found in one pass.
 
     Args:
         values: (P,) uint8 from 0 to `levels`; the first and the last are 0.
         levels: how many lists of runs to make.
-
-    Returns:
-        For each level `starts` and `ends`, each (R,) int64, half-open, ascending.
     """
     changes = np.flatnonzero(values[1:] != values[:-1])
     changes += 1
     if levels == 1:
-        return [(changes[0::2], changes[1::2])]
+        return [Runs(changes[0::2], changes[1::2])]
     following = values[changes]
     runs = []
     for level in range(1, levels + 1):
         inside = following >= level
         inside[1:] ^= inside[:-1].copy()
         ends = changes[np.flatnonzero(inside)]
-        runs.append((ends[0::2], ends[1::2]))
+        runs.append(Runs(ends[0::2], ends[1::2]))
     return runs
 
 
@@ -76,20 +98,17 @@ def label_runs(
 
 def find_holes(
     starts: np.ndarray, ends: np.ndarray, width: int, maximum_area: int, regions: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Runs of the holes of at most `maximum_area` pixels between given runs, at least one.
+) -> LabelledRuns:
+    """Runs of the holes of at most `maximum_area` pixels between given runs, labelled by hole in raster order.
 
     A hole is a region of the background, 8-connected where the foreground is 4-connected, that does not reach the
     border and has no foreground inside it; hence a single foreground region surrounds it.
 
     Args:
-        starts, ends: (R,) of the foreground's runs.
+        starts, ends: (R,) runs of the foreground, at least one.
         width: length of a row.
         maximum_area: of a hole.
-        regions: (R,) the 4-connected region of each run, where it is known: less has to be looked at then.
-
-    Returns:
-        `starts`, `ends` and the hole (a number of no further meaning) of each run, in raster order.
+        regions: (R,) the 4-connected region of each run, if known, which saves work.
     """
     # The background's runs are the gaps; in a hole they are short, lie in one row, and have one region on both sides.
     # The first and the last, longer than a row, are the outside.
@@ -102,7 +121,7 @@ def find_holes(
     possible[possible] = gap_starts[possible] // width == gap_ends[possible] // width
     chosen = np.flatnonzero(possible)
     if len(chosen) == 0:
-        return chosen, chosen, chosen
+        return LabelledRuns(chosen, chosen, chosen)
     hole_starts, hole_ends = gap_starts[chosen], gap_ends[chosen]
     is_open = _touches_others(hole_starts, hole_ends, gap_starts, gap_ends, possible, width)
     count, holes, touches = label_runs(hole_starts, hole_ends, width, diagonal=True)
@@ -110,11 +129,18 @@ def find_holes(
     islands = np.bincount(holes, touches) - np.bincount(holes) + 1
     is_hole = (areas <= maximum_area) & (islands == 0) & (np.bincount(holes, is_open, minlength=count) == 0)
     kept = np.flatnonzero(is_hole[holes])
-    return hole_starts[kept], hole_ends[kept], holes[kept]
+    return LabelledRuns(hole_starts[kept], hole_ends[kept], holes[kept])
 
 
-def _touches_others(starts, ends, gap_starts, gap_ends, possible, width) -> np.ndarray:
-    """Whether each run (C,) touches a gap in the row above or below, at a corner at least, that is not `possible`."""
+def _touches_others(
+    starts: np.ndarray,
+    ends: np.ndarray,
+    gap_starts: np.ndarray,
+    gap_ends: np.ndarray,
+    possible: np.ndarray,
+    width: int,
+) -> np.ndarray:
+    """Whether each run (C,) touches, by a corner at least, a gap in the row above or below that is not `possible`."""
     before = np.concatenate([[0], np.cumsum(possible)])
     is_open = np.zeros(len(starts), dtype=bool)
     for step in (-width, width):
@@ -124,38 +150,17 @@ def _touches_others(starts, ends, gap_starts, gap_ends, possible, width) -> np.n
     return is_open
 
 
-def merge_pixels(pixels: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def merge_pixels(pixels: np.ndarray, labels: np.ndarray) -> LabelledRuns:
     """Runs of equal label in a list of labelled pixels.
 
     Args:
         pixels: (P,) ascending flat indices, at least one.
         labels: (P,) label of each.
-
-    Returns:
-        `starts`, `ends` and `labels` of the runs, each (R,).
     """
     breaks = np.flatnonzero((pixels[1:] - pixels[:-1] != 1) | (labels[1:] != labels[:-1]))
     starts = pixels[np.concatenate([[0], breaks + 1])]
     lasts = np.concatenate([breaks, [len(pixels) - 1]])
-    return starts, pixels[lasts] + 1, labels[lasts]
-
-
-def run_summation(pixels: np.ndarray, lengths: np.ndarray, size: int) -> csr_array:
-    """The matrix (R, size) float32 whose product with a flat map (size,) is the map's sum over each run.
-
-    A sum is accumulated in its run's own order, so it is the same wherever the run lies.
-
-    Args:
-        pixels: the flat indices of all pixels of the runs, as `expand_runs` gives them.
-        lengths: (R,) of the runs.
-        size: number of elements of the maps.
-    """
-    # Indices of 32 bits, where they suffice, halve the memory to read.
-    index_type = np.int32 if size <= np.iinfo(np.int32).max else np.int64
-    row_pointer = np.zeros(len(lengths) + 1, dtype=index_type)
-    np.cumsum(lengths, out=row_pointer[1:])
-    ones = np.ones(len(pixels), dtype=np.float32)
-    return csr_array((ones, pixels.astype(index_type), row_pointer), shape=(len(lengths), size))
+    return LabelledRuns(starts, pixels[lasts] + 1, labels[lasts])
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,14 +171,14 @@ class InstanceRuns:
         starts, ends: (R,) ascending.
         index: (R,) the instance of each run, 0 to `count` - 1; each has at least one.
         count: their number N.
-        width: padded width.
+        shape: (H, W) of the image without padding.
     """
 
     starts: np.ndarray
     ends: np.ndarray
     index: np.ndarray
     count: int
-    width: int
+    shape: tuple[int, int]
 
     @cached_property
     def lengths(self) -> np.ndarray:
@@ -182,7 +187,7 @@ class InstanceRuns:
 
     @cached_property
     def _places(self) -> tuple[np.ndarray, np.ndarray]:
-        rows, columns = np.divmod(self.starts, self.width)
+        rows, columns = np.divmod(self.starts, self.shape[1] + 2)
         return rows - 1, columns - 1
 
     @property
@@ -195,9 +200,32 @@ class InstanceRuns:
         """(R,) column in which each run begins in the image without padding."""
         return self._places[1]
 
+    @cached_property
+    def pixels(self) -> np.ndarray:
+        """Flat indices of all pixels, run after run, in the image without padding."""
+        return expand_runs(self.rows * self.shape[1] + self.columns, self.lengths)
+
     def sums(self, values: np.ndarray) -> np.ndarray:
         """(N,) float64: values (R,) summed over the runs of each instance, in their order."""
         return np.bincount(self.index, values, minlength=self.count)
+
+    def map_sums(self, values: np.ndarray) -> np.ndarray:
+        """(N,) float64: a map (H, W) float32 summed over the pixels of each instance."""
+        return self.sums(self._summation @ values.reshape(-1))
+
+    @cached_property
+    def _summation(self) -> csr_array:
+        """The matrix (R, H * W) float32 whose product with a flat map is the map's sum over each run.
+
+        A sum is accumulated in its run's own order, so it is the same wherever the run lies.
+        """
+        size = self.shape[0] * self.shape[1]
+        # Indices of 32 bits, where they suffice, halve the memory to read.
+        index_type = np.int32 if size <= np.iinfo(np.int32).max else np.int64
+        row_pointer = np.zeros(len(self.lengths) + 1, dtype=index_type)
+        np.cumsum(self.lengths, out=row_pointer[1:])
+        ones = np.ones(len(self.pixels), dtype=np.float32)
+        return csr_array((ones, self.pixels.astype(index_type), row_pointer), shape=(len(self.lengths), size))
 
     @cached_property
     def areas(self) -> np.ndarray:
@@ -213,7 +241,7 @@ class InstanceRuns:
         return first
 
     @cached_property
-    def _offsets(self) -> tuple[np.ndarray, ...]:
+    def _offsets(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Row and sum of columns (R,) of each run, and their means (N,), all counted from the instance's first pixel:
         their sums are whole numbers, the same wherever the instance lies."""
         first = self.first_runs
@@ -232,7 +260,7 @@ class InstanceRuns:
     def boxes(self, top: int = 0) -> np.ndarray:
         """(N, 4) int64, half-open x0, y0, x1, y1; rows are counted from `top`."""
         boxes = np.empty((self.count, 4), dtype=np.int64)
-        boxes[:, 0] = self.width
+        boxes[:, 0] = self.shape[1]
         boxes[:, 2] = 0
         np.minimum.at(boxes[:, 0], self.index, self.columns)
         np.maximum.at(boxes[:, 2], self.index, self.columns + self.lengths)
@@ -250,3 +278,17 @@ class InstanceRuns:
         variance_y = self.sums(self.lengths * rows * rows) / self.areas - mean_rows**2 + 1 / 12
         covariance = self.sums(columns * rows) / self.areas - mean_columns * mean_rows
         return variance_x * variance_y - covariance**2
+
+
+def large_instances(runs: LabelledRuns, minimum_area: int, shape: tuple[int, int]) -> InstanceRuns:
+    """The instances of at least `minimum_area` pixels in an image of `shape`, in the order of their first pixels."""
+    starts, ends, labels = runs
+    areas = np.bincount(labels, ends - starts) if len(labels) else np.zeros(1)
+    kept = (areas >= minimum_area)[labels]
+    starts, ends, labels = starts[kept], ends[kept], labels[kept]
+    first_run = np.full(len(areas), -1, dtype=np.int64)
+    first_run[labels[::-1]] = np.arange(len(labels))[::-1]
+    present = np.flatnonzero(first_run >= 0)
+    index = np.zeros(len(areas), dtype=np.int64)
+    index[present[np.argsort(first_run[present])]] = np.arange(len(present))
+    return InstanceRuns(starts, ends, index[labels], len(present), shape)

@@ -13,9 +13,9 @@ from typing import TypeVar
 
 import numpy as np
 
-from .bands import BandDecoder
-from .decoding import DecodedNuclei, DecodingParameters
+from .decoding import BandDecoder, DecodingParameters
 from .maps import MapLayout, NucleiMaps
+from .result import DecodedNuclei
 from .tiling import MapBlender, Window, cut_window, tile_windows, turn_tiles, turn_tiles_back
 
 Item = TypeVar("Item")

@@ -31,10 +31,10 @@ from scipy import ndimage
 from cfsam_hf.commands.loading import load_pipeline
 from cfsam_hf.commands.messages import errors_in_one_line
 from cfsam_hf.metrics import matched_nuclei, panoptic_quality
-from cfsam_hf.model.decoding import DecodedNuclei
 from cfsam_hf.model.maps import MapLayout, stack_maps
 from cfsam_hf.model.pictures import read_rgb
 from cfsam_hf.model.pipeline_cfsam import NucleiSegmentationPipeline
+from cfsam_hf.model.result import DecodedNuclei
 from cfsam_hf.model.tiling import VIEW_COUNTS, MapBlender, Window, cut_window, tile_windows
 
 STITCHES = ("alone", "crop", "mean", "blend")

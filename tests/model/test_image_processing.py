@@ -14,7 +14,6 @@ from transformers.utils import ModelOutput
 
 from cfsam_hf import CfSamImageProcessor
 from cfsam_hf.model.decoding import DecodingParameters
-from cfsam_hf.model.image_processing_cfsam import select_nuclei
 from cfsam_hf.model.maps import MapLayout, stack_maps
 from cfsam_hf.model.scores import ScoreWeights
 from cfsam_hf.model.tiling import pad_right_bottom
@@ -217,11 +216,11 @@ def test_selecting_nuclei_renumbers_map_and_rows():
     outputs = outputs_of(processor, image)
     decoded = processor.decode_maps(MapLayout.of(outputs).split(stack_maps(outputs).numpy()[0]).crop(90, 75))
     decoded = dataclasses.replace(decoded, scores=np.arange(len(decoded.areas)) % 2 * 1.0)
-    kept = select_nuclei(decoded, 0.5)
+    kept = decoded.select(decoded.scores >= 0.5)
     assert len(kept.areas) == len(decoded.areas) // 2
     assert np.array_equal(kept.areas, decoded.areas[1::2])
     assert np.array_equal(kept.instance_map == 1, instance_map == 2)
-    assert select_nuclei(decoded, 0.0) is decoded
+    assert decoded.select(decoded.scores >= 0) is decoded
 
 
 def test_maps_are_stacked_in_the_documented_order():

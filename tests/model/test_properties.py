@@ -16,10 +16,10 @@ from scipy import ndimage
 
 from cfsam_hf.data.readers.run_lengths import run_length_pixels
 from cfsam_hf.metrics import panoptic_quality
-from cfsam_hf.model.decoding import DecodedNuclei, DecodingParameters, decode_nuclei
+from cfsam_hf.model.decoding import DecodingParameters, decode_nuclei
 from cfsam_hf.model.pictures import read_rgb
 from cfsam_hf.model.pipeline_cfsam import NucleiSegmentationPipeline
-from cfsam_hf.model.result import NucleiResult
+from cfsam_hf.model.result import DecodedNuclei, NucleiResult
 from cfsam_hf.outputs import write_coco, write_geojson, write_instance_map, write_table
 
 from ..decoding_cases import perfect_maps, random_maps

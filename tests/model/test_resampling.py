@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from skimage.measure import label
 
-from cfsam_hf.model.decoding import DecodedNuclei
 from cfsam_hf.model.resampling import check_mpp, resample_image, resample_nuclei, resampled_size
+from cfsam_hf.model.result import DecodedNuclei
 
 
 def decoded_of(instance_map):

@@ -4,8 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cfsam_hf.model.decoding import DecodedNuclei
-from cfsam_hf.model.result import TABLE_COLUMNS, NucleiResult, complete_colors
+from cfsam_hf.model.result import TABLE_COLUMNS, DecodedNuclei, NucleiResult, complete_colors
 
 INSTANCE_MAP = np.array([[1, 1, 0, 0], [1, 0, 0, 2], [0, 0, 2, 2]], np.int32)
 DECODED = DecodedNuclei(

@@ -5,9 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cfsam_hf.model.bands import BandDecoder
-from cfsam_hf.model.decoding import DecodingParameters, decode_nuclei
-from cfsam_hf.model.instances import boundary_evidence
+from cfsam_hf.model.decoding import BandDecoder, DecodingParameters, decode_nuclei
+from cfsam_hf.model.instances import EvidenceThresholds, boundary_evidence
 from cfsam_hf.model.maps import NucleiMaps
 from cfsam_hf.model.scores import MEASURES, ScoreWeights
 
@@ -32,7 +31,8 @@ def test_measures_equal_their_literal_definitions(seed, shape, minimum_area):
     parameters = DecodingParameters(minimum_area=minimum_area, score_weights=WEIGHTS)
     decoded = decode_nuclei(**maps, parameters=parameters)
     nuclei = maps["nuclei_probability"]
-    energy, _ = boundary_evidence(nuclei, maps["hv_maps"], maps["boundary_probability"], parameters)
+    thresholds = EvidenceThresholds(foreground=0.5, marker=0.5, core=0.8)
+    energy, _ = boundary_evidence(nuclei, maps["hv_maps"], maps["boundary_probability"], thresholds, 1.0, 1.0)
     foreground = nuclei >= parameters.nuclei_threshold
     for row in range(len(decoded)):
         expected = literal_measures(decoded.instance_map == row + 1, foreground, nuclei, energy[1:-1, 1:-1])

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from scipy import ndimage
 
-from cfsam_hf.model.spans import expand_runs, find_holes, find_runs, label_runs, merge_pixels, run_summation
+from cfsam_hf.model.spans import InstanceRuns, expand_runs, find_holes, find_runs, label_runs, merge_pixels
 
 masks = arrays(np.uint8, array_shapes(min_dims=2, max_dims=2, max_side=12), elements=st.integers(0, 1))
 
@@ -76,10 +76,12 @@ def test_labelled_pixels_become_runs_again():
     ]
 
 
-def test_sums_over_runs():
-    starts, lengths = np.array([1, 4]), np.array([2, 3])
-    values = np.arange(8, dtype=np.float32)
-    assert (run_summation(expand_runs(starts, lengths), lengths, 8) @ values).tolist() == [3, 15]
+def test_a_map_is_summed_over_the_runs_of_each_instance():
+    # Rows 0 and 1 of an image of 2 x 4 px, in the padded image of 4 x 6.
+    runs = InstanceRuns(np.array([7, 9, 14]), np.array([9, 10, 17]), np.array([0, 1, 0]), 2, (2, 4))
+    values = np.arange(8, dtype=np.float32).reshape(2, 4)
+    assert runs.pixels.tolist() == [0, 1, 2, 5, 6, 7]
+    assert runs.map_sums(values).tolist() == [0 + 1 + 5 + 6 + 7, 2]
 
 
 @pytest.mark.parametrize("values", [[0], [0, 0, 0]])

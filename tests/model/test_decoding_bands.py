@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from cfsam_hf.data import list_tiles, select_tiles
-from cfsam_hf.model.bands import BandDecoder
-from cfsam_hf.model.decoding import DecodedNuclei, DecodingParameters, decode_nuclei
+from cfsam_hf.model.decoding import BandDecoder, DecodingParameters, decode_nuclei
 from cfsam_hf.model.maps import NucleiMaps
+from cfsam_hf.model.result import DecodedNuclei
 
 from ..decoding_cases import packed_disks, perfect_maps, random_maps
 from .test_decoding import PARAMETERS, SEEDS
