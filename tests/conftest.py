@@ -26,9 +26,9 @@ def real_data() -> Path:
 
 
 @pytest.fixture(scope="session")
-def readme() -> str:
-    """The text of the README, which the tests hold to its figures."""
-    return (REPOSITORY / "README.md").read_text(encoding="utf-8")
+def documentation() -> Callable[[str], str]:
+    """Gives the text of a page of `docs/`, which the tests hold to its figures, by name."""
+    return lambda name: (REPOSITORY / "docs" / f"{name}.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """Why: what is installed must be whole (code, checkpoint, licence), declare what it imports, and be pinned for CI."""
 
 import ast
+import configparser
 import importlib.metadata
 import re
 import shutil
@@ -153,11 +154,16 @@ def test_tests_and_examples_need_only_the_test_extra():
         assert imported_modules(REPOSITORY / folder) - available - local - {"tests", "examples", "packaging"} == set()
 
 
-def test_constraints_pin_all_that_the_test_extra_installs():
-    lines = (REPOSITORY / "constraints.txt").read_text(encoding="utf-8").splitlines()
-    pins = [Requirement(line) for line in lines if line and not line.startswith("#")]
-    assert all(re.fullmatch(r"==[0-9.]+(post\d+)?", str(pin.specifier)) for pin in pins)
-    needed, waiting = set(), [("cfsam_hf", "test")]
+def declared_in_setup(extra: str) -> list[Requirement]:
+    """The requirements of an extra as `setup.cfg` declares them, whatever is installed."""
+    settings = configparser.ConfigParser()
+    settings.read(REPOSITORY / "setup.cfg")
+    return [Requirement(line) for line in settings["options.extras_require"][extra].split("\n") if line]
+
+
+def installed_with(waiting: list[tuple[str, str]]) -> set[str]:
+    """Every package that comes with some, each a name and one of its extras (""), on this machine."""
+    needed = set()
     while waiting:
         name, extra = waiting.pop()
         for requirement in map(Requirement, importlib.metadata.requires(name) or []):
@@ -167,9 +173,28 @@ def test_constraints_pin_all_that_the_test_extra_installs():
                 if (normalized(requirement.name), wanted) not in needed:
                     needed.add((normalized(requirement.name), wanted))
                     waiting.append((requirement.name, wanted))
+    return {name for name, _ in needed}
+
+
+@pytest.mark.parametrize("extra", ["test", "docs"])
+def test_constraints_pin_all_that_an_extra_installs(extra):
+    lines = (REPOSITORY / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    assert all(re.fullmatch(r"==[0-9.]+(post\d+)?", str(pin.specifier)) for pin in pins)
+    pinned = {normalized(pin.name) for pin in pins}
+    direct = [
+        (requirement.name, wanted) for requirement in declared_in_setup(extra) for wanted in ("", *requirement.extras)
+    ]
+    assert {normalized(name) for name, _ in direct} <= pinned
+    if extra == "docs":
+        pytest.importorskip("mkdocs", reason="the docs extra is not installed")
     # The accelerator libraries of a CUDA build are pinned by torch itself.
-    own = {name for name, _ in needed if not name.startswith(("nvidia-", "cuda-", "triton"))}
-    assert own - {normalized(pin.name) for pin in pins} - {"cfsam-hf"} == set()
+    own = {
+        name
+        for name in installed_with([("cfsam_hf", ""), *direct])
+        if not name.startswith(("nvidia-", "cuda-", "triton"))
+    }
+    assert own - pinned - {"cfsam-hf"} == set()
 
 
 def test_readme_commands_are_marked_for_ci():

@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 
 from ..data import CropDataset
+from ..drawing.training_examples import comparison_picture
 from ..evaluation.processes import Processes
 from ..evaluation.run import evaluate_records
 from ..evaluation.scoring import summarize_tiles
@@ -49,7 +50,6 @@ from .launching import TrainingStopped, crops_per_step, full_disk_explained
 from .models import measure_type_levels
 from .monitor import RunMonitor
 from .optimization import make_optimizer, set_learning_rates
-from .pictures import comparison_picture
 from .recipe import Recipe, differences
 from .report import write_report
 from .run_log import validation_history, validations

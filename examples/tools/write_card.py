@@ -1,4 +1,4 @@
-"""Write a checkpoint's card, and the README's table of figures, from results files: no figure is typed by hand.
+"""Write a checkpoint's card and the tables of `docs/accuracy.md` from results files: no figure is typed by hand.
 
     python examples/tools/write_card.py
 
@@ -183,7 +183,7 @@ def eval_results(results: dict) -> list[EvalResult]:
 
 
 def make_card() -> tuple[ModelCard, str]:
-    """The card, and the README's tables of figures."""
+    """The card, and the tables of figures of `docs/accuracy.md`."""
     config = CfSamConfig.from_pretrained(bundled_checkpoint())
     info = config.checkpoint_info
     results = read_results("results.json")
@@ -261,9 +261,9 @@ def main() -> None:
     card, figures = make_card()
     (FOLDER / "README.md").write_text(card.content)
     (bundled_checkpoint() / "README.md").write_text(without_local_pictures(card.content))
-    readme = ROOT / "README.md"
-    before, _, rest = readme.read_text().partition(BEGIN)
-    readme.write_text(f"{before}{BEGIN}\n\n{figures}\n\n{END}{rest.partition(END)[2]}")
+    page = ROOT / "docs" / "accuracy.md"
+    before, _, rest = page.read_text().partition(BEGIN)
+    page.write_text(f"{before}{BEGIN}\n\n{figures}\n\n{END}{rest.partition(END)[2]}")
 
 
 if __name__ == "__main__":

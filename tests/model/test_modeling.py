@@ -215,9 +215,9 @@ def test_vit_b_trains_at_most_8_million():
 
 
 @pytest.mark.parametrize("name", ["cfsam-tiny", *SAM_SIZES])
-def test_the_readme_states_the_parameter_counts(name, readme):
+def test_the_documentation_states_the_parameter_counts(name, documentation):
     trainable, total = parameter_counts(name)
-    row = next(line for line in readme.splitlines() if line.startswith(f"| {name} |"))
+    row = next(line for line in documentation("architecture").splitlines() if line.startswith(f"| {name} |"))
     assert f"| {trainable / 1e6:.2f} M | {total / 1e6:.2f} M |" in row
 
 

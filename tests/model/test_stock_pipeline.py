@@ -124,7 +124,7 @@ def test_an_image_too_large_for_one_pass_names_the_pipeline_that_can():
         painted_stock()(PIL.Image.new("RGB", (1025, 1025)))
 
 
-def test_the_figures_of_the_readme_come_from_what_the_stock_pipeline_makes(load_example):
+def test_the_figures_of_the_documentation_come_from_what_the_stock_pipeline_makes(load_example):
     example = load_example("studies/stock_thresholds")
     image, instance_map, _ = paint(75, 90, 8)
     stock = painted_stock()
