@@ -1,6 +1,6 @@
 """Train CF-SAM on nuclei data sets, on one CPU, one GPU or many.
 
-A recipe is a YAML file; the command line has the last word, and `--help` tells every value with its reason:
+A recipe is a YAML file; values on the command line override it, and `--help` lists every value with its reason:
 
     accelerate launch examples/train.py examples/recipes/consep.yaml --data_root /data --output_dir runs/consep
 
@@ -9,12 +9,14 @@ Adapt SAM (frozen encoder; only adapters, fusion, mask decoder and refinement ar
     accelerate launch examples/train.py --base facebook/sam-vit-base --output_dir runs/sam-b \
         --data reader=consep,path=CoNSeP,split=examples/splits/consep.json
 
-The same command again goes on from the last checkpoint, whatever ended the run. Its folder gets `log.jsonl`,
-`checkpoint-<step>/` (only what is trained), `pictures/` and, at the end, `model/` (a folder for `from_pretrained` with
-the averaged weights), `results.json` and `report.html`.
+The same command again resumes from the last checkpoint, however the run ended. Ctrl-C, SIGTERM and SIGHUP write a
+checkpoint first; the exit status is then 130, 143 or 129. The run's folder gets `log.jsonl`, `checkpoint-<step>/`
+(only what is trained), `pictures/` and, at the end, `model/` (a folder for `from_pretrained` with the averaged
+weights), `results.json` and `report.html`.
 """
 
 import logging
+import sys
 
 from accelerate.utils import set_seed
 
@@ -32,23 +34,23 @@ from cfsam_hf.training import (
 
 
 def begin() -> TrainingRun:
-    """The run that the command line asks for, before its next step."""
+    """A new or resumed run, as the command line asks for it."""
     recipe = parse_recipe(description="Train CF-SAM: [RECIPE.yaml] [--name value ...]")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     accelerator = make_accelerator(recipe)
     set_seed(recipe.optimization.seed)
 
-    # What is learned from: decoded training tiles in memory, with the union of their types.
+    # Training tiles, decoded and in memory, and the union of their types.
     data = load_training_data(recipe)
 
-    # What learns: SAM with the parts of CF-SAM for these types, frozen but for what is trained.
+    # SAM with the parts of CF-SAM for these types; what is not trained is frozen.
     model = build_model(recipe, list(data.type_names.values()))
     processor = build_processor(recipe, model.config)
 
-    # Crop i is the same in every run of this recipe: a run that goes on sees what it would have seen.
+    # Crop i is the same in every run of this recipe, so a resumed run sees the crops it would have seen.
     crops = build_crops(recipe, data, model.config, processor.image_processor, accelerator)
 
-    # Optimiser, averages and processes; from the last checkpoint where there is one.
+    # Optimiser, averages and processes, restored from the last checkpoint if there is one.
     return TrainingRun(recipe, accelerator, data, model, processor, crops)
 
 
@@ -59,7 +61,8 @@ def main() -> None:
         run.train()
         run.finish()
     except TrainingStopped as stop:
-        raise SystemExit(f"{stop}") from stop
+        print(stop, file=sys.stderr)
+        sys.exit(stop.exit_status)
 
 
 if __name__ == "__main__":

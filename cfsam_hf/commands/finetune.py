@@ -95,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
         os.environ["ACCELERATE_USE_CPU"] = "true"
     try:
         from ..training.finetune import FinetuneOptions, finetune
-        from ..training.launching import TrainingStopped
+        from ..training.launching import TrainingInterrupted, TrainingStopped
     except ImportError as error:
         raise OSError(f"cfsam finetune needs more packages ({error}): pip install 'cfsam_hf[train]'") from error
     from transformers.utils import logging as transformers_logging
@@ -120,6 +120,9 @@ def run(args: argparse.Namespace) -> int:
     with _log_on_stderr():
         try:
             done = finetune(args.images, annotations, args.output, options, _tell)
+        except TrainingInterrupted as stop:
+            say(str(stop))
+            return stop.exit_status
         except TrainingStopped as stop:
             say(f"error: {describe(OSError(str(stop)))}")
             return EXIT_FAILED

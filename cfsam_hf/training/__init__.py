@@ -11,7 +11,7 @@
 
 from .architectures import tiny_config
 from .ema import ExponentialMovingAverage
-from .launching import TrainingStopped, crops_per_step, make_accelerator
+from .launching import TrainingInterrupted, TrainingStopped, crops_per_step, make_accelerator
 from .models import build_model, build_processor, retype
 from .optimization import cosine_with_warmup, make_optimizer, parameter_groups
 from .recipe import OptimizationOptions, Recipe, make_recipe, parse_recipe
@@ -23,6 +23,7 @@ __all__ = [
     "OptimizationOptions",
     "Recipe",
     "TrainingData",
+    "TrainingInterrupted",
     "TrainingRun",
     "TrainingStopped",
     "build_crops",

@@ -1,10 +1,13 @@
 """Training checkpoints: only what trains, in safetensors and JSON (no pickle), written whole or not at all.
 
-A checkpoint is a folder `checkpoint-<step>`. It gets this name when all of it is written, and loses it before any of
-it is removed, so that whatever ends the process, a folder of this name is complete.
+A checkpoint is a folder `checkpoint-<step>`. It gets this name after all of it has been written and loses it before
+any of it is removed, so a folder of this name is complete however the process ended. `SHA256SUMS` in it (the format of
+`sha256sum`) tells a complete checkpoint from one that the disk has damaged since.
 """
 
+import hashlib
 import json
+import logging
 import os
 import re
 import shutil
@@ -18,23 +21,85 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from ..files.atomic import atomic_folder
 from .ema import ExponentialMovingAverage
 
+logger = logging.getLogger(__name__)
+
+STATE_NAME, SUMS_NAME = "state.json", "SHA256SUMS"
+
 _NAME = re.compile(r"checkpoint-(\d+)")
-_UNFINISHED = re.compile(r"\.checkpoint-\d+\.(tmp|old)")
+_LEFTOVER = re.compile(r"\.cfsam-.*|\.checkpoint-\d+\.(tmp|old)")
+_SUM_LINE = re.compile(r"([0-9a-f]{64}) [ *]([^/]+)")
 
 TrainingTensors = dict[str, dict[str, torch.Tensor]]
 
 
 def checkpoint_steps(folder: Path) -> list[int]:
-    """The steps of the complete checkpoints in `folder`, ascending."""
+    """The steps of the complete checkpoints in `folder`, ascending; none of them is read."""
     return sorted(int(match[1]) for path in folder.glob("checkpoint-*") if (match := _NAME.fullmatch(path.name)))
 
 
 def latest_checkpoint(folder: Path) -> Path | None:
-    """The complete checkpoint with the highest step in `folder`, or `None`."""
-    steps = checkpoint_steps(folder)
-    return folder / f"checkpoint-{steps[-1]}" if steps else None
+    """The undamaged checkpoint with the highest step in `folder`; `None` if there are no checkpoints.
+
+    A warning names each damaged checkpoint that is passed over.
+
+    Raises:
+        OSError: there are checkpoints, and every one of them is damaged.
+    """
+    damage = []
+    for step in reversed(checkpoint_steps(folder)):
+        path = folder / f"checkpoint-{step}"
+        try:
+            check_checkpoint(path)
+        except OSError as error:
+            damage.append(str(error))
+            continue
+        for text in damage:
+            logger.warning("%s; the run resumes from %s instead", text, path.name)
+        return path
+    if damage:
+        raise OSError(
+            f"{damage[0]}, and {folder} has no undamaged checkpoint. Restore the files from a backup, or remove the "
+            "checkpoint folders to train from the start."
+        )
+    return None
+
+
+def check_checkpoint(checkpoint: Path) -> None:
+    """Compares every file of a checkpoint with the checksums that were written with it.
+
+    Raises:
+        OSError: a file is missing, unreadable or altered. The message names it.
+    """
+    sums = checkpoint / SUMS_NAME
+    try:
+        lines = [_SUM_LINE.fullmatch(line) for line in sums.read_text(encoding="utf-8").splitlines()]
+    except FileNotFoundError as error:
+        raise OSError(f"{sums} is missing, so {checkpoint.name} is damaged or from an earlier version") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise OSError(f"{sums} is damaged ({error})") from error
+    expected = {match[2]: match[1] for match in lines if match}
+    if len(expected) < len(lines) or STATE_NAME not in expected:
+        raise OSError(f"{sums} is damaged (not every line is a checksum and a file name)")
+    for name, checksum in expected.items():
+        try:
+            found = _sha256(checkpoint / name)
+        except OSError as error:
+            raise OSError(f"{checkpoint / name} is missing or cannot be read ({error.strerror})") from error
+        if found != checksum:
+            raise OSError(f"{checkpoint / name} is damaged (its SHA-256 differs from the one in {SUMS_NAME})")
+
+
+def set_aside_later_checkpoints(folder: Path, step: int) -> None:
+    """Renames the checkpoints after `step` to `checkpoint-<n>.damaged`, so that new ones can take their names."""
+    for later in checkpoint_steps(folder):
+        if later > step:
+            path = folder / f"checkpoint-{later}"
+            aside = path.with_name(f"{path.name}.damaged")
+            shutil.rmtree(aside, ignore_errors=True)
+            os.replace(path, aside)
 
 
 def training_tensors(
@@ -57,7 +122,7 @@ def training_tensors(
 
 
 def whole_tensor(value: torch.Tensor) -> torch.Tensor:
-    """A tensor, detached and contiguous; of a sharded one all of it, for which all processes must call this."""
+    """A tensor, detached and contiguous. A sharded one is gathered, for which all processes must call this."""
     value = value.detach()
     return (value.full_tensor() if isinstance(value, DTensor) else value).contiguous()
 
@@ -69,36 +134,38 @@ def write_checkpoint(folder: Path, step: int, tensors: TrainingTensors, facts: d
         folder: of the run.
         step: optimiser steps done.
         tensors: see [`training_tensors`].
-        facts: JSON-able, given back by [`restore`].
+        facts: JSON-able values, which [`restore`] returns.
 
     Raises:
-        OSError: it cannot be written, for instance on a full disk; what was there is as it was.
+        OSError: it cannot be written, for instance because the disk is full; an older checkpoint of this step stays.
     """
     final = folder / f"checkpoint-{step}"
-    temporary = folder / f".checkpoint-{step}.tmp"
     try:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        for name, of_file in tensors.items():
-            save_file(of_file, temporary / f"{name}.safetensors")
-        (temporary / "state.json").write_text(json.dumps({"step": step, **facts}, allow_nan=False), encoding="utf-8")
-        for path in temporary.iterdir():
-            _flush_to_disk(path)
-        remove_checkpoint(final)
-        os.replace(temporary, final)
+        with atomic_folder(final) as working:
+            for name, of_file in tensors.items():
+                save_file(of_file, working / f"{name}.safetensors")
+            text = json.dumps({"step": step, **facts}, allow_nan=False)
+            (working / STATE_NAME).write_text(text, encoding="utf-8")
+            written = sorted(working.iterdir())
+            lines = [f"{_sha256(path)}  {path.name}\n" for path in written]
+            (working / SUMS_NAME).write_text("".join(lines), encoding="utf-8")
+            for path in working.iterdir():
+                _flush_to_disk(path)
         _flush_to_disk(folder)
-    except BaseException as error:
-        shutil.rmtree(temporary, ignore_errors=True)
-        if isinstance(error, SafetensorError):
-            # The writer of this format has an error class of its own, which names the number in words only.
-            found = re.search(r"(?:code:|os error) (\d+)", str(error))
-            raise OSError(int(found[1]) if found else None, str(error), str(temporary)) from error
-        raise
+    except SafetensorError as error:
+        # This format's writer raises its own error class, which gives the system's error number in words only.
+        found = re.search(r"(?:code:|os error) (\d+)", str(error))
+        raise OSError(int(found[1]) if found else None, str(error), str(final)) from error
     return final
 
 
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def _flush_to_disk(path: Path) -> None:
-    """Waits until the disk has it: a name must not be there before the data after the power has gone."""
+    """Waits until the disk has it: after a power failure a name must not exist without its data."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -123,15 +190,23 @@ def prune_checkpoints(folder: Path, keep: int, protected: Collection[int] = ()) 
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Removes what a killed process has left of checkpoints."""
-    for path in folder.glob(".checkpoint-*"):
-        if _UNFINISHED.fullmatch(path.name):
+    """Removes what a killed process left half written or half removed. The caller must hold the folder's lock."""
+    for path in folder.iterdir():
+        if _LEFTOVER.fullmatch(path.name) and path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
 
 
 def read_facts(checkpoint: Path) -> dict[str, Any]:
-    """The facts of a checkpoint, with its `step`."""
-    return json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
+    """The facts of a checkpoint, with its `step`.
+
+    Raises:
+        OSError: the file is missing or damaged.
+    """
+    path = checkpoint / STATE_NAME
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise OSError(f"{path} is damaged ({error})") from error
 
 
 def restore(
@@ -140,38 +215,52 @@ def restore(
     """Restores weights, averages and optimiser in place, and returns the checkpoint's facts.
 
     Raises:
+        OSError: a file is missing or cannot be read; [`check_checkpoint`] finds every kind of damage.
         ValueError: the checkpoint belongs to a model with other trainable parameters.
     """
-    trainable = load_file(checkpoint / "trainable.safetensors")
+    facts = read_facts(checkpoint)
+    trainable = _load(checkpoint / "trainable.safetensors")
+    states = _load(checkpoint / "optimizer.safetensors")
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
     wrong = sorted(set(trainable) ^ set(parameters))
     wrong += [n for n in set(trainable) & set(parameters) if trainable[n].shape != parameters[n].shape]
     if wrong:
         raise ValueError(
             f"{checkpoint} is not a checkpoint of this model: {len(wrong)} trainable parameters differ, such as "
-            f"{wrong[0]!r}. Give another output folder, or the options that the run was begun with."
+            f"{wrong[0]!r}. Give another output folder, or the options that the run was started with."
         )
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(_as(parameter, trainable[name]))
         restore_averages(checkpoint, ema)
-    for key, value in load_file(checkpoint / "optimizer.safetensors").items():
+    for key, value in states.items():
         name, state_name = key.rsplit("/", 1)
         # Adam keeps its step counter on the CPU whatever the parameter's device.
         state = value if state_name == "step" else _as(parameters[name], value)
         optimizer.state[parameters[name]][state_name] = state
-    return read_facts(checkpoint)
+    return facts
 
 
 def restore_averages(checkpoint: Path, ema: ExponentialMovingAverage) -> None:
-    """Restores the averages alone."""
-    for name, average in load_file(checkpoint / "ema.safetensors").items():
+    """Restores the averages alone.
+
+    Raises:
+        OSError: a file is missing or cannot be read.
+    """
+    for name, average in _load(checkpoint / "ema.safetensors").items():
         ema.average[name].copy_(_as(ema.average[name], average))
     ema.num_updates = read_facts(checkpoint)["ema_updates"]
 
 
+def _load(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise OSError(f"{path} is damaged ({error})") from error
+
+
 def _as(like: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-    """A whole tensor on the device of another, sharded or laid out in memory as it is."""
+    """A whole tensor on the device of another, sharded or laid out in memory as that one is."""
     if isinstance(like, DTensor):
         return distribute_tensor(value.to(like.device), like.device_mesh, like.placements)
     return torch.empty_like(like, dtype=value.dtype).copy_(value)

@@ -1,6 +1,7 @@
-"""The beginning and the end of a run's processes: Accelerate as a recipe wants it, and how a run is stopped."""
+"""How a run's processes start and stop: Accelerate with a recipe's settings, and the errors that end a run."""
 
 import errno
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,29 +9,53 @@ from pathlib import Path
 from accelerate import Accelerator
 from accelerate.tracking import GeneralTracker, get_available_trackers
 
-from .checkpoints import latest_checkpoint
+from .checkpoints import checkpoint_steps
 from .recipe import Recipe
 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class TrainingStopped(RuntimeError):
-    """The run cannot go on, for a reason outside the program. The message says which and what to do."""
+    """The run cannot continue, for a reason outside the program. The message says which, and what to do.
+
+    Attributes:
+        exit_status: for the process to end with.
+    """
+
+    exit_status = 1
+
+
+class TrainingInterrupted(TrainingStopped):
+    """A signal asked the run to end, and a checkpoint has been written.
+
+    Args:
+        number: of the signal.
+        checkpoint: of the last step done.
+    """
+
+    def __init__(self, number: int, checkpoint: Path):
+        super().__init__(
+            f"Stopped by {signal.Signals(number).name}; {checkpoint} is written, and the same command resumes from it."
+        )
+        self.exit_status = 128 + number
 
 
 def make_accelerator(recipe: Recipe, *trackers: GeneralTracker) -> Accelerator:
-    """Accelerate as the recipe wants it: precision and trackers.
+    """Accelerate with the recipe's precision and trackers.
 
     Args:
         recipe: every value.
-        trackers: of one's own, beside those that the recipe names.
+        trackers: further trackers beside those that the recipe names.
 
     Raises:
-        ValueError: a tracker that is not installed; settings of `accelerate launch` that belong into the recipe.
+        ValueError: a tracker is not installed, or `accelerate launch` sets what belongs in the recipe.
     """
     names = recipe.run.log_with
     if missing := [name for name in names if name not in map(str, get_available_trackers())]:
-        raise ValueError(f"log_with names {', '.join(missing)}, which Accelerate does not know or is not installed.")
+        raise ValueError(
+            f"log_with names {', '.join(missing)}, which Accelerate does not know or which is not installed: install "
+            "the tracker, or leave it out."
+        )
     accelerator = Accelerator(
         mixed_precision=recipe.optimization.mixed_precision,
         log_with=[*names, *trackers] or None,
@@ -38,7 +63,7 @@ def make_accelerator(recipe: Recipe, *trackers: GeneralTracker) -> Accelerator:
     )
     if accelerator.gradient_accumulation_steps != 1:
         raise ValueError(
-            "gradient_accumulation_steps is a value of the recipe; leave it out of accelerate's settings."
+            "gradient_accumulation_steps is a value of the recipe; remove it from the settings of accelerate."
         )
     return accelerator
 
@@ -57,16 +82,15 @@ def full_disk_explained(folder: Path) -> Iterator[None]:
         folder: of the run.
 
     Raises:
-        TrainingStopped: something in the block could not be written since there is no room.
+        TrainingStopped: there was no room for something that the block writes.
     """
     try:
         yield
     except OSError as error:
         if error.errno not in FULL_DISK:
             raise
-        checkpoint = latest_checkpoint(folder)
+        steps = checkpoint_steps(folder)
+        last = f"The last checkpoint, checkpoint-{steps[-1]}, is intact." if steps else "There is no checkpoint yet."
         raise TrainingStopped(
-            f"Something could not be written to {folder}: {error}. The last checkpoint, "
-            f"{checkpoint.name if checkpoint else 'of which there is none yet'}, is as it was. Make room, give the "
-            "same command again, and the run goes on from there."
+            f"The disk is full: {error}. {last} Free some space and give the same command again to resume."
         ) from error

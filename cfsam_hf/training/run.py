@@ -1,14 +1,15 @@
-"""One run of training: steps, checkpoints, validation, pictures, and what is left at the end.
+"""One training run: steps, checkpoints, validation, pictures, and the model and report at its end.
 
 Everything that decides what is learned is a function of the recipe and of the step alone: crops, learning rates, and
-the random numbers of dropout. So a run that goes on from a checkpoint becomes, bit for bit on a CPU, the one that was
-never interrupted.
+the random numbers of dropout. So a resumed run ends, bit for bit on a CPU, with the weights of one that was never
+interrupted.
 """
 
 import contextlib
 import functools
 import logging
 import math
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,29 +30,33 @@ from ..evaluation.processes import Processes
 from ..evaluation.run import evaluate_records
 from ..evaluation.scoring import summarize_tiles
 from ..evaluation.systems import checkpoint_system
-from ..files.atomic import atomic_folder, atomic_path
+from ..files.atomic import atomic_path
 from ..files.json_files import write_json
 from ..model.pipeline_cfsam import NucleiSegmentationPipeline
 from ..model.processing_cfsam import CfSamProcessor
 from .agreement import training_loss
 from .checkpoints import (
-    latest_checkpoint,
+    check_checkpoint,
+    checkpoint_steps,
     prune_checkpoints,
     read_facts,
-    remove_unfinished,
     restore,
     restore_averages,
+    set_aside_later_checkpoints,
     training_tensors,
     whole_tensor,
     write_checkpoint,
 )
 from .ema import ExponentialMovingAverage
-from .launching import TrainingStopped, crops_per_step, full_disk_explained
+from .export import model_facts, results_record, write_model
+from .interruption import Abandoned, Interruption, ignore_signals
+from .launching import TrainingInterrupted, TrainingStopped, crops_per_step, full_disk_explained
 from .models import measure_type_levels
 from .monitor import RunMonitor
 from .optimization import make_optimizer, set_learning_rates
-from .recipe import Recipe, differences
+from .recipe import Recipe
 from .report import write_report
+from .resuming import check_is_same_run, claim_folder
 from .run_log import validation_history, validations
 from .training_data import TrainingData, picture_examples
 
@@ -61,22 +66,24 @@ PICTURES_NAME = "pictures"
 
 
 class TrainingRun:
-    """A run, begun or gone on with.
+    """A new or resumed run.
 
     Args:
         recipe: every value.
         accelerator: see [`make_accelerator`].
-        data: for validation, pictures and what the model's folder says.
-        model, processor: to train and to save beside it.
+        data: for validation and pictures, and to notice data that changed since the last checkpoint.
+        model: to train.
+        processor: saved beside the model.
         crops: at least `recipe.optimization.steps` times [`crops_per_step`] of them.
 
     Attributes:
-        step: optimiser steps done (batches that were left out count).
+        step: optimiser steps done, skipped batches included.
         folder: of the run. It gets `recipe.yaml`, `log.jsonl`, `checkpoint-<step>/`, `pictures/` and, at the end,
             `model/` (for `from_pretrained`), `results.json` and `report.html`.
 
     Raises:
-        ValueError: the folder holds a run of another recipe.
+        OSError: another process trains in the folder, or all its checkpoints are damaged.
+        ValueError: the folder holds a run of another recipe, or its images or annotations have changed since.
     """
 
     def __init__(
@@ -102,8 +109,8 @@ class TrainingRun:
         self._model_class = type(model)
         self._memory_format = torch.contiguous_format
         if accelerator.distributed_type != DistributedType.FSDP:
-            # The layer norms of the heads are over channels: a tenth faster on a CPU. Parameters that are cut into
-            # shards cannot lie so.
+            # The layer norms of the heads are over channels: a tenth faster on a CPU. Sharded parameters cannot have
+            # this layout.
             self._memory_format = torch.channels_last
             model.to(memory_format=self._memory_format)
         if recipe.model.type_trunk_weights:
@@ -127,19 +134,22 @@ class TrainingRun:
         accelerator.init_trackers("cfsam", config={name: str(value) for name, value in recipe.to_dict().items()})
         self._batches = self._make_batches()
         self._examples: list | None = None
+        self._interruption = Interruption()
+        self._stop_signal = 0
 
     def train(self) -> None:
-        """All steps that are left, with what is due between them.
+        """Trains all remaining steps, with checkpoints, validations and pictures when they are due.
 
         Raises:
-            TrainingStopped: a loss that is not finite, or a disk that is full.
+            TrainingInterrupted: a signal asked the process to end; there is a checkpoint of the last step done.
+            TrainingStopped: a loss that is not finite, or a full disk.
         """
         options, steps = self.recipe.run, self.recipe.optimization.steps
         self.plain.train()
-        if self.step and self._evaluation_is_due() and self.step not in validations(self.folder):
-            # Killed between a checkpoint and its validation.
-            self.evaluate()
-        with self.monitor.showing(), full_disk_explained(self.folder):
+        with Interruption() as self._interruption, self.monitor.showing(), full_disk_explained(self.folder):
+            if self.step and self.step not in validations(self.folder):
+                # The process ended between a checkpoint and its validation.
+                self._evaluate_and_draw(evaluate=self._evaluation_is_due(), draw=False)
             while self.step < steps:
                 with self.monitor.timing():
                     self._optimise()
@@ -147,10 +157,27 @@ class TrainingRun:
                     self.monitor.write(len(self.skipped))
                 if self._is_due(options.save_every):
                     self.save()
-                if self._evaluation_is_due():
-                    self.evaluate()
-                if self._is_due(options.picture_every):
-                    self.draw()
+                self._stop_if_asked()
+                self._evaluate_and_draw(self._evaluation_is_due(), self._is_due(options.picture_every))
+
+    def _evaluate_and_draw(self, evaluate: bool, draw: bool) -> None:
+        """What a signal may cut short, since a resumed run repeats it."""
+        try:
+            if evaluate:
+                self.evaluate()
+            if draw:
+                self.draw()
+        except Abandoned:
+            self._stop_signal = self._interruption.signal_number
+            self._stop_if_asked()
+
+    def _stop_if_asked(self) -> None:
+        """Ends the run with a checkpoint if a signal came. All processes get here with the same answer."""
+        if not self._stop_signal:
+            return
+        if self.step not in checkpoint_steps(self.folder):
+            self.save()
+        raise TrainingInterrupted(self._stop_signal, self.folder / f"checkpoint-{self.step}")
 
     def _is_due(self, every: int) -> bool:
         return self.step == self.recipe.optimization.steps or (every > 0 and self.step % every == 0)
@@ -163,42 +190,24 @@ class TrainingRun:
             logger.info(message, *values)
 
     def _resume(self) -> None:
-        """Takes up the last checkpoint of the folder, if there is one."""
-        if self.accelerator.is_main_process:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            remove_unfinished(self.folder)
-        self.accelerator.wait_for_everyone()
-        checkpoint = latest_checkpoint(self.folder)
-        if len(set(gather_object([str(checkpoint and checkpoint.name)]))) > 1:
-            raise ValueError(
-                f"the processes see different checkpoints: {self.folder} must be one folder for all of them."
-            )
+        """Locks the folder, and restores its last undamaged checkpoint, if there is one."""
+        checkpoint, self._lock = claim_folder(self.folder, self.accelerator)
         if checkpoint is not None:
             facts = read_facts(checkpoint)
-            changed = differences(facts["recipe"], self.recipe.to_dict())
-            for name, now in self._identity().items():
-                if facts[name] != now:
-                    changed.append(f"{name} {facts[name]!r} -> {now!r}")
-            if changed:
-                raise ValueError(
-                    f"{self.folder} holds a run of another recipe, at step {facts['step']}: {'; '.join(changed)}. "
-                    "Give another output_dir, or the recipe that it was begun with."
-                )
+            check_is_same_run(self.folder, facts, self.recipe, self.crops_per_step, self.data)
             restore(checkpoint, self.plain, self.optimizer.optimizer, self.ema)
             self.step, self.skipped = facts["step"], facts["skipped"]
             if self.accelerator.scaler is not None and facts["scaler"]:
                 self.accelerator.scaler.load_state_dict(facts["scaler"])
             self._say("resumed from %s", checkpoint)
+        self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
+            set_aside_later_checkpoints(self.folder, self.step)
             with atomic_path(self.folder / "recipe.yaml") as working:
                 working.write_text(yaml.safe_dump(self.recipe.to_dict(), sort_keys=False), encoding="utf-8")
 
-    def _identity(self) -> dict[str, Any]:
-        """What a run is besides its recipe."""
-        return {"crops_per_step": self.crops_per_step, "training_tiles": self.data.fingerprint()}
-
     def _crop_numbers(self, step: int, number: int) -> range:
-        """The crops of this process in a pass of a step. A step sees the same crops however it is shared out."""
+        """The crops of this process in a pass of a step. However many processes share a step, its crops are the same."""
         options, processes = self.recipe.optimization, self.accelerator.num_processes
         first = step * self.crops_per_step + number * options.batch_size * processes
         return range(first + self.accelerator.process_index, first + options.batch_size * processes, processes)
@@ -210,6 +219,7 @@ class TrainingRun:
             self.crops,
             batch_sampler=[self._crop_numbers(step, n) for step in range(self.step, options.steps) for n in passes],
             num_workers=workers,
+            worker_init_fn=ignore_signals,
             prefetch_factor=4 if workers else None,
             pin_memory=self.accelerator.device.type == "cuda",
         )
@@ -223,7 +233,7 @@ class TrainingRun:
         return batch
 
     def _optimise(self) -> None:
-        """One optimiser step, or one that is left out since its loss or gradient is not finite."""
+        """One optimiser step. A batch whose loss or gradient is not finite is skipped, or ends the run."""
         accelerator, options = self.accelerator, self.recipe.optimization
         torch.manual_seed(_step_seed(options.seed, self.step, accelerator.process_index))
         set_learning_rates(self.optimizer, self.step, options)
@@ -237,10 +247,13 @@ class TrainingRun:
                 loss, terms = training_loss(self._trained, batch, self.recipe.data.crop_size, options)
                 accelerator.backward(loss / passes)
             losses.append(torch.stack([loss.detach().float(), *(v.float() for v in terms.values())]))
-        means = torch.stack(losses).mean(0)
+        # A signal may reach one process in this step and another in the next: they agree on it here.
+        signal_number = self._interruption.signal_number
+        means = torch.cat([torch.stack(losses).mean(0), losses[0].new_tensor([signal_number])])
         if accelerator.num_processes > 1:
             means = accelerator.reduce(means, reduction="mean")
-        values = means.tolist()
+        *values, mean_signal = means.tolist()
+        self._stop_signal = (signal_number or signal.SIGTERM) if mean_signal else 0
         norm = math.nan
         if math.isfinite(values[0]):
             norm = float(whole_tensor(accelerator.clip_grad_norm_(self.model.parameters(), options.clip_norm)))
@@ -259,10 +272,10 @@ class TrainingRun:
             self.monitor.note(["loss", *terms], values, norm, self.optimizer.param_groups[-1]["lr"])
 
     def _leave_out(self, losses: list[float], what: str) -> None:
-        """Ends the run at a batch that is not finite, or notes that it was left out.
+        """Skips a batch whose loss or gradient is not finite, or ends the run.
 
         Raises:
-            TrainingStopped: the recipe says so, or too many were left out in a row.
+            TrainingStopped: the recipe asks for it, or too many batches in a row were skipped.
         """
         bad = [number for number, loss in enumerate(losses) if not math.isfinite(loss)]
         if what == "gradient":
@@ -275,28 +288,29 @@ class TrainingRun:
         self.skipped.append(self.step)
         too_many = self.skipped[-most:] == list(range(self.step - most + 1, self.step + 1))
         if self.recipe.run.on_nonfinite == "stop" or too_many:
-            checkpoint = latest_checkpoint(self.folder)
+            steps = checkpoint_steps(self.folder)
             advice = (
                 f"It is batch number {most} in a row, so it is not the data: lower the learning rate."
                 if too_many
-                else "Look at these tiles, lower the learning rate, or leave such batches out by on_nonfinite=skip."
+                else "Look at these tiles, lower the learning rate, or skip such batches with on_nonfinite=skip."
             )
             raise TrainingStopped(
-                f"{story}. No weight has seen it; the last checkpoint is "
-                f"{checkpoint or 'none, as none was written yet'}. {advice}"
+                f"{story}. The weights did not change; the last checkpoint is "
+                f"{self.folder / f'checkpoint-{steps[-1]}' if steps else 'none, as none was written yet'}. {advice}"
             )
         if self.accelerator.is_main_process:
-            logger.warning("%s. The batch is left out.", story)
+            logger.warning("%s. The batch is skipped.", story)
             self.monitor.log.write({"step": self.step + 1, "left_out": crops, "tiles": tiles})
 
     def save(self) -> None:
-        """Writes a checkpoint, and removes those that are no longer wanted."""
+        """Writes a checkpoint, and removes those that `keep_checkpoints` does not keep."""
         tensors = training_tensors(self.plain, self.optimizer.optimizer, self.ema)
         if self.accelerator.is_main_process:
             scaler = self.accelerator.scaler
             facts = {
                 "recipe": self.recipe.to_dict(),
-                **self._identity(),
+                "crops_per_step": self.crops_per_step,
+                "tiles": self.data.digests,
                 "ema_updates": self.ema.num_updates,
                 "skipped": self.skipped,
                 "scaler": None if scaler is None else scaler.state_dict(),
@@ -310,7 +324,7 @@ class TrainingRun:
         prune_checkpoints(self.folder, self.recipe.run.keep_checkpoints, () if best is None else (best["step"],))
 
     def best(self) -> dict[str, Any] | None:
-        """Step and score of the best validation so far, of which there is a checkpoint; `None` without validation."""
+        """Step and score of the best validation that has a checkpoint; `None` without one."""
         metric = self.recipe.run.best_metric
         history = validation_history(self.folder, metric)
         kept = {step: score for step, score in history.items() if (self.folder / f"checkpoint-{step}").is_dir()}
@@ -321,10 +335,10 @@ class TrainingRun:
 
     @contextlib.contextmanager
     def averaged_model(self) -> Iterator[PreTrainedModel]:
-        """Within the block a model with the averaged weights, ready to predict in full precision.
+        """Gives a model with the averaged weights that predicts in full precision.
 
-        It is the one in training, which has its own weights again afterwards. Where parameters are sharded it is a
-        copy that each process holds whole, since processes predict different tiles.
+        It is the model in training, which gets its own weights back after the block. Where parameters are sharded it
+        is a copy that each process holds whole, since processes predict different tiles.
         """
         if self.is_sharded:
             model = self._model_class(self.plain.config)
@@ -339,21 +353,22 @@ class TrainingRun:
         self.plain.train()
 
     def evaluate(self) -> dict[str, dict[str, float]]:
-        """Scores the averaged weights on the validation tiles, shared out over the processes; keeps the best.
+        """Scores the averaged weights on the validation tiles, split over the processes; keeps the best.
 
         Returns:
             Scores by data set, the same in every process.
         """
         with self.averaged_model() as model:
-            # Left to itself a pipeline takes the first GPU, which need not be the one that trains.
+            # By default a pipeline takes the first GPU, which need not be the one that trains.
             pipe = NucleiSegmentationPipeline(
                 model=model, image_processor=self.processor.image_processor, device=self.accelerator.device
             )
             system = checkpoint_system(pipe, str(self.folder))
-            scores = {
-                name: summarize_tiles(evaluate_records(records, system, Processes(str(self.accelerator.device))))
-                for name, records in self.data.validation.items()
-            }
+            with self._abandoning():
+                scores = {
+                    name: summarize_tiles(evaluate_records(records, system, Processes(str(self.accelerator.device))))
+                    for name, records in self.data.validation.items()
+                }
         metric = self.recipe.run.best_metric
         before = self.best()
         now = _mean_score(scores, metric)
@@ -373,7 +388,7 @@ class TrainingRun:
         return scores
 
     def draw(self) -> None:
-        """Writes `pictures/step-<step>.png`, and shows it to the trackers that take pictures."""
+        """Writes `pictures/step-<step>.png`, and passes it to the trackers that take pictures."""
         if not self.accelerator.is_main_process and not self.is_sharded:
             return
         with self.averaged_model() as model:
@@ -381,21 +396,27 @@ class TrainingRun:
                 return
             if self._examples is None:
                 self._examples = picture_examples(self.recipe, self.data, model.config)
-            picture = comparison_picture(
-                model, self.processor.image_processor, self._examples, self.accelerator.device
-            )
+            with self._abandoning():
+                picture = comparison_picture(
+                    model, self.processor.image_processor, self._examples, self.accelerator.device
+                )
         folder = self.folder / PICTURES_NAME
         folder.mkdir(exist_ok=True)
         with atomic_path(folder / f"step-{self.step:08d}.png") as working:
             picture.save(working)
         for tracker in self.accelerator.trackers:
             if hasattr(tracker, "log_images"):
-                # The others take rows first as they come.
+                # The other trackers expect rows first anyway.
                 options = {"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}
                 tracker.log_images({"examples": np.asarray(picture)[None]}, step=self.step, **options)
 
+    def _abandoning(self) -> contextlib.AbstractContextManager[None]:
+        """A signal ends the block at once where no other process waits for its result."""
+        alone = self.accelerator.num_processes == 1
+        return self._interruption.abandoning() if alone else contextlib.nullcontext()
+
     def finish(self, **facts: Any) -> Path:
-        """Writes `model/`, `results.json` and `report.html`, and ends what Accelerate has begun.
+        """Writes `model/`, `results.json` and `report.html`, ends the trackers, and releases the folder.
 
         Args:
             facts: added to the model's `checkpoint_info`, such as `name` and `license`.
@@ -404,67 +425,31 @@ class TrainingRun:
             The model's folder.
 
         Raises:
-            TrainingStopped: the disk is full.
+            TrainingStopped: the disk is full, or the checkpoint that `export=best` names is damaged.
         """
         best, step = self.best(), self.step
         if self.recipe.run.export == "best" and best is not None:
             step = best["step"]
-            restore_averages(self.folder / f"checkpoint-{step}", self.ema)
-        options = self.recipe.optimization
-        facts = {
-            "base_model": self.recipe.model.base,
-            "training": {
-                "crops": options.steps * self.crops_per_step,
-                "crops_per_step": self.crops_per_step,
-                "crop_size": self.recipe.data.crop_size,
-                "train_encoder": self.recipe.model.train_encoder,
-                **{
-                    name: getattr(options, name)
-                    for name in ("steps", "learning_rate", "seed", "agreement_weight", "mixing_probability")
-                },
-                "weights": f"averages at step {step}",
-            },
-            "data": self.data.description(),
-            **facts,
-        }
-        with full_disk_explained(self.folder):
-            self._export(facts, step)
+            checkpoint = self.folder / f"checkpoint-{step}"
+            try:
+                check_checkpoint(checkpoint)
+            except OSError as error:
+                raise TrainingStopped(f"{error}. Give export=last to export the weights of the last step.") from error
+            restore_averages(checkpoint, self.ema)
+        facts = model_facts(self.recipe, self.crops_per_step, step) | {"data": self.data.description()} | facts
+        with full_disk_explained(self.folder), self.averaged_model() as model:
+            if self.accelerator.is_main_process:
+                write_model(model, self.processor, self.folder / "model", facts)
+                if scores := validations(self.folder).get(step):
+                    record = results_record(self.folder.name, step, scores, self.data, self.processor)
+                    write_json(self.folder / "results.json", record)
+                write_report(self.folder, self.recipe, self.data.description())
+                self._say("wrote %s and %s", self.folder / "model", self.folder / "report.html")
         self.accelerator.wait_for_everyone()
         self.accelerator.end_training()
+        if self._lock is not None:
+            self._lock.release()
         return self.folder / "model"
-
-    def _export(self, facts: dict[str, Any], step: int) -> None:
-        with self.averaged_model() as model:
-            if not self.accelerator.is_main_process:
-                return
-            if hasattr(model.config, "train_encoder"):
-                model.config.train_encoder = False
-            # What the base's licence asks for is asked of its successors.
-            base = model.config.checkpoint_info or {}
-            model.config.checkpoint_info = {n: base[n] for n in ("license", "license_note") if n in base} | facts
-            with atomic_folder(self.folder / "model") as working:
-                model.to(memory_format=torch.contiguous_format).save_pretrained(working)
-                self.processor.save_pretrained(working)
-        scores = validations(self.folder).get(step, {})
-        if scores:
-            write_json(self.folder / "results.json", results_record(self, step, scores))
-        write_report(self.folder, self.recipe, self.data.description())
-        self._say("wrote %s and %s", self.folder / "model", self.folder / "report.html")
-
-
-def results_record(run: TrainingRun, step: int, scores: dict[str, dict[str, float]]) -> dict[str, Any]:
-    """What a card needs of a run: the scores of what was kept, and of which tiles they are."""
-    return {
-        "checkpoint": run.folder.name,
-        "step": step,
-        "part": "validation",
-        "splits": sorted({item.split for item in run.data.items if item.split}),
-        "decoding": run.processor.image_processor.decoding_parameters().to_dict(),
-        "results": {
-            name: {"tiles": [record.id for record in run.data.validation[name]], "scores": of_set}
-            for name, of_set in scores.items()
-        },
-    }
 
 
 def _mean_score(scores: dict[str, dict[str, float]], metric: str) -> float:
@@ -481,7 +466,7 @@ def _step_seed(seed: int, step: int, process: int) -> int:
 
 @contextlib.contextmanager
 def _without_autocast(model: nn.Module) -> Iterator[None]:
-    """Within the block the model runs as its class has it: Accelerate puts mixed precision into `model.forward`."""
+    """Undoes Accelerate's mixed precision, which it puts into `model.forward`, within the block."""
     wrapped = vars(model).pop("forward", None)
     try:
         yield

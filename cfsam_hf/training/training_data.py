@@ -1,6 +1,5 @@
 """The tiles of a recipe, and the crops that are drawn from them."""
 
-import hashlib
 import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from ..model.image_processing_cfsam import CfSamImageProcessor
 from .agreement import shift_margin
 from .launching import crops_per_step
 from .recipe import Recipe
+from .tile_digests import TileDigest, tile_digest
 
 logger = logging.getLogger(__name__)
 
@@ -31,19 +31,14 @@ class TrainingData:
         tiles: the decoded training tiles of each item.
         validation: where the validation tiles of each data set lie; empty without any.
         type_names: the union of the items' types, numbered from 1; empty where no item has types.
+        digests: of the training and validation tiles in order, by which a resumed run notices changes.
     """
 
     items: list[DataItem]
     tiles: list[list[Tile]]
     validation: dict[str, list[TileRecord]]
     type_names: dict[int, str]
-
-    def fingerprint(self) -> str:
-        """A digest of which tiles are trained on, in order."""
-        names = [
-            f"{item.dataset}/{tile.id}" for item, tiles in zip(self.items, self.tiles, strict=True) for tile in tiles
-        ]
-        return hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
+    digests: dict[str, list[TileDigest]]
 
     def description(self) -> list[str]:
         """A line per data item, for people."""
@@ -74,7 +69,19 @@ def load_training_data(recipe: Recipe) -> TrainingData:
     by_item = {f"data item {number}": records for number, records in enumerate(training, start=1)}
     for leak in training_leaks(by_item, validation):
         logger.warning("leak: %s", leak)
-    return TrainingData(items, tiles, validation, names)
+    digests = {
+        "training": [
+            tile_digest(f"{item.dataset}/{tile.id}", tile)
+            for item, of_item in zip(items, tiles, strict=True)
+            for tile in of_item
+        ],
+        "validation": [
+            tile_digest(f"{dataset}/{record.id}", record.load())
+            for dataset, records in validation.items()
+            for record in records
+        ],
+    }
+    return TrainingData(items, tiles, validation, names, digests)
 
 
 def build_crops(

@@ -65,12 +65,14 @@ from cfsam_hf.training import (
     parse_recipe,
 )
 from cfsam_hf.training.checkpoints import checkpoint_steps, remove_checkpoint
+from cfsam_hf.training.interruption import SIGNALS
 from cfsam_hf.training.memory import PeakMemory
 from cfsam_hf.training.recipe import differences
 from cfsam_hf.training.variants import READINGS, VARIANTS, Variant, build_variant, reading, variant_recipe
 
 FORMAT = "cfsam_hf ablation 1"
 RESULT, COSTS, START = "result.json", "costs.json", "start.json"
+INTERRUPTED = tuple(128 + number for number in SIGNALS)
 PQ = SEGMENTATION["PQ"]
 CAPTION = (
     "Dice, AJI, DQ, SQ, PQ and mPQ: means over images. Fd (pairs of centroids within 3 um) and F1 of types: counts "
@@ -153,7 +155,7 @@ def train_and_score(common: Recipe, variant: Variant, seed: int, start: str, kee
         keep_weights: leave the last checkpoint there.
 
     Raises:
-        TrainingStopped: a loss that is not finite, or a disk that is full.
+        TrainingStopped: a signal, a loss that is not finite, or a full disk.
         ValueError: no validation tiles; the folder holds a run of another recipe or start.
     """
     recipe = run_recipe(common, variant, seed)
@@ -376,7 +378,8 @@ def main() -> None:
         try:
             train_and_score(recipe, variant, seed, options.start, options.keep_weights)
         except TrainingStopped as stop:
-            raise SystemExit(f"{stop}") from stop
+            print(stop, file=sys.stderr)
+            sys.exit(stop.exit_status)
         return
 
     # Seed after seed, so that an unfinished table still compares.
@@ -386,7 +389,10 @@ def main() -> None:
     for seed, variant in order:
         if results[seed, variant.name] is None:
             began = time.monotonic()
-            if run_in_child(variant, seed):
+            if status := run_in_child(variant, seed):
+                if status in INTERRUPTED:
+                    # It has written a checkpoint and said so.
+                    sys.exit(status)
                 failed.append(f"{variant.name} with seed {seed}")
                 if not any(results.values()):
                     # Where the first one fails the rest would, too; later the others are still worth having.
