@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 
+from cfsam_hf.files import atomic
 from cfsam_hf.training import TrainingStopped, checkpoints, run, run_log
 
 from .training_cases import smoke_recipe, start_run
@@ -53,17 +54,25 @@ def _die_in_a_file() -> None:
     _nth(checkpoints, "save_file", 5, half_written)
 
 
+def _die_before_the_name() -> None:
+    def unnamed(original, source, target):
+        if Path(target).name == "checkpoint-4":
+            die()
+        return original(source, target)
+
+    original = os.replace
+    os.replace = lambda source, target: unnamed(original, source, target)
+
+
 def _die_while_removing() -> None:
-    def half_removed(original, path, **options):
-        (path / "ema.safetensors").unlink()
-        die()
+    def half_removed(original, path):
+        if path.name.startswith("checkpoint-"):
+            (path / "ema.safetensors").unlink()
+            die()
+        return original(path)
 
-    def watching(path, original=checkpoints.shutil.rmtree, **options):
-        if path.name.endswith(".old") and path.exists():
-            half_removed(original, path)
-        return original(path, **options)
-
-    checkpoints.shutil.rmtree = watching
+    original = atomic.remove
+    atomic.remove = lambda path: half_removed(original, path)
 
 
 def _die_in_a_line() -> None:
@@ -80,7 +89,7 @@ KILLS: dict[str, Hook] = {
     "before the first checkpoint": _die_at(torch.optim.AdamW, "step", 2),
     "in a step": _die_at(torch.optim.AdamW, "step", 4),
     "between the files of a checkpoint": _die_in_a_file,
-    "before a checkpoint gets its name": _die_at(checkpoints.os, "replace", 2),
+    "before a checkpoint gets its name": _die_before_the_name,
     "while an old checkpoint is removed": _die_while_removing,
     "in a validation": _die_at(run, "evaluate_records", 1),
     "in a line of the log": _die_in_a_line,

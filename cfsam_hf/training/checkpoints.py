@@ -10,7 +10,6 @@ import json
 import logging
 import os
 import re
-import shutil
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from ..files.atomic import atomic_folder
+from ..files.atomic import atomic_folder, remove_folder
 from .ema import ExponentialMovingAverage
 
 logger = logging.getLogger(__name__)
@@ -29,7 +28,6 @@ logger = logging.getLogger(__name__)
 STATE_NAME, SUMS_NAME = "state.json", "SHA256SUMS"
 
 _NAME = re.compile(r"checkpoint-(\d+)")
-_LEFTOVER = re.compile(r"\.cfsam-.*|\.checkpoint-\d+\.(tmp|old)")
 _SUM_LINE = re.compile(r"([0-9a-f]{64}) [ *]([^/]+)")
 
 TrainingTensors = dict[str, dict[str, torch.Tensor]]
@@ -98,7 +96,7 @@ def set_aside_later_checkpoints(folder: Path, step: int) -> None:
         if later > step:
             path = folder / f"checkpoint-{later}"
             aside = path.with_name(f"{path.name}.damaged")
-            shutil.rmtree(aside, ignore_errors=True)
+            remove_folder(aside)
             os.replace(path, aside)
 
 
@@ -149,9 +147,6 @@ def write_checkpoint(folder: Path, step: int, tensors: TrainingTensors, facts: d
             written = sorted(working.iterdir())
             lines = [f"{_sha256(path)}  {path.name}\n" for path in written]
             (working / SUMS_NAME).write_text("".join(lines), encoding="utf-8")
-            for path in working.iterdir():
-                _flush_to_disk(path)
-        _flush_to_disk(folder)
     except SafetensorError as error:
         # This format's writer raises its own error class, which gives the system's error number in words only.
         found = re.search(r"(?:code:|os error) (\d+)", str(error))
@@ -164,36 +159,11 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _flush_to_disk(path: Path) -> None:
-    """Waits until the disk has it: after a power failure a name must not exist without its data."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def remove_checkpoint(path: Path) -> None:
-    """Removes a checkpoint, its name first."""
-    if path.exists():
-        doomed = path.with_name(f".{path.name}.old")
-        shutil.rmtree(doomed, ignore_errors=True)
-        os.replace(path, doomed)
-        shutil.rmtree(doomed, ignore_errors=True)
-
-
 def prune_checkpoints(folder: Path, keep: int, protected: Collection[int] = ()) -> None:
     """Removes all but the last `keep` checkpoints and those of the `protected` steps."""
     for step in checkpoint_steps(folder)[:-keep]:
         if step not in protected:
-            remove_checkpoint(folder / f"checkpoint-{step}")
-
-
-def remove_unfinished(folder: Path) -> None:
-    """Removes what a killed process left half written or half removed. The caller must hold the folder's lock."""
-    for path in folder.iterdir():
-        if _LEFTOVER.fullmatch(path.name) and path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path, ignore_errors=True)
+            remove_folder(folder / f"checkpoint-{step}")
 
 
 def read_facts(checkpoint: Path) -> dict[str, Any]:

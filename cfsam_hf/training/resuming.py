@@ -1,4 +1,4 @@
-"""Before a run writes anything: its folder is claimed, and the checkpoint there is compared with the recipe and data."""
+"""Before a run writes anything: its folder is claimed, and its checkpoint compared with the recipe and the data."""
 
 from pathlib import Path
 from typing import Any
@@ -6,7 +6,8 @@ from typing import Any
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
 
-from .checkpoints import latest_checkpoint, remove_unfinished
+from ..files.stage import clean_up
+from .checkpoints import latest_checkpoint
 from .folder_lock import FolderLock
 from .recipe import Recipe, differences
 from .tile_digests import changed_tile
@@ -36,7 +37,7 @@ def claim_folder(folder: Path, accelerator: Accelerator) -> tuple[Path | None, F
         try:
             folder.mkdir(parents=True, exist_ok=True)
             lock = FolderLock(folder, LOCK_NAME)
-            remove_unfinished(folder)
+            clean_up(folder)
             answer[0] = latest_checkpoint(folder)
         except OSError as error:
             answer[1] = error
@@ -45,9 +46,7 @@ def claim_folder(folder: Path, accelerator: Accelerator) -> tuple[Path | None, F
     if problem is not None:
         raise problem
     if not all(gather_object([checkpoint is None or checkpoint.is_dir()])):
-        raise ValueError(
-            f"some processes do not see {checkpoint}: {folder} must be one folder that all of them share."
-        )
+        raise ValueError(f"some processes do not see {checkpoint}: all of them must share the folder {folder}.")
     return checkpoint, lock
 
 

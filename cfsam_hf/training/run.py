@@ -207,7 +207,7 @@ class TrainingRun:
                 working.write_text(yaml.safe_dump(self.recipe.to_dict(), sort_keys=False), encoding="utf-8")
 
     def _crop_numbers(self, step: int, number: int) -> range:
-        """The crops of this process in a pass of a step. However many processes share a step, its crops are the same."""
+        """The crops of this process in a pass of a step; those of all processes do not depend on their number."""
         options, processes = self.recipe.optimization, self.accelerator.num_processes
         first = step * self.crops_per_step + number * options.batch_size * processes
         return range(first + self.accelerator.process_index, first + options.batch_size * processes, processes)

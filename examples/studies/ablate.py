@@ -51,7 +51,7 @@ from cfsam_hf.evaluation.tables import (
     markdown_table,
     with_deviation,
 )
-from cfsam_hf.files.atomic import atomic_path
+from cfsam_hf.files.atomic import atomic_path, remove_folder
 from cfsam_hf.files.json_files import write_json
 from cfsam_hf.model.pipeline_cfsam import NucleiSegmentationPipeline
 from cfsam_hf.training import (
@@ -64,7 +64,7 @@ from cfsam_hf.training import (
     make_accelerator,
     parse_recipe,
 )
-from cfsam_hf.training.checkpoints import checkpoint_steps, remove_checkpoint
+from cfsam_hf.training.checkpoints import checkpoint_steps
 from cfsam_hf.training.interruption import SIGNALS
 from cfsam_hf.training.memory import PeakMemory
 from cfsam_hf.training.recipe import differences
@@ -210,7 +210,7 @@ def train_and_score(common: Recipe, variant: Variant, seed: int, start: str, kee
     write_json(folder / RESULT, result)
     accelerator.end_training()
     for step in [] if keep_weights else checkpoint_steps(folder):
-        remove_checkpoint(folder / f"checkpoint-{step}")
+        remove_folder(folder / f"checkpoint-{step}")
 
 
 def score(run: TrainingRun, validation: dict[str, list]) -> dict[str, dict[str, Any]]:

@@ -166,14 +166,26 @@ def test_a_failure_does_not_end_the_others_but_the_first_does(training_root, abl
     assert "| CF-SAM |" in capsys.readouterr().out
 
 
-def test_a_stopped_run_ends_with_its_sentence(training_root, ablate, monkeypatch):
+def test_a_stopped_run_ends_with_its_sentence(training_root, ablate, monkeypatch, capsys):
     def stop(*_):
         raise TrainingStopped("The loss of step 1 is not finite.")
 
     monkeypatch.setattr(ablate, "train_and_score", stop)
     monkeypatch.setattr("sys.argv", ["ablate.py", *flags(smoke_values(training_root)), "--only", "full", "0"])
-    with pytest.raises(SystemExit, match="not finite"):
+    with pytest.raises(SystemExit) as ended:
         ablate.main()
+    assert ended.value.code == 1
+    assert capsys.readouterr().err.endswith("The loss of step 1 is not finite.\n")
+
+
+def test_a_signal_to_a_run_ends_the_whole_study(training_root, ablate, monkeypatch):
+    tried = []
+    monkeypatch.setattr(ablate, "run_in_child", lambda variant, seed: tried.append(variant.name) or 143)
+    values = smoke_values(training_root)
+    monkeypatch.setattr("sys.argv", ["ablate.py", *flags(values), "--variants", "full,no_mala", "--seeds", "0"])
+    with pytest.raises(SystemExit) as ended:
+        ablate.main()
+    assert (ended.value.code, tried) == (143, ["full"])
 
 
 def hand_made(name, pq, seed, initial=None):

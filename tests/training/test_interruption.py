@@ -1,4 +1,4 @@
-"""A signal must cost neither work nor exactness: checkpoint, one line, exit status, and the same weights in the end."""
+"""A signal costs neither work nor exactness: a checkpoint, one line, the exit status, and later the same weights."""
 
 import os
 import signal
