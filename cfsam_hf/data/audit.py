@@ -132,6 +132,7 @@ def _read(record: TileRecord, audit: Audit) -> None:
             audit.notes.append(line)
         else:
             audit.problems.append(f"{line}; if that is right, read it with allow_empty=true")
+    audit.notes += [f"{record.label_path}: {note}" for note in tile.notes]
     if tile.overlaps:
         audit.overlapping_tiles += 1
         total = audit.overlaps

@@ -1,6 +1,6 @@
 """The one schema that every reader returns: `TileRecord` (where a tile is) and `Tile` (its pixels and labels)."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,6 +27,7 @@ class Tile:
         annotated: `(H, W)` bool, False where nobody looked for nuclei; None means that all of the tile is annotated.
         overlaps: what was lost since a label map gives each pixel to one nucleus; nothing where the data set itself
             has label maps.
+        notes: what the reader left out of the annotation file or read in an unusual way, a sentence each.
     """
 
     image: np.ndarray
@@ -39,6 +40,7 @@ class Tile:
     type_names: Mapping[int, str] = field(default_factory=dict)
     annotated: np.ndarray | None = None
     overlaps: Overlaps = field(default_factory=Overlaps)
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,7 @@ def make_tile(
     annotated: np.ndarray | None = None,
     mpp: float | None = None,
     overlaps: Overlaps | None = None,
+    notes: Sequence[str] = (),
 ) -> Tile:
     """Check what a reader has decoded and put it into the schema.
 
@@ -101,6 +104,7 @@ def make_tile(
         annotated: `(H, W)` bool or None.
         mpp: micrometres per pixel found while decoding; the record's where None.
         overlaps: what drawing outlines has lost.
+        notes: what the reader left out.
 
     Raises:
         ValueError: naming the file, for shapes that differ, negative or fractional ids, ids of unknown types, or no
@@ -142,6 +146,7 @@ def make_tile(
         type_names=dict(record.type_names),
         annotated=None if annotated is None else annotated.astype(bool),
         overlaps=overlaps or Overlaps(),
+        notes=tuple(notes),
     )
 
 

@@ -15,6 +15,8 @@ import numpy as np
 from ..data import Tile, TileRecord, list_tiles
 from ..data.parquet_writer import write_shards
 from ..data.readers.files import some_of
+from ..data.readers.label_names import image_files
+from ..data.readers.outline_files import is_outline_file, outline_files
 from ..data.records import UNKNOWN_TYPE
 from ..data.vocabulary import rename_types
 from ..model.result import UNTYPED_NAME
@@ -86,13 +88,13 @@ def list_own_tiles(
         raise OSError(f"{images}: {'is a file; give its folder' if images.exists() else 'no such folder'}")
     if not annotations.exists():
         raise FileNotFoundError(f"{annotations}: no such folder or file")
-    is_geojson = annotations.is_file() or any(annotations.glob("*.geojson"))
-    if annotations.is_file() and annotations.suffix.lower() not in (".geojson", ".json"):
-        raise ValueError(f"{annotations}: not a GeoJSON file; give one, or the folder of the annotations")
+    has_outlines = annotations.is_file() or bool(outline_files(annotations, image_files(images)))
+    if annotations.is_file() and not is_outline_file(annotations):
+        raise ValueError(f"{annotations}: no GeoJSON or other file of outlines; give one, or their folder")
     options: dict[str, Any] = {"allow_empty": True, "annotated_only": annotated_only, "annotations": annotations}
     if type_names is not None:
         options["type_names"] = dict(enumerate(type_names, start=1))
-    records = list_tiles("qupath" if is_geojson else "instance_pairs", images, mpp=mpp, **options)
+    records = list_tiles("qupath" if has_outlines else "instance_pairs", images, mpp=mpp, **options)
     other = {record.mpp for record in records} - {mpp}
     if mpp is not None and other:
         raise ValueError(

@@ -33,7 +33,7 @@ def read_aperio_xml(path: Path) -> tuple[list[AperioAnnotation], float | None]:
     """
     try:
         root = ElementTree.parse(path).getroot()
-    except ElementTree.ParseError as error:
+    except (ElementTree.ParseError, LookupError, ValueError) as error:  # syntax, or its encoding
         raise OSError(f"{path}: not an XML file that can be read, or truncated ({error})") from error
     annotations = []
     for layer in root.iter("Annotation"):

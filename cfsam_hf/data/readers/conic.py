@@ -1,6 +1,5 @@
 """CoNIC (Graham et al. 2021): 4,981 patches of 256 px of colon at 20x, six types, as `.npy`."""
 
-import csv
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +7,7 @@ import numpy as np
 from ..records import Tile, TileRecord, make_tile, to_uint8
 from .array_files import open_npy
 from .listing import check_split, finish_listing, subfolders
+from .text_files import read_csv
 
 TYPES = {1: "neutrophil", 2: "epithelial", 3: "lymphocyte", 4: "plasma", 5: "eosinophil", 6: "connective"}
 SIDE = 256
@@ -79,11 +79,10 @@ def _read_rows(path: Path, number: int, columns: tuple[str, ...]) -> list[dict[s
     """Return the rows of a CSV file, none where it does not exist."""
     if not path.is_file():
         return []
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = list(csv.DictReader(file))
-    missing = [column for column in columns if rows and rows[0].get(column) is None]
+    rows = read_csv(path)
+    missing = [column for column in columns if rows and column not in rows[0]]
     if missing:
-        raise ValueError(f"{path}: no column {', '.join(missing)}; found {', '.join(filter(None, rows[0]))}")
+        raise ValueError(f"{path}: no column {', '.join(missing)}; found {', '.join(rows[0])}")
     if len(rows) != number:
         raise ValueError(f"{path}: {len(rows)} rows for {number} patches")
     return rows

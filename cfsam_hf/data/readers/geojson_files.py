@@ -1,13 +1,30 @@
-"""Reading GeoJSON of nuclei and regions in pixels, as QuPath exports it."""
+"""Reading GeoJSON of nuclei and regions in pixels, as QuPath and other tools of pathology write it."""
 
+import contextlib
 import json
-from dataclasses import dataclass
+import reprlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..polygons import Polygon
+from .text_files import read_json
+
+AREAS = ("Polygon", "MultiPolygon")
+WITHOUT_AREA = ("Point", "MultiPoint", "LineString", "MultiLineString")
+CHILDREN = ("childObjects", "children")
+MOST_CLASSES = 50
+"""More values than this are names or measurements of single objects."""
+
+CLASS_PROPERTIES = (
+    *("type", "class", "classname", "celltype", "cellclass", "nucleustype", "nucleusclass", "category", "label"),
+    *("classlabel", "typename", "predictedclass", "prediction"),
+)
+"""Where tools other than QuPath put the class, in small letters without separators: TIAToolbox, exports of tables."""
 
 
 @dataclass(frozen=True)
@@ -16,63 +33,284 @@ class GeoFeature:
 
     Attributes:
         polygons: its polygons, one as a rule, each an exterior ring and its holes, `(K, 2)` xy in pixels.
-        name: its class, None where it has none. Parts of a derived class are joined as QuPath shows them, "A: B".
+        name: its class, None if it has none. Parts of a derived class are joined as QuPath shows them, "A: B".
+        kind: "annotation", "detection", "cell", "tile", "tma core" or "root" in QuPath's words; None if not stated.
+        place: where it is in the file, for messages.
+        parent: kind of the object in whose list of children it is; None at the top.
+        has_children: whether other outlined objects are in its list of children.
+        whole: whether all its polygons are one object, however far apart.
     """
 
     polygons: tuple[Polygon, ...]
     name: str | None
+    kind: str | None = None
+    place: str = ""
+    parent: str | None = None
+    has_children: bool = False
+    whole: bool = False
 
 
-def read_geojson(path: Path) -> list[GeoFeature]:
-    """Read a FeatureCollection, a list of features or a single feature, in the order of the file.
+@dataclass
+class OutlineFile:
+    """What a file of outlines holds.
 
-    Of QuPath's cells, which have two outlines, the nucleus is read.
+    Attributes:
+        features: the objects with an area, in the order of the file, children after their parents.
+        notes: what was left out and what was read in another way than usual, a sentence each.
+        size: (height, width) of the image in pixels, None if the file does not state it.
+    """
+
+    features: list[GeoFeature] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    size: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class _Raw:
+    """A feature of the file, not yet read: `(content, place, kind of its parent)`."""
+
+    content: Any
+    place: str
+    parent: str | None
+
+
+def read_geojson(path: Path, class_property: str | None = None) -> OutlineFile:
+    """Read a FeatureCollection, a list of features or a single feature, also a compressed one (`read_json`).
+
+    Of QuPath's cells, which have two outlines, the nucleus is read. Objects in the lists `childObjects` or `children`
+    of others are read like the others. Objects without area (points, lines, empty geometries) are left out.
+
+    Args:
+        path: the file.
+        class_property: property that holds the class. If None, QuPath's `classification`; in a file without any, one
+            of `CLASS_PROPERTIES`.
 
     Raises:
         OSError: if the file is missing, truncated or not JSON.
-        ValueError: naming the feature, for other content, or geometries that enclose no area.
+        ValueError: naming the feature, for content that is not GeoJSON of outlines.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise OSError(f"{path}: not a JSON file that can be read, or truncated ({error})") from error
+    return parse_geojson(read_json(path), path, class_property)
+
+
+def parse_geojson(content: Any, path: Path, class_property: str | None = None) -> OutlineFile:
+    """Read the content of a GeoJSON file; `path` names it in errors. See `read_geojson`."""
+    found = OutlineFile()
+    without_area: Counter[str] = Counter()
+    properties: list[dict[str, Any]] = []
+    for raw in _walk(_top(content, path)):
+        try:
+            feature, why = _feature(raw, class_property)
+        except ValueError as error:
+            raise ValueError(f"{path}: {raw.place} cannot be used ({error})") from error
+        if feature is None:
+            without_area[why] += 1
+            continue
+        found.features.append(feature)
+        properties.append(_mapping(raw.content.get("properties"), "properties"))
+    if total := sum(without_area.values()):
+        kinds = ", ".join(f"{count} {why}" for why, count in without_area.items())
+        found.notes.append(f"{total} object{'s' * (total != 1)} without area left out ({kinds})")
+    if class_property is None and not any(feature.name for feature in found.features):
+        _find_classes(found, properties)
+    return found
+
+
+def _top(content: Any, path: Path) -> list[Any]:
+    """The features of the file."""
     if isinstance(content, dict):
-        content = content.get("features") if content.get("type") == "FeatureCollection" else [content]
+        kind = content.get("type")
+        if kind in (*AREAS, *WITHOUT_AREA, "GeometryCollection"):
+            raise ValueError(
+                f"{path}: a geometry and no feature ({kind}); in QuPath export with File, Export objects as GeoJSON"
+            )
+        if "features" not in content and {"images", "annotations"} <= set(content):
+            raise ValueError(f"{path}: a COCO file and no GeoJSON; read it with the reader `coco`")
+        content = content.get("features") if "features" in content or kind == "FeatureCollection" else [content]
     if not isinstance(content, list):
         raise ValueError(f"{path}: expected a GeoJSON FeatureCollection or a list of features")
-    features = []
-    for number, feature in enumerate(content):
-        try:
-            features.append(_feature(feature))
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ValueError(f"{path}: feature {number} cannot be used ({error})") from error
-    return features
+    return content
 
 
-def _feature(feature: dict[str, Any]) -> GeoFeature:
-    properties = feature.get("properties") or {}
-    geometry = feature.get("nucleusGeometry") or feature["geometry"]
-    if properties.get("objectType") == "cell" and "nucleusGeometry" not in feature:
+def _walk(top: Sequence[Any]) -> Iterator[_Raw]:
+    """All features, children after their parents."""
+    stack = [_Raw(content, f"feature {number}", None) for number, content in enumerate(top)][::-1]
+    while stack:
+        raw = stack.pop()
+        yield raw
+        kind = kind_of(raw.content) or "object"
+        children = _children(raw.content)
+        stack += [_Raw(child, f"{raw.place}, child {number}", kind) for number, child in enumerate(children)][::-1]
+
+
+def _children(content: dict[str, Any]) -> list[Any]:
+    owners = (content, _mapping(content.get("properties"), "properties"))
+    return [child for owner in owners for key in CHILDREN if isinstance(owner.get(key), list) for child in owner[key]]
+
+
+def kind_of(content: dict[str, Any]) -> str | None:
+    """Return QuPath's word for what an object is, however its version writes it.
+
+    0.4 and later write `objectType`, 0.3 `object_type`, 0.2 and earlier the class' name as `id`.
+
+    >>> [kind_of({"id": "PathCellObject"}), kind_of({"properties": {"objectType": "tma_core"}})]
+    ['cell', 'tma core']
+    """
+    properties = content.get("properties")
+    properties = properties if isinstance(properties, dict) else {}
+    text = properties.get("objectType") or properties.get("object_type")
+    if text is None and isinstance(content.get("id"), str) and content["id"].endswith("Object"):
+        text = content["id"].removesuffix("Object").removeprefix("Path")
+    if not isinstance(text, str):
+        return None
+    text = text.lower().replace("_", " ")
+    return {"tmacore": "tma core", "unknown": None}.get(text, text)
+
+
+def _feature(raw: _Raw, class_property: str | None) -> tuple[GeoFeature | None, str]:
+    """The object; or None and why it is left out."""
+    content = raw.content
+    if not isinstance(content, dict):
+        raise ValueError(f"a feature is an object with a geometry, found {_shown(content)}")
+    properties = _mapping(content.get("properties"), "properties")
+    kind = kind_of(content)
+    nucleus = content.get("nucleusGeometry") or properties.get("nucleusGeometry")
+    if kind == "cell" and not nucleus:
         raise ValueError("a cell without nucleusGeometry: export cells with their nuclei, or detections")
-    kind, coordinates = geometry.get("type"), geometry.get("coordinates")
-    if kind == "Polygon":
-        polygons = [coordinates]
-    elif kind == "MultiPolygon":
-        polygons = coordinates
-    else:
-        raise ValueError(f"expected a Polygon or MultiPolygon, found {kind}")
-    if not polygons or not all(polygons):
-        raise ValueError("its geometry is empty")
-    classification = properties.get("classification") or {}
-    names = classification.get("names") or [classification.get("name")]
-    return GeoFeature(
-        polygons=tuple(tuple(_ring(ring) for ring in polygon) for polygon in polygons),
-        name=": ".join(names) if names[0] else None,
+    if not nucleus and "geometry" not in content:
+        raise ValueError("it has no geometry")
+    geometry = nucleus or content["geometry"]
+    if geometry is None:
+        return None, "empty"
+    polygons, why = _polygons(geometry)
+    if not polygons:
+        return None, why
+    value = properties.get("classification") if class_property is None else properties.get(class_property)
+    feature = GeoFeature(
+        polygons=tuple(polygons),
+        name=class_name(value),
+        kind=kind,
+        place=raw.place,
+        parent=raw.parent,
+        has_children=any(isinstance(child, dict) for child in _children(content)),
+        whole=kind == "cell",
     )
+    return feature, ""
 
 
-def _ring(ring: list[list[float]]) -> np.ndarray:
-    points = np.array([point[:2] for point in ring], dtype=np.float64)
+def _polygons(geometry: Any) -> tuple[list[Polygon], str]:
+    """The polygons of a geometry that enclose something; or none and a word for what it is instead."""
+    found: list[Polygon] = []
+    why = "empty"
+    stack = [geometry]
+    while stack:
+        part = stack.pop()
+        if not isinstance(part, dict):
+            raise ValueError(f"a geometry is an object with type and coordinates, found {_shown(part)}")
+        kind, coordinates = part.get("type"), part.get("coordinates")
+        if kind == "GeometryCollection":
+            stack += list(_list(part.get("geometries"), "geometries"))[::-1]
+        elif kind in WITHOUT_AREA:
+            why = str(kind)
+        elif kind in AREAS:
+            for rings in _list([coordinates] if kind == "Polygon" else coordinates, "coordinates"):
+                polygon = [read_ring(ring) for ring in _list(rings, "a polygon") if ring]
+                if polygon and encloses(polygon[0]):
+                    found.append(tuple(polygon))
+                elif polygon:
+                    why = "flat"
+        else:
+            raise ValueError(f"expected a Polygon or MultiPolygon, found {_shown(kind)}")
+    return found, why
+
+
+def read_ring(ring: Any) -> np.ndarray:
+    """Return a list of `[x, y]`, or more numbers each, as `(K, 2)` float64.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    try:
+        points = np.array([point[:2] for point in ring], dtype=np.float64)
+    except (TypeError, ValueError, KeyError, IndexError, OverflowError):
+        points = np.empty((0, 0))
     if points.ndim != 2 or points.shape[1] != 2 or not np.isfinite(points).all():
         raise ValueError("a ring must be a list of finite [x, y]")
     return points
+
+
+def encloses(ring: np.ndarray) -> bool:
+    """Whether a ring `(K, 2)` of at least one point has points that do not lie on one line."""
+    steps = ring - ring[0]
+    far = steps[np.abs(steps).sum(axis=1).argmax()]
+    return bool((steps[:, 0] * far[1] != steps[:, 1] * far[0]).any())
+
+
+def class_name(value: Any) -> str | None:
+    """Return the class that a value of `classification` means, None for none.
+
+    Text, numbers, `{"name": ...}`, `{"names": [...]}` and lists are read, and such an object written as text, as
+    tables that are exported by GDAL hold it.
+
+    >>> [class_name(value) for value in ("Tumor", 3, {"names": ["A", "B"]}, '{"name": "Tumor"}', {}, "")]
+    ['Tumor', '3', 'A: B', 'Tumor', None, None]
+    """
+    if isinstance(value, str) and value.lstrip().startswith("{"):
+        with contextlib.suppress(ValueError, RecursionError):
+            value = json.loads(value)
+    if isinstance(value, dict):
+        value = value.get("names") or value.get("name")
+    if isinstance(value, list):
+        if any(isinstance(part, list | dict) for part in value):
+            raise ValueError(f"its class must be text, found {_shown(value)}")
+        return ": ".join(name for name in map(class_name, value) if name is not None) or None
+    if isinstance(value, str):
+        return value.strip() or None
+    if isinstance(value, bool) or not isinstance(value, int | float | None):
+        raise ValueError(f"its class must be text, found {_shown(value)}")
+    return None if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _find_classes(found: OutlineFile, properties: Sequence[dict[str, Any]]) -> None:
+    """Take the classes from the property that holds them, where no feature has a `classification`."""
+    keys = {key.lower().replace("_", "").replace("-", "").replace(" ", ""): key for row in properties for key in row}
+    for known in CLASS_PROPERTIES:
+        if (key := keys.get(known)) is None:
+            continue
+        values = [row.get(key) for row in properties]
+        if any(not isinstance(value, str | int | None) or isinstance(value, bool) for value in values):
+            continue
+        names = [class_name(value) for value in values]
+        different = len({name for name in names if name})
+        numbered = different == len(values) > 1 and not any(isinstance(value, str) for value in values)
+        if not different or different > MOST_CLASSES or numbered or set(names) <= {*AREAS, "Feature", None}:
+            continue
+        found.features = [replace(f, name=name) for f, name in zip(found.features, names, strict=True)]
+        found.notes.append(f"no object has a classification; the classes are those of the property {key!r}")
+        return
+    for key in sorted({key for row in properties for key in row} - {"name", "id", "color", "objectType"}):
+        texts = [row[key] for row in properties if isinstance(row.get(key), str)]
+        if len(texts) == len(properties) and 1 < len(set(texts)) <= min(MOST_CLASSES, len(texts) // 2):
+            found.notes.append(
+                f"no object has a classification, but all have the property {key!r} with {len(set(texts))} values; "
+                f"class_property={key} reads it as the class"
+            )
+
+
+def _mapping(value: Any, what: str) -> dict[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise ValueError(f"{what} must be an object, found {_shown(value)}")
+    return value
+
+
+def _list(value: Any, what: str) -> list[Any]:
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise ValueError(f"{what} must be a list, found {_shown(value)}")
+    return value
+
+
+def _shown(value: Any) -> str:
+    return reprlib.repr(value)

@@ -1,6 +1,5 @@
 """Your own images with label maps: `<stem>_instances.png` beside each image, or the folders `images` and `labels`."""
 
-import csv
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from ..records import UNKNOWN_TYPE, Tile, TileRecord, make_tile
 from .files import images_by_stem, pair_files, read_image
 from .label_maps import read_label_map
 from .listing import finish_listing
+from .text_files import read_csv
 
 INSTANCES = "_instances"
 TYPES = "_types"
@@ -144,8 +144,7 @@ def decode_instance_pair(record: TileRecord) -> Tile:
 def _read_index(path: Path) -> dict[str, dict[str, str]]:
     if not path.is_file():
         return {}
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_csv(path)
     if not rows:
         return {}
     column = next((name for name in ID_COLUMNS if name in rows[0]), None)
@@ -157,7 +156,7 @@ def _read_index(path: Path) -> dict[str, dict[str, str]]:
     for row in rows:
         if row[column] in index:
             refuse(ValueError(f"{path}: tile {row[column]!r} has two rows"))
-        index[row[column]] = {key: value or "" for key, value in row.items() if key is not None}
+        index[row[column]] = row
     return index
 
 

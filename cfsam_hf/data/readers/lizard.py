@@ -1,6 +1,5 @@
 """Lizard (Graham et al. 2021): 238 images of colon at 20x from five sources, six types, in three folds."""
 
-import csv
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,7 @@ from .array_files import read_mat
 from .conic import TYPES
 from .files import images_by_stem, natural_key, pair_files, read_image, some_of
 from .listing import check_split, finish_listing, subfolders
+from .text_files import read_csv
 
 FOLDS = ("1", "2", "3")
 
@@ -96,8 +96,7 @@ def _read_info(path: Path) -> dict[str, dict[str, str]]:
     """Return the rows of `info.csv` by the stem of the image."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; it gives the folds")
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_csv(path)
     info: dict[str, dict[str, str]] = {}
     for row in rows:
         if not all(row.get(column) for column in ("Filename", "Source", "Split")):

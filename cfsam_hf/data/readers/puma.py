@@ -84,7 +84,8 @@ def decode_puma(record: TileRecord) -> Tile:
     """Read one region and rasterise its polygons; ids are 1..N in the order of the file."""
     image = read_image(record.image_path)
     height, width = image.shape[:2]
-    features = read_geojson(record.label_path)
+    content = read_geojson(record.label_path)
+    features = content.features
     ids_by_class = {f"nuclei_{name}": type_id for type_id, name in TYPES.items()}
     unknown = sorted({str(feature.name) for feature in features} - set(ids_by_class))
     if unknown:
@@ -96,4 +97,4 @@ def decode_puma(record: TileRecord) -> Tile:
     )
     types = np.array([ids_by_class[feature.name] for feature in features], dtype=np.int64)
     type_map = np.concatenate([[0], types[positions]])[instance_map]
-    return make_tile(record, image, instance_map, type_map, overlaps=overlaps)
+    return make_tile(record, image, instance_map, type_map, overlaps=overlaps, notes=content.notes)

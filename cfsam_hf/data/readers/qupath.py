@@ -1,23 +1,23 @@
-"""Your own images with QuPath's GeoJSON exports, one per image; regions bound the annotated area."""
+"""Your own images with a file of outlines each: QuPath's GeoJSON and its dialects, LabelMe's JSON, ImageJ's ROIs."""
 
 from collections.abc import Mapping
-from fnmatch import fnmatchcase
 from pathlib import Path
 
 import numpy as np
 
-from ..polygons import check_overlap_rule, check_reach, rasterise_shapes, shape_pixels
+from ..polygons import check_overlap_rule, check_reach, rasterise_shapes
 from ..problems import is_collecting
 from ..records import UNKNOWN_TYPE, Tile, TileRecord, make_tile
-from .files import images_by_stem, pair_files, read_image
-from .geojson_files import GeoFeature, read_geojson
+from .files import pair_files, read_image
+from .geojson_files import GeoFeature, OutlineFile
+from .label_names import image_files
 from .listing import check_split, finish_listing
+from .object_roles import Roles, sort_objects
+from .outline_files import outline_files, read_outlines
 
-LARGE = 20
-"""An outline whose box is this many times the median box is looked at: it may be a region and no nucleus."""
-
-ENCLOSED = 3
-"""A large outline around at least so many nuclei is taken for a region whose class was forgotten."""
+FEWEST_OUTSIDE = 2
+OUTSIDE_SHARE = 0.5
+"""Of the outlines that hold no pixel: more mean that the coordinates are not pixels of this image."""
 
 
 def list_qupath(
@@ -32,30 +32,37 @@ def list_qupath(
     allow_empty: bool = True,
     annotations: str | Path | None = None,
     annotated_only: bool = False,
+    class_property: str | None = None,
 ) -> list[TileRecord]:
-    """List the images of a folder that have `<stem>.geojson` beside them (QuPath: File, Export objects as GeoJSON).
+    """List the images of a folder that have outlines beside them, `<stem>.geojson` or another file of the same stem.
 
-    Annotations, detections and cells (their nuclei) are nuclei alike, in pixels of the image. Their class is the type,
-    a nucleus without class has an unknown type; where no nucleus has a class, the data set has no types. Annotations
-    of the class "Region*" bound the area in which all nuclei are outlined; what lies outside, or in an "Ignore*"
-    annotation, is not annotated. Without regions the whole image is.
+    Read are GeoJSON as QuPath (File, Export objects as GeoJSON), CellViT, TIAToolbox, LazySlide and dlup write it,
+    under the endings `.geojson` and `.json` and compressed (`.gz`, `.zip`); LabelMe's `.json`; and ImageJ's `.roi`
+    and `.zip` (with roifile installed). Annotations, detections and cells (their nuclei) are nuclei alike, in pixels
+    of the image. Their class is the type, a nucleus without class has an unknown type; if no nucleus has a class, the
+    data set has no types. The separate parts of a MultiPolygon are nuclei of their own.
+
+    Annotations of the class "Region*" bound the area in which all nuclei are outlined; what lies outside, or in an
+    "Ignore*" annotation, is not annotated. Without regions the whole image is. Other annotations around detections or
+    cells bound it, too, if all of these lie within. `Tile.notes` says what was left out.
 
     Args:
         path: the folder.
         split: must be None.
-        type_names: names of the type ids 1..T. Where None, the classes found in all files, in alphabetical order: give
-            them where several folders must agree.
+        type_names: names of the type ids 1..T. If None, the classes found in all files, in alphabetical order: give
+            them if several folders must agree.
         region_class, ignore_class: patterns of class names, `*` stands for anything.
-        overlap: who keeps a pixel under several outlines: "later" in the file, or the "smaller" one.
-        mpp: micrometres per pixel, None if unknown; the export does not tell.
+        overlap: which outline keeps a pixel under several: "later" in the file, or the "smaller" one.
+        mpp: micrometres per pixel, None if unknown; the export does not state it.
         tissue: tissue of all images.
-        allow_empty: accept images without nuclei (a region without nuclei is a statement, too).
-        annotations: folder of the exports where it is another; or one export, of the image of its stem (of the only
-            image, whatever its name), which then is the only tile.
-        annotated_only: leave images without an export out, which is an error otherwise.
+        allow_empty: accept images without nuclei (a region without nuclei is information, too).
+        annotations: folder of the exports if it is not that of the images; or one export, of the image of its stem (of
+            the only image, whatever its name), which then is the only tile.
+        annotated_only: leave out images without an export, which are an error otherwise.
+        class_property: the property of a feature that holds its class, if it is not `classification`.
 
     Raises:
-        OSError: if nothing is there, one of a pair is missing or a file is damaged.
+        OSError: if nothing is there, one file of a pair is missing or a file is damaged.
         ValueError: for a split or an unknown rule.
     """
     check_split(split, (), "A QuPath folder")
@@ -63,7 +70,7 @@ def list_qupath(
     folder = Path(path)
     if not folder.is_dir():
         return finish_listing([], split, folder, "a folder")
-    images = images_by_stem(folder)
+    images = image_files(folder)
     label_folder = folder if annotations is None else Path(str(annotations))
     if label_folder.is_file():
         file = label_folder
@@ -71,16 +78,20 @@ def list_qupath(
         images = {name: image for name, image in images.items() if name == stem}
         labels, label_folder = {stem: file}, file.parent
     elif label_folder.is_dir():
-        labels = {file.stem: file for file in label_folder.glob("*.geojson")}
+        labels = outline_files(label_folder, images)
     else:
         raise FileNotFoundError(f"{label_folder}: no such folder or file")
     if annotated_only:
         images = {stem: image for stem, image in images.items() if stem in labels}
     pairs = pair_files(images, labels, ".geojson file", folder, label_folder)
-    patterns = (region_class, ignore_class)
+    options = {
+        "overlap": overlap,
+        "region_class": region_class,
+        "ignore_class": ignore_class,
+        "class_property": class_property,
+    }
     if type_names is None:
-        features = [feature for file in labels.values() for feature in _read_for_names(file)]
-        found = {feature.name for feature in features if feature.name and not _matches(feature, patterns)}
+        found = {name for file in labels.values() for name in _class_names(file, options)}
         type_names = dict(enumerate(sorted(found), start=1))
     records = [
         TileRecord(
@@ -93,7 +104,7 @@ def list_qupath(
             mpp=mpp,
             type_names=dict(type_names),
             allow_empty=allow_empty,
-            options={"overlap": overlap, "region_class": region_class, "ignore_class": ignore_class},
+            options=options,
         )
         for stem, (image, label) in pairs.items()
     ]
@@ -104,43 +115,58 @@ def decode_qupath(record: TileRecord) -> Tile:
     """Read one image and rasterise its outlines; ids are 1..N in the order of the file."""
     image = read_image(record.image_path)
     height, width = image.shape[:2]
-    features = read_geojson(record.label_path)
-    regions, ignored = (
-        [feature for feature in features if _matches(feature, (str(record.options[option]),))]
-        for option in ("region_class", "ignore_class")
-    )
-    others = {id(feature) for feature in (*regions, *ignored)}
-    nuclei = [feature for feature in features if id(feature) not in others]
-    rings = [ring for feature in nuclei for polygon in feature.polygons for ring in polygon]
+    content = _read(record.label_path, record.options)
+    if content.size not in (None, (height, width)):
+        raise ValueError(
+            f"{record.label_path}: is of an image of {content.size[0]} x {content.size[1]}, but {record.image_path} "
+            f"is {height} x {width} (rows x columns)"
+        )
+    roles = _roles(content, record.label_path, record.options, (height, width))
+    shapes = [feature.polygons for feature in roles.nuclei]
+    rings = [ring for polygons in shapes for polygon in polygons for ring in polygon]
     check_reach(rings, height, width, record.label_path, record.image_path)
-    _refuse_forgotten_regions(nuclei, height, width, record)
-    instance_map, positions, overlaps = rasterise_shapes(
-        [feature.polygons for feature in nuclei], height, width, overlap=str(record.options["overlap"])
-    )
+    instance_map, positions, overlaps = rasterise_shapes(shapes, height, width, overlap=str(record.options["overlap"]))
+    if overlaps.undrawn >= FEWEST_OUTSIDE and overlaps.undrawn > OUTSIDE_SHARE * len(shapes):
+        raise ValueError(
+            f"{record.label_path}: {overlaps.undrawn} of its {len(shapes)} outlines hold no pixel of the image "
+            f"{record.image_path}; coordinates must be pixels of this image, not of a slide, micrometres or shares"
+        )
     annotated = None
-    if regions or ignored:
+    if roles.regions or roles.ignored:
         annotated = np.ones((height, width), dtype=bool)
-        if regions:
-            annotated = rasterise_shapes([feature.polygons for feature in regions], height, width)[0] > 0
-        annotated &= rasterise_shapes([feature.polygons for feature in ignored], height, width)[0] == 0
+        if roles.regions:
+            annotated = rasterise_shapes([feature.polygons for feature in roles.regions], height, width)[0] > 0
+        annotated &= rasterise_shapes([feature.polygons for feature in roles.ignored], height, width)[0] == 0
     type_map = None
     if record.type_names:
-        types = np.array([_type_of(feature, record) for feature in nuclei], dtype=np.int64)
+        types = np.array([_type_of(feature, record) for feature in roles.nuclei], dtype=np.int64)
         type_map = np.concatenate([[0], types[positions]])[instance_map]
-    return make_tile(record, image, instance_map, type_map, annotated, overlaps=overlaps)
+    notes = (*content.notes, *roles.notes)
+    return make_tile(record, image, instance_map, type_map, annotated, overlaps=overlaps, notes=notes)
 
 
-def _read_for_names(path: Path) -> list[GeoFeature]:
+def _read(path: Path, options: Mapping[str, object]) -> OutlineFile:
+    class_property = options["class_property"]
+    return read_outlines(path, None if class_property is None else str(class_property))
+
+
+def _roles(
+    content: OutlineFile, path: Path, options: Mapping[str, object], size: tuple[int, int] | None = None
+) -> Roles:
     try:
-        return read_geojson(path)
+        return sort_objects(content.features, str(options["region_class"]), str(options["ignore_class"]), size)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _class_names(path: Path, options: Mapping[str, object]) -> set[str]:
+    """The classes of the nuclei in a file."""
+    try:
+        return {feature.name for feature in _roles(_read(path, options), path, options).nuclei if feature.name}
     except (OSError, ValueError):
-        if is_collecting():  # the file is told of when its tile is read
-            return []
+        if is_collecting():  # reported when the tile is read
+            return set()
         raise
-
-
-def _matches(feature: GeoFeature, patterns: tuple[str, ...]) -> bool:
-    return feature.name is not None and any(fnmatchcase(feature.name, pattern) for pattern in patterns)
 
 
 def _type_of(feature: GeoFeature, record: TileRecord) -> int:
@@ -152,29 +178,3 @@ def _type_of(feature: GeoFeature, record: TileRecord) -> int:
     raise ValueError(
         f"{record.label_path}: unknown class {feature.name!r}; the types are {', '.join(record.type_names.values())}"
     )
-
-
-def _refuse_forgotten_regions(nuclei: list[GeoFeature], height: int, width: int, record: TileRecord) -> None:
-    """Raise ValueError where an outline encloses nuclei: as a nucleus it would swallow or underlie them all."""
-    if len(nuclei) <= ENCLOSED:
-        return
-    rings = [np.concatenate([polygon[0] for polygon in feature.polygons]) for feature in nuclei]
-    low, high = (np.array([extreme(ring, axis=0) for ring in rings]) for extreme in (np.min, np.max))
-    areas = (high - low).prod(axis=1)
-    for position in np.flatnonzero(areas > LARGE * np.median(areas)):
-        within = ((low >= low[position]) & (high <= high[position])).all(axis=1)
-        within[position] = False
-        if within.sum() < ENCLOSED:
-            continue
-        covered = np.zeros(height * width, dtype=bool)
-        covered[shape_pixels(nuclei[position].polygons, height, width)] = True
-        enclosed = sum(
-            bool(covered[shape_pixels(nuclei[other].polygons, height, width)].all())
-            for other in np.flatnonzero(within)
-        )
-        if enclosed >= ENCLOSED:
-            raise ValueError(
-                f"{record.label_path}: the outline from {low[position].tolist()} to {high[position].tolist()} (class "
-                f"{nuclei[position].name!r}) encloses {enclosed} others; if it bounds the annotated area give it a "
-                f"class like {record.options['region_class']!r}, else leave it out of the export"
-            )

@@ -1,12 +1,13 @@
 """QuPath exports mix nuclei, regions and classes in several dialects: nuclei must be nuclei, regions must not."""
 
+import gzip
 import json
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from cfsam_hf.data.readers.geojson_files import read_geojson
 from cfsam_hf.data.readers.qupath import list_qupath
 from cfsam_hf.outputs import write_geojson
 from tests.data_cases import geojson_polygon, nuclei, painted, save_image, truncate, types_by_id
@@ -98,6 +99,8 @@ def test_a_region_without_its_class_is_no_nucleus(tmp_path):
     path = write(tmp_path, collection(feature(0, 0, 50, 40, None), *blocks))
     with pytest.raises(ValueError, match=rf"{path.name}: the outline from .* encloses 5 others; .*'Region\*'"):
         load(tmp_path)
+    with pytest.raises(ValueError, match=rf"{path.name}: the outline from .* encloses 5 others"):
+        list_qupath(tmp_path)
 
 
 def test_holes_and_parts(tmp_path):
@@ -142,23 +145,6 @@ def test_images_without_nuclei(tmp_path):
         load(tmp_path, allow_empty=False)
 
 
-@pytest.mark.parametrize(
-    ("geometry", "message"),
-    [
-        ({"type": "Point", "coordinates": [2, 2]}, "Polygon or MultiPolygon, found Point"),
-        ({"type": "Polygon", "coordinates": []}, "empty"),
-        ({"type": "Polygon", "coordinates": [[[1, 2], [3]]]}, "cannot be used"),
-        ({"type": "Polygon", "coordinates": [[["a", 2], [3, 4], [5, 6]]]}, "cannot be used"),
-        ({"type": "Polygon", "coordinates": [[[float("nan"), 2], [3, 4], [5, 6]]]}, "finite"),
-        (None, "cannot be used"),
-    ],
-)
-def test_shapes_that_are_none(tmp_path, geometry, message):
-    path = write(tmp_path, collection(feature(2, 2), feature(2, 2) | {"geometry": geometry}))
-    with pytest.raises(ValueError, match=rf"{path.name}: feature 1 .*{message}"):
-        read_geojson(path)
-
-
 def test_damaged_files_are_named(tmp_path):
     path = write(tmp_path, collection(feature(2, 2, kind="cell")))
     with pytest.raises(ValueError, match=rf"{path.name}: feature 0 .*export cells with their nuclei"):
@@ -180,3 +166,105 @@ def test_damaged_files_are_named(tmp_path):
         load(tmp_path / "elsewhere")
     with pytest.raises(ValueError, match="no official splits"):
         load(tmp_path, split="train")
+
+
+def test_annotations_around_detections_bound_what_is_annotated(tmp_path):
+    tumour = feature(0, 0, 30, 40, {"name": "Necrosis"})
+    cells = [feature(4 + 8 * i, 4, kind="detection") for i in range(3)]
+    for features in ([tumour, *cells], [*cells, tumour]):
+        write(tmp_path, collection(*features))
+        tile = load(tmp_path)
+        assert (tile.instance_map.max(), tile.type_names) == (3, {1: "Tumor"})
+        assert tile.annotated.sum() == 30 * 40
+        assert tile.notes == (
+            "1 annotation (Necrosis) read as a region that bounds the annotated area, since all nuclei lie within",
+        )
+    write(tmp_path, collection(tumour, *cells, feature(40, 4, kind="detection")))
+    tile = load(tmp_path)
+    assert (tile.instance_map.max(), tile.annotated) == (4, None)
+    assert "left out, since nuclei lie outside" in tile.notes[0]
+
+
+def test_nuclei_of_a_hierarchy(tmp_path):
+    region = feature(0, 0, 30, 40, {"name": "Region*"})
+    region["properties"]["childObjects"] = [feature(4 + 8 * i, 4, kind="detection") for i in range(3)]
+    write(tmp_path, collection(region))
+    tile = load(tmp_path)
+    assert (tile.instance_map.max(), tile.annotated.sum()) == (3, 1200)
+    region["properties"]["classification"] = None
+    write(tmp_path, collection(region))
+    tile = load(tmp_path)
+    assert (tile.instance_map.max(), tile.annotated.sum()) == (3, 1200)
+
+
+@pytest.mark.parametrize(
+    "ending", [".json", ".GEOJSON", ".geojson.gz", ".geojson.zip", ".zip", ".jpg.geojson", ".json.gz"]
+)
+def test_other_endings(tmp_path, ending):
+    path = write(tmp_path, collection(feature(2, 2)))
+    content = path.read_bytes()
+    path.unlink()
+    if ending.endswith(".gz"):
+        content = gzip.compress(content)
+    if ending == ".geojson.zip":
+        with zipfile.ZipFile(tmp_path / f"a{ending}", "w") as archive:
+            archive.writestr("a.geojson", content)
+    elif ending == ".zip":
+        pytest.importorskip("roifile").roiwrite(
+            tmp_path / "a.zip", [pytest.importorskip("roifile").ImagejRoi.frompoints([[2, 2], [6, 2], [6, 7], [2, 7]])]
+        )
+    else:
+        (tmp_path / f"a{ending}").write_bytes(content)
+    (tmp_path / "other.json").write_text("{}")
+    (tmp_path / "RoiSet.zip").write_text("{}")
+    assert (load(tmp_path).instance_map == 1).sum() == 20
+
+
+@pytest.mark.parametrize(
+    "shift", [(9000, 9000), (-60, 0), (0, -60), (45, 45)], ids=["slide", "left", "above", "beyond the corner"]
+)
+def test_coordinates_off_the_image(tmp_path, shift):
+    path = write(tmp_path, collection(*(feature(2 + shift[0], 2 + 6 * i + shift[1]) for i in range(4))))
+    with pytest.raises(ValueError, match=rf"{path.name}: .*(4 of its 4 outlines hold no pixel|polygons reach 90)"):
+        load(tmp_path)
+
+
+def test_coordinates_as_shares_of_the_image(tmp_path):
+    path = write(tmp_path, collection(*(feature(0.1, 0.2 * i, 0.1, 0.1) for i in range(4))))
+    with pytest.raises(ValueError, match=rf"{path.name}: 4 of its 4 outlines hold no pixel .* micrometres or shares"):
+        load(tmp_path)
+
+
+def test_classes_of_another_property(tmp_path):
+    first, second = feature(2, 2, classification=None), feature(10, 2, classification=None)
+    first["properties"]["tissue"], second["properties"]["tissue"] = "a", "b"
+    write(tmp_path, collection(first, second))
+    assert load(tmp_path).type_names == {}
+    assert load(tmp_path, class_property="tissue").type_names == {1: "a", 2: "b"}
+
+
+def test_labelme(tmp_path):
+    path = write(tmp_path, [])
+    path.unlink()
+    square = [[2, 2], [6, 2], [6, 7], [2, 7]]
+    shapes = [
+        {"label": "tumour", "points": square, "shape_type": "polygon", "group_id": None},
+        {"label": "other", "points": [[10, 2], [14, 7]], "shape_type": "rectangle"},
+        {"label": "tumour", "points": [[30, 20], [34, 20]], "shape_type": "circle"},
+        {"label": "other", "points": [[20, 2], [22, 2], [22, 7], [20, 7]], "group_id": 3},
+        {"label": "other", "points": [[40, 30], [44, 30], [44, 35], [40, 35]], "group_id": 3},
+        {"label": "other", "points": [[3, 3]], "shape_type": "point"},
+    ]
+    content = {"version": "5.4.1", "imagePath": "a.jpg", "imageHeight": 40, "imageWidth": 50, "shapes": shapes}
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    tile = load(tmp_path)
+    assert tile.type_names == {1: "other", 2: "tumour"}
+    assert types_by_id(tile.instance_map, tile.type_map) == {1: [2], 2: [1], 3: [2], 4: [1]}
+    assert np.bincount(tile.instance_map.ravel())[[1, 2, 4]].tolist() == [20, 20, 30]
+    assert tile.notes == ("1 shape without area left out",)
+    (tmp_path / "a.json").write_text(json.dumps(content | {"imageHeight": 80}))
+    with pytest.raises(ValueError, match=r"a\.json: is of an image of 80 x 50, but .*a\.jpg is 40 x 50"):
+        load(tmp_path)
+    (tmp_path / "a.json").write_text(json.dumps(content | {"shapes": [{"shape_type": "mask", "points": square}]}))
+    with pytest.raises(ValueError, match=r"a\.json: shape 0 cannot be used \(its shape_type is 'mask'"):
+        load(tmp_path)

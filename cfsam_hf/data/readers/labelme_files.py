@@ -1,0 +1,78 @@
+"""Reading the JSON files of LabelMe and its relatives (AnyLabeling, X-AnyLabeling): one file per image."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..polygons import Polygon
+from .geojson_files import GeoFeature, OutlineFile, class_name, encloses, read_ring
+
+CIRCLE_POINTS = 64
+WITHOUT_AREA = ("point", "points", "line", "linestrip", "lines")
+
+
+def is_labelme(content: Any) -> bool:
+    """Whether the content of a JSON file is LabelMe's."""
+    return isinstance(content, dict) and isinstance(content.get("shapes"), list)
+
+
+def parse_labelme(content: dict[str, Any], path: Path) -> OutlineFile:
+    """Read the content of a file; `path` names it in errors.
+
+    Polygons, rectangles and circles are objects; shapes of one label that share a `group_id` are parts of one object.
+
+    Raises:
+        ValueError: naming the shape, for one that cannot be read.
+    """
+    found = OutlineFile(size=_size(content))
+    left_out = 0
+    groups: dict[tuple[Any, str | None], int] = {}
+    for number, shape in enumerate(content["shapes"]):
+        place = f"shape {number}"
+        try:
+            polygon = _polygon(shape)
+            name = class_name(shape.get("label"))
+        except ValueError as error:
+            raise ValueError(f"{path}: {place} cannot be used ({error})") from error
+        if polygon is None:
+            left_out += 1
+            continue
+        group = shape.get("group_id")
+        key = (group, name)
+        if isinstance(group, int | str) and key in groups:
+            first = found.features[groups[key]]
+            found.features[groups[key]] = replace(first, polygons=(*first.polygons, polygon), whole=True)
+            continue
+        if isinstance(group, int | str):
+            groups[key] = len(found.features)
+        found.features.append(GeoFeature((polygon,), name, None, place))
+    if left_out:
+        found.notes.append(f"{left_out} shape{'s' * (left_out != 1)} without area left out")
+    return found
+
+
+def _size(content: dict[str, Any]) -> tuple[int, int] | None:
+    height, width = content.get("imageHeight"), content.get("imageWidth")
+    return (height, width) if isinstance(height, int) and isinstance(width, int) else None
+
+
+def _polygon(shape: Any) -> Polygon | None:
+    """The outline of a shape; None for one without area."""
+    if not isinstance(shape, dict):
+        raise ValueError("a shape is an object with points")
+    kind = shape.get("shape_type") or "polygon"
+    if kind in WITHOUT_AREA:
+        return None
+    points = read_ring(shape.get("points"))
+    if kind == "rectangle" and len(points) == 2:
+        (x0, y0), (x1, y1) = points
+        points = np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1)])
+    elif kind == "circle" and len(points) == 2:
+        angles = np.linspace(0, 2 * np.pi, CIRCLE_POINTS, endpoint=False)
+        radius = float(np.hypot(*(points[1] - points[0])))
+        points = points[0] + radius * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    elif kind not in ("polygon", "rectangle", "rotation"):
+        raise ValueError(f"its shape_type is {kind!r}; polygons, rectangles and circles are read")
+    return (points,) if len(points) and encloses(points) else None
