@@ -20,6 +20,13 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("folder", metavar="FOLDER", help="folder that `cfsam export` wrote")
     parser.add_argument("repository", metavar="NAMESPACE/NAME", help="where to: a user or organisation, and a name")
+    parser.add_argument(
+        "--include",
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="also send FILE, named relative to FOLDER, such as a picture in the card; may be repeated",
+    )
     parser.add_argument("--public", action="store_true", help="make a new repository public")
     parser.add_argument(
         "--update",
@@ -37,7 +44,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Does what the parsed arguments of `cfsam push` say; returns the exit status."""
-    plan = plan_push(args.folder, args.repository, private=not args.public)
+    plan = plan_push(args.folder, args.repository, private=not args.public, include=args.include)
     if args.dry_run:
         print(format_plan(plan))
         print("Nothing was sent.")

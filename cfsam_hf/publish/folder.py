@@ -1,4 +1,4 @@
-"""What a self-describing folder holds, and the check that a folder is one."""
+"""The contents of a self-describing folder, and the check that a folder is one."""
 
 import importlib.metadata
 import json
@@ -9,7 +9,7 @@ from pathlib import Path
 from huggingface_hub import ModelCard
 from transformers.dynamic_module_utils import get_imports
 
-from ..model.adapter_files import ADAPTER_FILE
+from ..model.adapter_files import ADAPTER_FILE, WEIGHTS_FILE
 from ..model.configuration_cfsam import CfSamConfig
 from ..model.image_processing_cfsam import CfSamImageProcessor
 from ..model.modeling_cfsam import CfSamForNucleiSegmentation
@@ -19,13 +19,13 @@ from ..model.processing_cfsam import CfSamProcessor
 CONFIG, PROCESSOR, WEIGHTS = "config.json", "processor_config.json", "model.safetensors"
 CARD, HANDLER, REQUIREMENTS = "README.md", "handler.py", "requirements.txt"
 CARD_FIELDS = ("license", "library_name", "pipeline_tag")
-# Files that run code when they are read.
 MODEL_CODE = Path(__file__).parents[1] / "model"
-PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".npy")
+# Files that can run code when they are read.
+PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".npy", ".npz", ".joblib", ".h5")
 
 
 def _reference(kind: type) -> str:
-    """A class as a folder names it: `module.Class`."""
+    """A class as a folder's JSON files name it: `module.Class`."""
     return f"{kind.__module__.rpartition('.')[2]}.{kind.__name__}"
 
 
@@ -75,15 +75,15 @@ def _normalised(name: str) -> str:
 
 
 def check_folder(folder: Path, card_fields: Sequence[str] = CARD_FIELDS) -> None:
-    """Makes sure that a folder describes itself: all that loading it elsewhere needs is there, and a card.
+    """Checks that a folder describes itself: it has everything that loading it elsewhere needs, and a card.
 
     Args:
-        folder: to look at.
+        folder: the folder.
         card_fields: what the card's metadata must state.
 
     Raises:
         OSError: there is no such folder.
-        ValueError: it is an adapter; something is missing or wrong, and the message names everything that is.
+        ValueError: the folder is an adapter, or something is missing or wrong; the message names all of it.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -92,12 +92,14 @@ def check_folder(folder: Path, card_fields: Sequence[str] = CARD_FIELDS) -> None
         raise ValueError(
             f"{folder} is an adapter without its base, not a checkpoint. To publish the whole model: "
             f"`model = CfSamForNucleiSegmentation.from_adapter({str(folder)!r})`, then `export_for_hub(model, NEW)`. "
-            "To publish the adapter alone, which others then load with from_adapter: huggingface_hub's upload_folder."
+            "To publish the adapter alone, which others then load with from_adapter: huggingface_hub's "
+            f"upload_folder(repo_id=..., folder_path={str(folder)!r}, allow_patterns=['{ADAPTER_FILE}', "
+            f"'{WEIGHTS_FILE}', '{CARD}']), which sends these files and no others."
         )
     problems = [*_config_problems(folder), *_code_problems(folder), *_card_problems(folder, card_fields)]
-    pickles = sorted(path.name for path in folder.rglob("*") if path.suffix in PICKLES)
+    pickles = sorted(path.name for path in folder.rglob("*") if path.suffix.lower() in PICKLES)
     if pickles:
-        problems.append(f"{', '.join(pickles)}: files that can run code; only safetensors weights are published")
+        problems.append(f"{', '.join(pickles)} can run code when read; weights are published as safetensors only")
     if problems:
         raise ValueError(
             f"{folder} is not ready to be published: {'; '.join(problems)}. `cfsam export CHECKPOINT FOLDER` writes a "
@@ -129,8 +131,14 @@ def _config_problems(folder: Path) -> list[str]:
     return problems + [f"{name} is missing" for name in wanted if not (folder / name).is_file()]
 
 
-def _code_problems(folder: Path) -> list[str]:
-    """Files of code that are missing: the entry points, what they import, the handler."""
+def code_names(folder: Path) -> set[str]:
+    """Names of the code that belongs in a folder: the handler, the entry points and what they import, whether or not
+    these files are there, and all code that this version exports.
+    """
+    return {HANDLER, *_needed_code(folder), *(path.name for path in code_files())}
+
+
+def _needed_code(folder: Path) -> set[str]:
     modules = {name.split(".")[0] for name in (*MODEL_AUTO_MAP.values(), *PROCESSOR_AUTO_MAP.values())}
     modules |= {info["impl"].split(".")[0] for info in CUSTOM_PIPELINES.values()}
     waiting, seen = [f"{module}.py" for module in sorted(modules)], set()
@@ -140,7 +148,12 @@ def _code_problems(folder: Path) -> list[str]:
             text = (folder / name).read_text(encoding="utf-8")
             waiting += [f"{module}.py" for module in re.findall(r"^\s*from\s+\.(\w+)\s+import", text, re.MULTILINE)]
         seen.add(name)
-    wanted = [*sorted(seen), HANDLER, REQUIREMENTS]
+    return seen
+
+
+def _code_problems(folder: Path) -> list[str]:
+    """Files of code that are missing: the entry points, what they import, the handler."""
+    wanted = [*sorted(_needed_code(folder)), HANDLER, REQUIREMENTS]
     return [f"{name} is missing" for name in wanted if not (folder / name).is_file()]
 
 
@@ -164,6 +177,6 @@ def _read_json(path: Path, problems: list[str]) -> dict | None:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        problems.append(f"{path.name} is no JSON ({error})")
+        problems.append(f"{path.name} is not JSON ({error})")
         return None
     return record if isinstance(record, dict) else {}

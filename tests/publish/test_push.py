@@ -1,4 +1,4 @@
-"""A checkpoint must reach the Hub whole, in one commit, and come back the same; what hinders it must be said."""
+"""Why: a checkpoint must reach the Hub whole, in one commit, and come back the same; errors must say what to do."""
 
 import json
 import re
@@ -114,8 +114,12 @@ def test_an_update_is_a_second_commit_without_what_is_outdated(hub, small, folde
     push(hub, small)
     (folder / "README.md").write_text(CARD + "\nMore.\n")
     (folder / "extra_cfsam.py").write_text("")
+    # Code that other code imports belongs to the folder.
+    spans = (folder / "spans.py").read_text()
+    (folder / "spans.py").write_text(f"from .extra_cfsam import x\n{spans}")
     push(hub, folder, update=True, message="Say more")
     (folder / "extra_cfsam.py").unlink()
+    (folder / "spans.py").write_text(spans)
     hub.repositories[NAME].files["picture.png"] = b"by hand"
     push(hub, folder, update=True)
     repository = hub.repositories[NAME]
@@ -185,9 +189,22 @@ def test_a_card_that_the_hub_refuses(hub, folder):
         push_folder(plan, endpoint=hub.address)
 
 
+def test_a_folder_that_has_changed_since_the_plan_is_not_sent(hub, folder, tmp_path):
+    plan = plan_push(folder, NAME)
+    (tmp_path / "secret.txt").write_text("S3CRET")
+    (folder / "handler.py").unlink()
+    (folder / "handler.py").symlink_to(tmp_path / "secret.txt")
+    with pytest.raises(ValueError, match=r"handler\.py is a link to .*secret\.txt"):
+        push_folder(plan, endpoint=hub.address)
+    (folder / "handler.py").unlink()
+    with pytest.raises(ValueError, match="have changed since the push was planned"):
+        push_folder(plan, endpoint=hub.address)
+    assert hub.requests == []
+
+
 @pytest.mark.parametrize("name", ["nuclei", "a/b/c", "user/na me", "user/", ""])
 def test_impossible_names_are_refused(small, name):
-    with pytest.raises(ValueError, match="no name for a repository"):
+    with pytest.raises(ValueError, match="not a valid repository name"):
         plan_push(small, name)
 
 
@@ -212,13 +229,13 @@ def rewrite(path: Path, **changes) -> None:
         (lambda f: (f / "pipeline_cfsam.py").unlink(), r"pipeline_cfsam\.py is missing"),
         (lambda f: (f / "model.safetensors").unlink(), r"model\.safetensors is missing"),
         (lambda f: (f / "config.json").unlink(), r"config\.json is missing"),
-        (lambda f: (f / "config.json").write_text("{"), r"config\.json is no JSON"),
+        (lambda f: (f / "config.json").write_text("{"), r"config\.json is not JSON"),
         (lambda f: rewrite(f / "config.json", model_type="sam"), "type 'sam'"),
         (lambda f: rewrite(f / "config.json", auto_map={}), "does not name the code of AutoConfig"),
         (lambda f: rewrite(f / "config.json", custom_pipelines={}), "code of the pipeline"),
         (lambda f: rewrite(f / "processor_config.json", auto_map={}), "code of AutoProcessor"),
         (lambda f: rewrite(f / "processor_config.json", image_processor={}), "code of AutoImageProcessor"),
-        (lambda f: (f / "pytorch_model.bin").write_bytes(b""), r"pytorch_model\.bin: files that can run code"),
+        (lambda f: (f / "pytorch_model.bin").write_bytes(b""), r"pytorch_model\.bin can run code"),
         (
             lambda f: (f / "model.safetensors.index.json").write_text('{"weight_map": {"a": "part-2.safetensors"}}'),
             r"part-2\.safetensors is missing",
@@ -243,6 +260,8 @@ def test_the_command(hub, small, capsys, monkeypatch, tmp_path):
     assert main(["push", str(small), NAME]) == 1
     assert "is taken" in capsys.readouterr().err
     assert main(["push", str(small), NAME, "--update"]) == 0
+    assert main(["push", str(small), NAME, "--include", "picture.png"]) == 1
+    assert "no such file: picture.png" in capsys.readouterr().err
     assert main(["push", str(tmp_path / "none"), NAME]) == 1
     assert "no such folder" in capsys.readouterr().err
 
@@ -260,7 +279,9 @@ def test_the_example_exports_and_pushes(hub, small, load_example, capsys, monkey
 
 def test_an_adapter_is_named_as_one_with_the_ways_out(tmp_path):
     tiny_test_model().save_adapter(tmp_path / "adapter", base_name="somebody/base")
-    with pytest.raises(ValueError, match=r"is an adapter.*from_adapter.*export_for_hub.*upload_folder") as caught:
+    with pytest.raises(
+        ValueError, match=r"is an adapter.*from_adapter.*export_for_hub.*upload_folder.*allow_patterns"
+    ) as caught:
         plan_push(tmp_path / "adapter", NAME)
     assert "is missing" not in str(caught.value)
 
