@@ -366,7 +366,7 @@ IMPOSSIBLE = {
     "NaN": (NAN, ValueError, "NaN or infinite values; replace them"),
     "normalised": (PICTURE / 60 - 2, ValueError, "undo its normalisation"),
     "two channels": (PICTURE[:, :, :2], ValueError, "1, 3 or 4 channels"),
-    "a batch": (PICTURE[None], ValueError, "as a list"),
+    "a batch of batches": (PICTURE[None, None], ValueError, "as a list"),
     "one row": (GREY[0], ValueError, r"\(80,\)"),
     "complex": (GREY.astype(complex), TypeError, "complex128"),
     "objects": (GREY.astype(object), TypeError, "object"),

@@ -1,4 +1,4 @@
-"""Text on pictures: lines that fit their place, and the legend of colours."""
+"""Text on pictures: lines cut to their place, the legend of colours, and the length of a scale bar."""
 
 import unicodedata
 from collections.abc import Sequence
@@ -8,11 +8,13 @@ from PIL import Image, ImageDraw, ImageFont
 INK = (32, 33, 36)
 MUTED = (95, 99, 104)
 PAPER = (255, 255, 255)
+Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
+NICE_LENGTHS_UM = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
 
 
-def fit_text(draw: ImageDraw.ImageDraw, text: str, font: ImageFont.ImageFont, width: float) -> str:
-    """The text as Pillow's own font can write it, cut in its middle where it is wider than `width` pixels."""
-    # That font has little beyond ASCII: accents are dropped, other letters and control characters become "?" and " ".
+def fit_text(draw: ImageDraw.ImageDraw, text: str, font: Font, width: float) -> str:
+    """The text in the characters of Pillow's own font, shortened in the middle if it is wider than `width` pixels."""
+    # That font has little beyond ASCII: accents are dropped, other letters become "?", control characters spaces.
     letters = (c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
     text = "".join(
         c if (c.isascii() and c.isprintable()) or c in "·…" else "?" if c.isprintable() else " " for c in letters
@@ -35,14 +37,14 @@ def legend_strip(
     margin: int,
     bar: tuple[int, str] | None = None,
 ) -> Image.Image:
-    """A strip of labelled colours, broken into lines, and a scale bar at its right end.
+    """A strip of labelled colours, broken into lines, with a scale bar at its right end.
 
     Args:
         entries: RGB colour and label of each.
-        width: of the strip in pixels.
+        width: pixels of the strip.
         text: size of the letters in pixels.
-        margin: free pixels at both sides.
-        bar: length in pixels and label of the scale bar; none where None.
+        margin: free pixels on both sides.
+        bar: length in pixels and label of the scale bar, as [`scale_bar_length`] returns them; None for no bar.
     """
     font = ImageFont.load_default(size=text)
     measure = ImageDraw.Draw(Image.new("RGB", (1, 1)))
@@ -75,3 +77,18 @@ def legend_strip(
         draw.line((right - length, middle, right, middle), fill=INK, width=max(2, text // 6))
         draw.text((right - length - 0.6 * text, middle), label, INK, font, anchor="rm")
     return strip
+
+
+def scale_bar_length(mpp: float, scale: float, longest: float) -> tuple[int, str] | None:
+    """Length in pixels of the picture and label of the longest round scale bar that fits.
+
+    Args:
+        mpp: micrometres per pixel of the image.
+        scale: pixels of the picture per pixel of the image.
+        longest: pixels of the picture that the bar may take.
+
+    Returns:
+        None if even the shortest bar does not fit.
+    """
+    fitting = [length for length in NICE_LENGTHS_UM if length / mpp * scale <= longest]
+    return (round(fitting[-1] / mpp * scale), f"{fitting[-1]} um") if fitting else None

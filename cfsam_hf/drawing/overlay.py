@@ -1,25 +1,23 @@
-"""The picture that shows the nuclei: contours coloured by type over the image, with a legend."""
+"""The picture of a result: contours coloured by type over the image, with a title, a legend and a scale bar."""
 
 import json
 import os
 
-import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
 from ..files.atomic import atomic_path
 from ..model.result import NucleiResult, provenance, type_styles
-from .contour_lines import display_line, draw_lines
-from .lettering import INK, MUTED, PAPER, fit_text, legend_strip
+from .lettering import INK, MUTED, PAPER, fit_text, legend_strip, scale_bar_length
+from .outlines import draw_rings, enlarge
 
-# Small images are enlarged by a whole factor towards this side (lines of whole pixels would hide small nuclei),
-# very large ones reduced to MAX_SIDE, beyond which viewers give up.
+# Small images are enlarged by a whole factor towards this side, since lines of whole pixels would hide small nuclei;
+# very large ones are reduced to MAX_SIDE, beyond which viewers fail.
 TARGET_SIDE = 2000
 MAX_SCALE = 4
 MAX_SIDE = 6000
 MIN_PANEL_WIDTH = 560
-NICE_LENGTHS_UM = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
 
 
 def overlay_scale(image_size: tuple[int, int]) -> float:
@@ -31,18 +29,18 @@ def overlay_scale(image_size: tuple[int, int]) -> float:
 
 
 def draw_contours(result: NucleiResult, image: np.ndarray, scale: float | None = None) -> np.ndarray:
-    """The image, enlarged where it is small, with the nuclei's contours in their types' colours.
+    """The image, enlarged where it is small, with the contour of each nucleus in the colour of its type.
 
     Args:
         result: the nuclei of the image.
         image: (H, W, 3) uint8 RGB, the picture that the result was made from.
-        scale: pixels of the drawing per pixel of the image; [`overlay_scale`] of its size where None.
+        scale: pixels of the drawing per pixel of the image; by default [`overlay_scale`] of the image's size.
 
     Returns:
         (H', W', 3) uint8 RGB.
 
     Raises:
-        ValueError: the image is not RGB uint8, or not of the result's size.
+        ValueError: the image is not RGB uint8, or its size differs from the result's.
     """
     image = np.asarray(image)
     height, width = result.instance_map.shape
@@ -51,21 +49,18 @@ def draw_contours(result: NucleiResult, image: np.ndarray, scale: float | None =
             f"The overlay needs the image as ({height}, {width}, 3) uint8 RGB, got {image.shape} {image.dtype}."
         )
     scale = overlay_scale((width, height)) if scale is None else scale
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-    canvas = image.copy() if size == (width, height) else cv2.resize(image, size, interpolation=method)
+    canvas = enlarge(image, scale)
     thickness = 1 if scale < 1 else 2
     types = result.table["type"].to_numpy()
     contours = result.contours
     for style in type_styles(result):
         rows = np.flatnonzero(types == style.type_id)
-        lines = [display_line(ring, scale) for row in rows for ring in contours[row]]
-        draw_lines(canvas, lines, style.color, thickness)
+        draw_rings(canvas, [ring for row in rows for ring in contours[row]], style.color, scale, thickness)
     return canvas
 
 
 def render_overlay(result: NucleiResult, image: np.ndarray) -> Image.Image:
-    """The overlay as a picture: a title, the image with contours, a legend of types with counts, a scale bar.
+    """The whole overlay: a title, the image with contours, a legend that counts the types, and a scale bar.
 
     Args:
         result: the nuclei of the image.
@@ -75,17 +70,17 @@ def render_overlay(result: NucleiResult, image: np.ndarray) -> Image.Image:
         An RGB picture.
 
     Raises:
-        ValueError: the image is not RGB uint8, or not of the result's size.
+        ValueError: the image is not RGB uint8, or its size differs from the result's.
     """
     return frame_overlay(result, draw_contours(result, image))
 
 
 def frame_overlay(result: NucleiResult, canvas: np.ndarray) -> Image.Image:
-    """The picture around a drawing: title above it, legend of types with counts and scale bar under it.
+    """Frames a drawing: the title above it, the legend that counts the types and the scale bar below it.
 
     Args:
         result: the nuclei of the image.
-        canvas: (H', W', 3) uint8 RGB at the size of [`draw_contours`], whatever is drawn there.
+        canvas: (H', W', 3) uint8 RGB of the size that [`draw_contours`] returns.
 
     Returns:
         An RGB picture.
@@ -104,7 +99,7 @@ def frame_overlay(result: NucleiResult, canvas: np.ndarray) -> Image.Image:
 
 
 def write_overlay(result: NucleiResult, image: np.ndarray, path: str | os.PathLike) -> None:
-    """Writes [`render_overlay`] as PNG; the provenance record stands as JSON in its text chunk `cfsam_hf`.
+    """Writes [`render_overlay`] as a PNG file with the provenance record as JSON in its text chunk `cfsam_hf`.
 
     Args:
         result: the nuclei of the image.
@@ -112,7 +107,7 @@ def write_overlay(result: NucleiResult, image: np.ndarray, path: str | os.PathLi
         path: the file to write; an existing one is replaced.
 
     Raises:
-        ValueError: the image is not RGB uint8, or not of the result's size.
+        ValueError: the image is not RGB uint8, or its size differs from the result's.
         OSError: the file cannot be written.
     """
     picture = render_overlay(result, image)
@@ -144,14 +139,5 @@ def _legend(result: NucleiResult, width: int, text: int, margin: int, scale: flo
     entries = [
         (style.color, f"{style.name}  {int((types == style.type_id).sum()):,}") for style in type_styles(result)
     ]
-    return legend_strip(entries, width, text, margin, _scale_bar(result.mpp, scale, width))
-
-
-def _scale_bar(mpp: float | None, scale: float, width: int) -> tuple[int, str] | None:
-    """Length in pixels of the overlay and label of a bar of at most a quarter of the width; None without mpp."""
-    if mpp is None:
-        return None
-    fitting = [length for length in NICE_LENGTHS_UM if length / mpp * scale <= width / 4]
-    if not fitting:
-        return None
-    return round(fitting[-1] / mpp * scale), f"{fitting[-1]} um"
+    bar = None if result.mpp is None else scale_bar_length(result.mpp, scale, width / 4)
+    return legend_strip(entries, width, text, margin, bar)

@@ -1,4 +1,4 @@
-"""The picture that shows what a data set's annotation is like: a sheet of tiles with their nuclei outlined by type."""
+"""The picture of a data set's annotation: a sheet of tiles with every nucleus outlined in the colour of its type."""
 
 import math
 from collections.abc import Sequence
@@ -7,10 +7,10 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from ..data.records import Tile, TileRecord
-from ..data.true_nuclei import annotated_nuclei, true_nuclei
-from ..model.result import type_styles
+from ..data.true_nuclei import all_nuclei, annotated_nuclei, true_styles
+from ..model.nucleus_types import TypeStyle
 from .lettering import INK, MUTED, PAPER, fit_text, legend_strip
-from .overlay import draw_contours
+from .outlines import ColoredNuclei, outlined
 
 CELL = 480
 """Pixels of a tile's longer side on the sheet."""
@@ -20,11 +20,11 @@ TEXT = 18
 CAPTION = round(2.9 * TEXT)
 MOST_COLUMNS = 4
 UNANNOTATED_SHADE = 0.55
-"""Share of grey over what nobody annotated."""
+"""Share of grey laid over pixels that nobody annotated."""
 
 
 def choose_tiles(records: Sequence[TileRecord], most: int) -> list[TileRecord]:
-    """Choose tiles for a sheet: of every fold and tissue as equally many as there are, evenly spaced in each.
+    """Choose tiles for a sheet, as equally many of every fold and tissue as there are, evenly spaced in each.
 
     Args:
         records: all tiles.
@@ -38,7 +38,7 @@ def choose_tiles(records: Sequence[TileRecord], most: int) -> list[TileRecord]:
         groups.setdefault((record.fold, record.tissue), []).append(position)
     shares = dict.fromkeys(groups, 0)
     for _ in range(min(most, len(records))):
-        # The next place goes to the group with the fewest that has tiles left; of equals to the first.
+        # The next place goes to the group with the fewest chosen that has tiles left; the first of equals wins.
         key = min((key for key in groups if shares[key] < len(groups[key])), key=shares.__getitem__)
         shares[key] += 1
     chosen = [
@@ -52,8 +52,8 @@ def choose_tiles(records: Sequence[TileRecord], most: int) -> list[TileRecord]:
 def tile_sheet(tiles: Sequence[Tile], title: str) -> Image.Image:
     """Draw a sheet of tiles.
 
-    Contours have the colours of their types, in the palette of all pictures; what is not annotated is greyed; under
-    each tile stand its id, fold, tissue, size and number of nuclei.
+    Contours have the colours of their types, in the palette of all pictures. Pixels that nobody annotated are greyed.
+    The caption below each tile gives its id, fold, tissue, size and number of nuclei.
 
     Args:
         tiles: at least one; their types have the same names.
@@ -69,14 +69,14 @@ def tile_sheet(tiles: Sequence[Tile], title: str) -> Image.Image:
         raise ValueError("a sheet needs at least one tile")
     columns = min(MOST_COLUMNS, max(2, math.ceil(math.sqrt(len(tiles)))))
     width = columns * CELL + (columns + 1) * GAP
-    counts: dict[tuple[tuple[int, int, int], str], int] = {}
+    counts: dict[TypeStyle, int] = {}
     cells = []
     for tile in tiles:
         cell, tile_counts = _cell(tile)
         cells.append(cell)
         for style, count in tile_counts.items():
             counts[style] = counts.get(style, 0) + count
-    legend = legend_strip([(color, f"{name}  {n:,}") for (color, name), n in counts.items()], width, TEXT, GAP)
+    legend = legend_strip([(style.color, f"{style.name}  {n:,}") for style, n in counts.items()], width, TEXT, GAP)
     head = 3 * TEXT
     rows = [cells[start : start + columns] for start in range(0, len(cells), columns)]
     heights = [max(cell.height for cell in row) for row in rows]
@@ -92,15 +92,18 @@ def tile_sheet(tiles: Sequence[Tile], title: str) -> Image.Image:
     return picture
 
 
-def _cell(tile: Tile) -> tuple[Image.Image, dict[tuple[tuple[int, int, int], str], int]]:
-    """A tile with its caption, and its nuclei counted by (colour, name) of their types."""
-    result = true_nuclei(tile)
+def _cell(tile: Tile) -> tuple[Image.Image, dict[TypeStyle, int]]:
+    """A tile with its caption, and the number of its annotated nuclei by type."""
+    nuclei = all_nuclei(tile)
+    styles = true_styles(tile, nuclei)
     image = tile.image
     if tile.annotated is not None:
         shaded = (image * (1 - UNANNOTATED_SHADE) + 128 * UNANNOTATED_SHADE).astype(np.uint8)
         image = np.where(tile.annotated[..., None], image, shaded)
     height, width = image.shape[:2]
-    drawn = draw_contours(result, np.ascontiguousarray(image), scale=CELL / max(height, width, 1))
+    colored = ColoredNuclei.by_type(tile.instance_map, nuclei.ids, nuclei.types, styles)
+    scale = CELL / max(height, width, 1)
+    drawn = outlined(image, colored, scale, thickness=1 if scale < 1 else 2)
     cell = Image.new("RGB", (CELL, drawn.shape[0] + CAPTION), PAPER)
     cell.paste(Image.fromarray(drawn), ((CELL - drawn.shape[1]) // 2, 0))
     draw = ImageDraw.Draw(cell)
@@ -110,4 +113,4 @@ def _cell(tile: Tile) -> tuple[Image.Image, dict[tuple[tuple[int, int, int], str
     text = " · ".join(filter(None, (tile.fold and f"fold {tile.fold}", tile.tissue, f"{width} x {height} px", count)))
     draw.text((0, drawn.shape[0] + 0.9 * TEXT), fit_text(draw, tile.id, large, CELL), INK, large, anchor="lm")
     draw.text((0, drawn.shape[0] + 2.1 * TEXT), fit_text(draw, text, small, CELL), MUTED, small, anchor="lm")
-    return cell, {(style.color, style.name): int((types == style.type_id).sum()) for style in type_styles(result)}
+    return cell, {style: int((types == style.type_id).sum()) for style in styles}

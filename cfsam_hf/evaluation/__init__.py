@@ -4,7 +4,6 @@
 `results_record` make the results file of the scores, `write_report` writes it. The command is `cfsam evaluate`.
 """
 
-from ..drawing.worst_and_best import ShownTile, ranked_tiles, tiles_page
 from .bootstrap import bootstrap_intervals
 from .label_maps import LabelMapFolder
 from .pannuke_protocol import evaluate_pannuke
@@ -17,6 +16,7 @@ from .run import evaluate_records
 from .scoring import TileScore, score_tile, summarize_tiles
 from .systems import System, checkpoint_system, classical_system, folder_system
 from .tables import comparison, report
+from .tile_pages import ShownTile, ranked_tiles, tiles_page
 
 __all__ = [
     "LabelMapFolder",

@@ -50,6 +50,9 @@ IMAGE_SUFFIXES = (
 # 16,384 x 16,384: a file that would decode to more is refused before it is decoded.
 DEFAULT_MAX_PIXELS = 2**28
 
+# An image whose channels differ by no more than this has no colour; one pixel of so many, each way, is compared.
+GREY_TOLERANCE, GREY_STEP = 3, 5
+
 # How far a float image may leave [0, 1] or [0, 255] (resampling overshoots a little).
 _FLOAT_TOLERANCE = 1e-3
 
@@ -157,6 +160,12 @@ def image_name(image: Any) -> str | None:
         return Path(image).name
     filename = getattr(image, "filename", None)
     return Path(filename).name if isinstance(filename, (str, os.PathLike)) and str(filename) else None
+
+
+def is_grey(pixels: np.ndarray) -> bool:
+    """Whether an image (H, W, 3) has no colour at all, within the rounding of JPEG, judged by a sample."""
+    sample = pixels[::GREY_STEP, ::GREY_STEP].astype(np.int16)
+    return int(np.ptp(sample, axis=2).max()) <= GREY_TOLERANCE
 
 
 def open_picture(file: BinaryIO) -> PIL.Image.Image:

@@ -2,9 +2,10 @@
 
 import contextlib
 import os
+import sys
 import warnings
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,12 @@ from .checkpoint import check_kind
 from .image_processing_cfsam import CfSamImageProcessor
 from .maps import MapLayout, NucleiMaps, join_rows, stack_maps
 from .nucleus_types import rgb
-from .pictures import image_name, is_single_image, read_rgb
+from .pictures import image_name, is_grey, read_rgb
+from .pipeline_inputs import Form, pixel_sizes, split_inputs
+from .pixel_size import choose_mpp, disagreement, read_pixel_size
 from .resampling import check_mpp, resample_nuclei
 from .result import NucleiResult
+from .sources import encoded_picture
 from .stages import ImageRun, NetworkClock, make_batches, read_ahead, run_network
 from .tiling import check_tiling, fitted_tile_size, views_of
 from .version import __version__
@@ -37,9 +41,10 @@ BATCHES_AHEAD = 2
 # Seconds after which a call that is still running shows how far it is.
 PROGRESS_DELAY = 2.0
 
-
-# An image whose channels differ by no more than this has no colour; every so many pixels are looked at.
-GREY_TOLERANCE, GREY_STEP = 3, 5
+UNKNOWN_MPP_WARNING = (
+    "mpp is not given and no file states it: the model's {:g} micrometres per pixel is assumed and area_um2 is NaN; "
+    "pass mpp=..."
+)
 GREY_WARNING = (
     "an image has no colour: the model was trained on stained (H&E) tissue in colour, so the types of its nuclei mean "
     "nothing, and many may be missed"
@@ -53,7 +58,9 @@ class NucleiSegmentationPipeline(Pipeline):
     An image is resampled to the model's micrometres per pixel and cut into overlapping tiles; the tiles' maps are
     blended and decoded as those of one image, in bands of rows, so that the maps of a large image are never all in
     memory; and the nuclei are brought back to the pixels of the image. While the network works on a batch, the next
-    tiles are read and the former ones decoded (`network_clock` tells how long it waited).
+    tiles are read and the previous ones decoded (`network_clock` measures how long it waited).
+
+    The pixel size of an image is the `mpp` given, or else what its file states (`read_pixel_size`).
 
     Example:
 
@@ -62,14 +69,14 @@ class NucleiSegmentationPipeline(Pipeline):
     >>> import cfsam_hf
 
     >>> pipe = pipeline("nuclei-segmentation")  # or model="folder or Hub id"
-    >>> result = pipe("tile.png", mpp=0.25)
+    >>> result = pipe("tile.png", mpp=0.25)  # without mpp: as the file states it
     >>> result.table[["type_name", "score", "x", "y", "area_um2"]]
     ```
 
     Args:
         model (`CfSamForNucleiSegmentation`): the model; `pipeline` loads it where it is given by name.
-        image_processor (`CfSamImageProcessor`, *optional*): default: the one saved with the model, or one made for its
-            configuration.
+        image_processor (`CfSamImageProcessor`, *optional*): default: the one saved with the model, or one with the
+            defaults for its configuration.
         kwargs: as for any transformers pipeline (`device`, `batch_size`, ...), and any option of `__call__`.
     """
 
@@ -87,7 +94,7 @@ class NucleiSegmentationPipeline(Pipeline):
         self.network_clock = NetworkClock()
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs) -> None:
-        """As any pipeline; the default model, a folder of this installation, is not named in what is saved."""
+        """Saves it as any pipeline, without the default model, which is a folder of this installation."""
         registered = getattr(type(self), "_registered_impl", {})
         self._registered_impl = {
             task: {name: value for name, value in info.items() if name != "default"}
@@ -109,7 +116,7 @@ class NucleiSegmentationPipeline(Pipeline):
         decoding=None,
         progress=None,
         timeout=None,
-        **unknown,
+        **unknown: Any,
     ):
         if unknown:
             raise TypeError(f"unknown options {sorted(unknown)} for the nuclei-segmentation pipeline")
@@ -118,7 +125,13 @@ class NucleiSegmentationPipeline(Pipeline):
         if decoding is not None and not isinstance(decoding, Mapping):
             raise ValueError(f"decoding is {decoding!r}: it must be a dictionary of decoding parameters")
         parameters = (
-            {"mpp": mpp, "max_pixels": max_pixels, "input_data_format": input_data_format, "page": page},
+            {
+                "mpp": mpp,
+                "max_pixels": max_pixels,
+                "input_data_format": input_data_format,
+                "page": page,
+                "timeout": timeout,
+            },
             {
                 "tile_size": tile_size,
                 "tile_overlap": tile_overlap,
@@ -136,49 +149,53 @@ class NucleiSegmentationPipeline(Pipeline):
         Find the nuclei of one image or of several.
 
         Args:
-            inputs: a path, an http(s) address, a PIL image, an array or a tensor (see `read_rgb`), or a list of them;
-                an iterator of them gives an iterator of results, and is read some images ahead of these, in a thread.
-            mpp (`float` or list of them, *optional*): micrometres per pixel of the image or of each image. Unknown,
-                the model's is assumed, with one warning, and `area_um2` is NaN.
+            inputs: a picture: a path, an http(s) address, a data URL, base64 text, the bytes of a file, a PIL image,
+                an array or a tensor (see `read_rgb`); or several: a list or whatever is like one (pandas Series,
+                column of a data set, stack of arrays), an iterator, or a torch data set such as `KeyDataset`. The
+                last two are read some images ahead, in a thread.
+            mpp (`float` or list-like of them, *optional*): micrometres per pixel of the image or of each image.
+                Default: as the image's file states it; one warning tells of a given value that is at least a factor of
+                2 off. For an image of unknown pixel size the model's is assumed, with one warning, and `area_um2` is
+                NaN.
             batch_size (`int`, *optional*): tiles that pass through the network at once on an accelerator; default 8.
-                On a CPU tiles go one by one, which is as fast and gives the very same nuclei for any `batch_size`; on
-                an accelerator another `batch_size` changes the maps by rounding errors.
-            threshold (`float`, defaults to 0): nuclei with a lower score are left out, beside those that are below the
+                On a CPU tiles pass one by one, which is as fast and gives exactly the same nuclei for any
+                `batch_size`; on an accelerator another `batch_size` changes the maps by rounding errors.
+            threshold (`float`, defaults to 0): nuclei with a lower score are left out, in addition to those below the
                 decoding's `minimum_score`.
             tile_size, tile_overlap (`int`, *optional*): in the model's pixels; default: the processor's, whose size is
                 fitted to the image where it has a `smallest_tile_size`.
-            views (`int`, defaults to 1): in how many views the network sees the image, 1, 2 (also turned by 180
-                degrees), 4 (all flips) or 8 (also with rows and columns swapped), each with tiles of its own, that
-                begin elsewhere; their maps are averaged, alike in weight. It takes that many times as long, and
-                more on small images (4 views of 1,000 px: 5.3 times the tiles).
-            max_pixels (`int`, *optional*): larger images are refused; default: the processor's.
+            views (`int`, defaults to 1): number of views of the image that the network sees, 1, 2 (also turned by 180
+                degrees), 4 (all flips) or 8 (also with rows and columns swapped), each with a tile grid of its own;
+                their maps are averaged with equal weights. It takes that many times as long, and more on small images
+                (4 views of 1,000 px: 5.3 times the tiles).
+            max_pixels (`int`, *optional*): larger images are refused, whether as given (files before they are decoded)
+                or once they are resampled; default: the processor's.
             input_data_format (`str`, *optional*): `"channels_first"` or `"channels_last"`, where both would do.
             page (`int`, *optional*): which picture of a file that holds several, counted from 1.
             autocast_dtype (`str` or `torch.dtype`, *optional*): run the network in mixed precision, e.g. `"bfloat16"`.
             decoding (`dict`, *optional*): fields of `DecodingParameters` in place of the processor's.
             progress (`bool`, *optional*): show a bar; default: on a terminal, after two seconds.
+            timeout (`float`, *optional*): seconds without a byte after which a download fails; default 30.
 
         Returns:
-            `NucleiResult` for one image, a list of them for a list.
+            `NucleiResult` for one image, a list of them for a list-like, else an iterator of them.
 
         Raises:
-            OSError: a file is missing or no readable image.
-            TypeError: an input is no picture.
+            OSError: a file is missing or not a readable image.
+            TypeError: an input is not a picture.
             ValueError: an image is impossible or too large, or an option is out of its range.
         """
-        single = is_single_image(inputs)
-        if not single and not isinstance(inputs, Iterable):
-            raise TypeError(f"cannot read an image from {type(inputs).__name__}: pass a picture or a list of pictures")
-        results = (_or_raise(result) for result in self.stream([inputs] if single else inputs, batch_size, **kwargs))
-        if single:
+        form, images = split_inputs(inputs)
+        results = (_or_raise(result) for result in self.stream(images, batch_size, **kwargs))
+        if form is Form.ONE:
             [result] = results
             return result
-        return list(results) if isinstance(inputs, Sequence) else results
+        return list(results) if form is Form.LIST else results
 
     def stream(self, images: Iterable, batch_size: int | None = None, **kwargs) -> Iterator[NucleiResult | Exception]:
         """
-        The results of images one after the other; an image that fails has its exception in their place and costs the
-        others nothing.
+        The results of images one after the other; an image that fails yields its exception and does not affect the
+        others.
 
         Args:
             images (`Iterable`): pictures, as for `__call__`; they are read ahead, in a thread.
@@ -195,8 +212,8 @@ class NucleiSegmentationPipeline(Pipeline):
         forward = {**self._forward_params, **forward, "batch_size": batch_size}
         postprocess = {**self._postprocess_params, **postprocess}
         self._check_forward(**forward)
-        runs = self._prepare(images, preprocess.pop("mpp", None), preprocess)
-        total = len(images) if isinstance(images, Sequence) else None
+        runs = self._prepare(images, pixel_sizes(preprocess.pop("mpp", None), images), preprocess)
+        total = len(images) if isinstance(images, Sized) else None
         return self._finish(self._predict(runs, total=total, **forward), postprocess)
 
     def blended_maps(self, image: Any, **kwargs) -> NucleiMaps:
@@ -215,8 +232,13 @@ class NucleiSegmentationPipeline(Pipeline):
         return join_rows(run.bands)
 
     def _finish(self, runs: Iterator[ImageRun], options: dict) -> Iterator[NucleiResult | Exception]:
+        warned = set()
         with contextlib.closing(runs):
             for run in runs:
+                for kind, message in run.warnings.items():
+                    if kind not in warned:
+                        warned.add(kind)
+                        _warn_caller(message)
                 if run.error is None:
                     try:
                         result = self.postprocess(run, **options)
@@ -226,26 +248,14 @@ class NucleiSegmentationPipeline(Pipeline):
                     result = run.error
                 yield result
 
-    def _prepare(self, images: Iterable, mpp: Any, options: dict) -> Iterator[ImageRun]:
-        """Read the images one by one, each with its mpp; warns once where that is not known."""
-        if isinstance(mpp, (list, tuple, np.ndarray)):
-            if isinstance(images, Sequence) and len(mpp) != len(images):
-                raise ValueError(f"mpp has {len(mpp)} values for {len(images)} images")
-            pixel_sizes = iter(mpp)
-        else:
-            pixel_sizes = None
-        if mpp is None or (pixel_sizes is not None and any(value is None for value in mpp)):
-            warnings.warn(
-                f"mpp is not given: the model's {self.image_processor.mpp:g} micrometres per pixel is assumed and "
-                "area_um2 is NaN; pass mpp=...",
-                stacklevel=4,
-            )
+    def _prepare(self, images: Iterable, mpp: Iterator[float | None], options: dict) -> Iterator[ImageRun]:
+        """Reads the images one by one, each with its pixel size."""
 
-        def prepare(image) -> ImageRun:
+        def prepare(image: Any) -> ImageRun:
             try:
-                return self.preprocess(image, mpp=mpp if pixel_sizes is None else next(pixel_sizes), **options)
+                return self.preprocess(image, mpp=next(mpp), **options)
             except StopIteration:
-                return ImageRun(error=ValueError(f"mpp has {len(mpp)} values, and there are more images"))
+                return ImageRun(error=ValueError("mpp has fewer values than there are images"))
             except Exception as error:
                 return ImageRun(error=error)
 
@@ -258,21 +268,35 @@ class NucleiSegmentationPipeline(Pipeline):
         max_pixels: int | None = None,
         input_data_format: str | None = None,
         page: int | None = None,
+        timeout: float | None = None,
     ) -> ImageRun:
-        """Read one picture and resample it to the model's mpp."""
+        """Reads one picture and resamples it to the model's mpp, from the `mpp` given or what the file states."""
         if mpp is not None:
             mpp = check_mpp(mpp)
         max_pixels = self.image_processor.max_pixels if max_pixels is None else max_pixels
-        pixels = read_rgb(image, max_pixels, input_data_format, page)
+        source = encoded_picture(image, timeout)
+        pixels = read_rgb(image if source is None else source, max_pixels, input_data_format, page)
+        stated = None
+        if source is not None:
+            with source.open() as file:
+                stated = read_pixel_size(file, page)
+        notes = {}
+        if mpp is not None and (sentence := disagreement(mpp, stated)):
+            notes["disagreement"] = f"{source.name}: {sentence}"
+        mpp, mpp_source = choose_mpp(mpp, stated)
+        if mpp is None:
+            notes["unknown"] = UNKNOWN_MPP_WARNING.format(self.image_processor.mpp)
         size = pixels.shape[:2]
         pixels = self.image_processor.to_model_pixels(pixels, mpp, max_pixels)
         return ImageRun(
             image=pixels,
             size=size,
             mpp=mpp,
-            name=image_name(image),
+            mpp_source=mpp_source,
+            name=image_name(image if source is None else source),
             model_size=pixels.shape[:2],
-            is_grey=_is_grey(pixels),
+            is_grey=is_grey(pixels),
+            warnings=notes,
         )
 
     def _forward(self, model_inputs: ImageRun, **options) -> ImageRun:
@@ -423,6 +447,7 @@ class NucleiSegmentationPipeline(Pipeline):
         return NucleiResult.from_decoded(
             decoded,
             mpp=run.mpp,
+            mpp_source=run.mpp_source,
             type_names=config.type_names,
             type_colors=_type_colors(config),
             image_name=run.name,
@@ -431,10 +456,12 @@ class NucleiSegmentationPipeline(Pipeline):
         )
 
 
-def _is_grey(pixels: np.ndarray) -> bool:
-    """Whether an image (H, W, 3) has no colour at all, within the rounding of JPEG; looked at in part."""
-    sample = pixels[::GREY_STEP, ::GREY_STEP].astype(np.int16)
-    return int(np.ptp(sample, axis=2).max()) <= GREY_TOLERANCE
+def _warn_caller(message: str) -> None:
+    """Warns at the line outside this module that called it, however many generators lie between."""
+    level, frame = 2, sys._getframe(1)
+    while frame is not None and frame.f_code.co_filename == __file__:
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, stacklevel=level)
 
 
 def _or_raise(result: NucleiResult | Exception) -> NucleiResult:
@@ -464,8 +491,7 @@ def _default_image_processor(model) -> CfSamImageProcessor:
 
 def _type_colors(config) -> dict[int, tuple[int, int, int]]:
     """RGB colours of the types by id, of id 0 for a model without types."""
-    first = 1 if config.num_types else 0
-    return {first + index: rgb(color) for index, color in enumerate(config.type_colors or [])}
+    return {index: rgb(color) for index, color in enumerate(config.type_colors or [], 1 if config.num_types else 0)}
 
 
 def _checkpoint_name(model) -> str:

@@ -23,6 +23,9 @@ import tifffile
 from .pictures import open_picture
 from .tiff import choose_page, is_reduced_copy, is_tiff, largest_page, open_tiff
 
+# Source of a pixel size that the user gave.
+GIVEN = "given"
+
 MICROSCOPE_LIMITS = (0.01, 10.0)
 PRINT_LIMITS = (0.05, 4.0)
 
@@ -110,6 +113,18 @@ def read_pixel_size(file: str | os.PathLike | BinaryIO, page: int | None = None)
         return None
     finally:
         file.seek(0)
+
+
+def choose_mpp(given: float | None, stated: PixelSize | None) -> tuple[float | None, str | None]:
+    """
+    The micrometres per pixel to use, and where they come from: what is given, else what the file states, else None.
+
+    Raises:
+        ValueError: nothing is given, and the file states pixels that are not square.
+    """
+    if given is not None:
+        return given, GIVEN
+    return (None, None) if stated is None else (stated.mpp, stated.source)
 
 
 def disagreement(mpp: float, stated: PixelSize | None) -> str | None:

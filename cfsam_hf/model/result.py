@@ -106,6 +106,8 @@ class NucleiResult:
         image_name (`str` or `None`): file name of the image, if it came from a file.
         checkpoint (`str`): name of the checkpoint that found the nuclei.
         version (`str`): version of this package that found them.
+        mpp_source (`str` or `None`): where `mpp` comes from: "given", or the statement in the image's file, such as
+            "Aperio MPP".
     """
 
     instance_map: np.ndarray
@@ -117,6 +119,7 @@ class NucleiResult:
     image_name: str | None = None
     checkpoint: str = ""
     version: str = ""
+    mpp_source: str | None = None
 
     @classmethod
     def from_decoded(
@@ -124,6 +127,7 @@ class NucleiResult:
         decoded: DecodedNuclei,
         *,
         mpp: float | None = None,
+        mpp_source: str | None = None,
         type_names: Mapping[int, str] | None = None,
         type_colors: Mapping[int, tuple[int, int, int]] | None = None,
         image_name: str | None = None,
@@ -136,6 +140,7 @@ class NucleiResult:
         Args:
             decoded (`DecodedNuclei`): the nuclei, in the image's pixels.
             mpp (`float`, *optional*): micrometres per pixel of the image.
+            mpp_source (`str`, *optional*): as in the class.
             type_names (`Mapping[int, str]`, *optional*): names of the types; default `type <id>`.
             type_colors (`Mapping[int, tuple]`, *optional*): RGB colours of the types; defaults fill the gaps.
             image_name, checkpoint, version: as in the class.
@@ -148,6 +153,7 @@ class NucleiResult:
             instance_map=np.asarray(decoded.instance_map, dtype=np.int32),
             table=_nuclei_table(decoded, type_ids, names, mpp),
             mpp=None if mpp is None else float(mpp),
+            mpp_source=mpp_source,
             image_size=(int(width), int(height)),
             type_names=names,
             type_colors=complete_colors(names, type_colors),
@@ -186,15 +192,16 @@ def type_styles(result: NucleiResult) -> list[TypeStyle]:
 
 def provenance(result: NucleiResult) -> dict[str, Any]:
     """
-    The JSON-ready record that every output file carries: software, version, checkpoint, mpp, image name, image size
-    (W, H), number of nuclei, types and their colours. `mpp` is None if the pixel size is unknown; the record
-    never holds a NaN.
+    The JSON-ready record that every output file carries: software, version, checkpoint, mpp and where it comes from,
+    image name, image size (W, H), number of nuclei, types and their colours. `mpp` is None if the pixel size is
+    unknown; the record never holds a NaN.
     """
     return {
         "software": "cfsam_hf",
         "version": result.version,
         "checkpoint": result.checkpoint,
         "mpp": None if result.mpp is None else float(result.mpp),
+        "mpp_source": result.mpp_source,
         "image": result.image_name,
         "image_size": [int(side) for side in result.image_size],
         "nuclei": len(result),

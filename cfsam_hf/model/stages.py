@@ -93,6 +93,7 @@ class ImageRun:
         image: (H, W, 3) uint8 in the model's pixels, until its last tile is cut.
         size: (height, width) of the image as given.
         mpp: micrometres per pixel of the image as given.
+        mpp_source: where that value comes from, as in `NucleiResult`.
         name: its file's name.
         model_size: (height, width) in the model's pixels.
         is_grey: whether it has no colour.
@@ -102,11 +103,13 @@ class ImageRun:
         bands: the blended maps, where they are asked for.
         decoded: the nuclei in the model's pixels, in the end.
         error: why there are none.
+        warnings: what to tell the caller, by kind; one of each kind per call is enough.
     """
 
     image: np.ndarray | None = None
     size: tuple[int, int] = (0, 0)
     mpp: float | None = None
+    mpp_source: str | None = None
     name: str | None = None
     model_size: tuple[int, int] = (0, 0)
     is_grey: bool = False
@@ -116,6 +119,7 @@ class ImageRun:
     bands: list[NucleiMaps] = field(default_factory=list)
     decoded: DecodedNuclei | None = None
     error: Exception | None = None
+    warnings: dict[str, str] = field(default_factory=dict)
     _blender: MapBlender | None = None
     _decoder: BandDecoder | None = None
 

@@ -23,8 +23,8 @@ from transformers import PreTrainedModel
 
 from ..bases.bundled import DEFAULT_CHECKPOINT, bundled_checkpoint
 from ..data import CropDataset, TileRecord
-from ..drawing.before_after import before_after_picture
 from ..evaluation import System, TileScore, checkpoint_system, dataset_record, evaluate_records, results_record
+from ..evaluation.before_after import before_after_picture
 from ..evaluation.environment import environment
 from ..evaluation.report import write_report
 from ..evaluation.tables import comparison

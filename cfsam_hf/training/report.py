@@ -2,22 +2,17 @@
 
 import base64
 import html
-import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..drawing.line_chart import Curve, line_chart
 from ..files.atomic import atomic_path
-from ..model.nucleus_types import default_type_color
 from .recipe import Recipe
 from .run_log import read_log, validations
 
 REPORT_NAME = "report.html"
-WIDTH, HEIGHT = 460, 230
-LEFT, RIGHT, TOP, BOTTOM = 52, 12, 12, 28
-MOST_POINTS = 400
 # Shown of the validation scores, as far as they are there; all are in log.jsonl.
 HEADLINES = (
     *("dice_mean_over_images", "aji_mean_over_images", "pq_mean_over_images", "dq_mean_over_images"),
@@ -33,14 +28,6 @@ th { border-bottom: 1px solid #9aa0a6; } td.number { text-align: right; font-var
 .key { font-size: .85em; } .swatch { display: inline-block; width: 1em; height: .25em; margin: 0 .3em .2em .8em; }
 img { max-width: 100%; } svg text { font: 11px system-ui, sans-serif; fill: #5f6368; }
 """
-
-
-@dataclass(frozen=True)
-class Curve:
-    """A named series of (step, value)."""
-
-    name: str
-    points: list[tuple[float, float]]
 
 
 def write_report(folder: Path, recipe: Recipe, data: Sequence[str]) -> Path:
@@ -63,9 +50,9 @@ def write_report(folder: Path, recipe: Recipe, data: Sequence[str]) -> Path:
         f"<ul>{''.join(f'<li>{html.escape(line)}</li>' for line in data)}</ul>",
         "<h2>Validation</h2>",
         _score_table(scores) if scores else "<p>There were no validation tiles.</p>",
-        f'<div class="charts">{"".join(chart(*item) for item in _validation_curves(scores))}</div>',
+        f'<div class="charts">{"".join(line_chart(*item) for item in _validation_curves(scores))}</div>',
         "<h2>Training</h2>",
-        f'<div class="charts">{"".join(chart(*item) for item in _training_curves(records))}</div>',
+        f'<div class="charts">{"".join(line_chart(*item) for item in _training_curves(records))}</div>',
         "<h2>Examples</h2>",
         _pictures(folder),
         "<h2>Recipe</h2>",
@@ -79,78 +66,6 @@ def write_report(folder: Path, recipe: Recipe, data: Sequence[str]) -> Path:
     with atomic_path(folder / REPORT_NAME) as working:
         working.write_text(page, encoding="utf-8")
     return folder / REPORT_NAME
-
-
-def chart(title: str, curves: Sequence[Curve], logarithmic: bool = False) -> str:
-    """Curves over the steps as an inline SVG picture with its key; empty where no curve has a point.
-
-    Args:
-        title: above the picture.
-        curves: in the order of their colours. Values that are not finite, or not positive where the axis is
-            logarithmic, leave a gap.
-        logarithmic: of the vertical axis.
-    """
-    shown = [
-        Curve(curve.name, _thinned([p for p in curve.points if _is_drawable(p[1], logarithmic)])) for curve in curves
-    ]
-    shown = [curve for curve in shown if curve.points]
-    if not shown:
-        return ""
-    scale = math.log10 if logarithmic else float
-    steps = [step for curve in shown for step, _ in curve.points]
-    values = [scale(value) for curve in shown for _, value in curve.points]
-    first, last = min(steps), max(steps)
-    low, high = min(values), max(values)
-    margin = 0.05 * (high - low) or 0.05 * abs(high) or 0.5
-    low, high = low - margin, high + margin
-
-    def x(step: float) -> float:
-        return LEFT + (WIDTH - LEFT - RIGHT) * ((step - first) / (last - first) if last > first else 0.5)
-
-    def y(value: float) -> float:
-        return TOP + (HEIGHT - TOP - BOTTOM) * (high - value) / (high - low)
-
-    drawn = []
-    for i in range(5):
-        level = low + (high - low) * i / 4
-        label = _number(10**level if logarithmic else level)
-        drawn.append(
-            f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(level):.1f}" y2="{y(level):.1f}" stroke="#e8eaed"/>'
-            f'<text x="{LEFT - 6}" y="{y(level) + 4:.1f}" text-anchor="end">{label}</text>'
-        )
-    for step, anchor in ((first, "start"), (last, "end")):
-        drawn.append(f'<text x="{x(step):.1f}" y="{HEIGHT - 8}" text-anchor="{anchor}">{step:g}</text>')
-    keys = []
-    for number, curve in enumerate(shown, start=1):
-        color = default_type_color(number)
-        points = " ".join(f"{x(step):.1f},{y(scale(value)):.1f}" for step, value in curve.points)
-        drawn.append(f'<polyline points="{points}" fill="none" stroke="{color}" stroke-width="1.5"/>')
-        if len(curve.points) < 30:
-            drawn += [
-                f'<circle cx="{x(step):.1f}" cy="{y(scale(value)):.1f}" r="2.5" fill="{color}"/>'
-                for step, value in curve.points
-            ]
-        keys.append(f'<span class="swatch" style="background:{color}"></span>{html.escape(curve.name)}')
-    return (
-        f"<figure><figcaption>{html.escape(title)}</figcaption>"
-        f'<svg width="{WIDTH}" height="{HEIGHT}" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
-        f'aria-label="{html.escape(title)}">{"".join(drawn)}</svg><div class="key">{"".join(keys)}</div></figure>'
-    )
-
-
-def _is_drawable(value: float | None, logarithmic: bool) -> bool:
-    return value is not None and math.isfinite(value) and (value > 0 or not logarithmic)
-
-
-def _thinned(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Means over neighbours, so that long runs stay small and readable."""
-    size = math.ceil(len(points) / MOST_POINTS) or 1
-    groups = [points[i : i + size] for i in range(0, len(points), size)]
-    return [(sum(s for s, _ in group) / len(group), sum(v for _, v in group) / len(group)) for group in groups]
-
-
-def _number(value: float) -> str:
-    return f"{value:.3g}"
 
 
 def _summary(records: list[dict[str, Any]], recipe: Recipe) -> str:

@@ -25,7 +25,6 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 
 from ..data import CropDataset
-from ..drawing.training_examples import comparison_picture
 from ..evaluation.processes import Processes
 from ..evaluation.run import evaluate_records
 from ..evaluation.scoring import summarize_tiles
@@ -54,6 +53,7 @@ from .launching import TrainingInterrupted, TrainingStopped, crops_per_step, ful
 from .models import measure_type_levels
 from .monitor import RunMonitor
 from .optimization import make_optimizer, set_learning_rates
+from .pictures import comparison_picture
 from .recipe import Recipe
 from .report import write_report
 from .resuming import check_is_same_run, claim_folder

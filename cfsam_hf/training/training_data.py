@@ -11,11 +11,11 @@ from ..baselines.unet import UNetConfig
 from ..data import CropDataset, CropSource, SamplingOptions, Tile, TileRecord, joint_type_names, match_types
 from ..data.data_items import DataItem, records_by_dataset
 from ..data.leaks import training_leaks
-from ..drawing.training_examples import Example
 from ..model.configuration_cfsam import CfSamConfig
 from ..model.image_processing_cfsam import CfSamImageProcessor
 from .agreement import shift_margin
 from .launching import crops_per_step
+from .pictures import Example
 from .recipe import Recipe
 from .tile_digests import TileDigest, tile_digest
 

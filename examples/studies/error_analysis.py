@@ -1,12 +1,12 @@
-"""What goes wrong: every nucleus of the validation tiles sorted by what became of it, what it costs, and pictures.
+"""Error analysis: classifies every nucleus of the validation tiles, computes what each class costs, draws pictures.
 
     python examples/studies/error_analysis.py --checkpoint runs/tiny/model --output_dir results/errors \
         --data reader=consep,path=CoNSeP,split=examples/splits/consep.json
 
 Writes `errors.json`, `errors.md` (counts by data set and tissue, what each class of error costs in PQ, confusion of
-types), `<data set>_errors.png`, a sheet of examples, and `<data set>_map.png`, the tiles without their tissue and what
-became of every prediction. With `--predictions FOLDER` label maps are read in place of a checkpoint's, as by
-`cfsam evaluate`.
+types), `<data set>_errors.png`, a sheet of examples, and `<data set>_map.png`, which shows the class of every
+prediction without the tissue. `--predictions FOLDER` analyses label maps instead of a checkpoint, as `cfsam evaluate`
+does.
 """
 
 import math
@@ -19,18 +19,16 @@ from typing import Any
 from PIL import Image
 from transformers import HfArgumentParser
 
-# Imported to make the checkpoints of the U-Net known.
+# Importing it registers the U-Net, so that its checkpoints load.
 from cfsam_hf.baselines import unet  # noqa: F401
 from cfsam_hf.commands.loading import load_pipeline, resolve_checkpoint, resolve_device
 from cfsam_hf.commands.messages import errors_in_one_line
 from cfsam_hf.data import TileRecord
 from cfsam_hf.data.data_items import DataItem, records_by_dataset
-from cfsam_hf.drawing.error_map import COLORS, error_map, error_panel
-from cfsam_hf.drawing.error_sheet import encode_small, error_examples, error_sheet, evenly
-from cfsam_hf.drawing.lettering import INK, MUTED, PAPER
 from cfsam_hf.drawing.tile_sheet import choose_tiles
 from cfsam_hf.evaluation import LabelMapFolder, System, checkpoint_system, folder_system, results_record
 from cfsam_hf.evaluation.environment import environment
+from cfsam_hf.evaluation.error_pictures import error_examples, error_map, error_panel, error_sheet, evenly
 from cfsam_hf.evaluation.errors import (
     DEFINITIONS,
     LOOSE,
@@ -52,25 +50,25 @@ from cfsam_hf.files.json_files import write_json
 from cfsam_hf.files.writable import check_writable
 
 FORMAT = "cfsam_hf errors 1"
-SHOWN_TILES = 12  # tiles of a data set that the pictures are taken from: they are kept in memory no longer than needed
+SHOWN_TILES = 12  # tiles of a data set that the pictures show
 COLUMNS = 5
 
 
 @dataclass
 class ErrorOptions:
-    data: list[str] = field(metadata={"help": "reader=NAME,path=FOLDER,split=FILE, one or several"})
+    data: list[str] = field(metadata={"help": "one or several of reader=NAME,path=FOLDER,split=FILE"})
     output_dir: str = field(metadata={"help": "folder of errors.json, errors.md and the pictures"})
     checkpoint: str | None = field(default=None, metadata={"help": "folder or Hub id; default: the bundled one"})
-    predictions: str | None = field(default=None, metadata={"help": "folder of label maps, in place of a checkpoint"})
+    predictions: str | None = field(default=None, metadata={"help": "folder of label maps, instead of a checkpoint"})
     part: str = field(default="validation", metadata={"help": "train, validation, test or all"})
-    tiles: int | None = field(default=None, metadata={"help": "tiles per data set, evenly over its tissues; all"})
+    tiles: int | None = field(default=None, metadata={"help": "tiles per data set, over all tissues; default: all"})
     device: str | None = field(default=None, metadata={"help": "such as cuda or cpu"})
 
 
 def analyse(
     records: Sequence[TileRecord], system: System
 ) -> tuple[list[tuple[str | None, ErrorCounts]], dict[str, list], list[Image.Image]]:
-    """Tissue and counts of each tile; examples of each class, and a map, of the tiles that are shown."""
+    """Returns tissue and counts of each tile, and examples of each class and a map of the tiles that are shown."""
     shown = {record.id for record in choose_tiles(records, SHOWN_TILES)}
     tiles, examples, panels = [], {}, []
     for record in records:
@@ -87,7 +85,7 @@ def analyse(
 
 
 def spread(by_tile: Sequence[Sequence]) -> list:
-    """Examples for one row: of as many tiles as there are, the middle one of each before a second of any."""
+    """Examples for one row, from as many tiles as possible: the middle one of each tile before a second of any."""
     queues = evenly([found for found in by_tile if found], COLUMNS)
     turns = [found[(len(found) // 2 + t) % len(found)] for t in range(COLUMNS) for found in queues if t < len(found)]
     return turns[:COLUMNS]
@@ -146,7 +144,7 @@ def report(record: Mapping[str, Any]) -> str:
     lines += [*markdown_table([*head, SPURIOUS, MISTYPED], rows), ""]
     lines += [
         "Shares are of the true nuclei, of the predictions (spurious), and of the matched (mistyped). Fragments / "
-        "mergers: predictions that are not matched and of class split or merged.",
+        "mergers: unmatched predictions of class split or merged.",
         "",
         *(f"- **{name}**: {text}." for name, text in DEFINITIONS.items()),
         "",
@@ -159,9 +157,9 @@ def report(record: Mapping[str, Any]) -> str:
     lines += [*markdown_table(["PQ, gain if repaired", "PQ", *REPAIRS], rows), ""]
     ious = ", ".join(f"{name} {_number(result['mean_iou_of_matches'])}" for name, result in results.items())
     lines += [
-        "PQ: mean over images. Gain: what PQ would rise by if that class of errors alone were repaired; the gains do "
-        f"not add up. A new match has the mean IoU of the data set's matches ({ious}). PQ knows no types, so the "
-        "mistyped cost nothing here.",
+        "PQ: mean over images. Gain: the rise of PQ if that class of errors alone were repaired; gains do not add up. "
+        f"A new match has the mean IoU of the data set's matches ({ious}). PQ ignores types, so the mistyped cost "
+        "nothing here.",
         "",
         *(f"- **{name}**: {text}." for name, text in REPAIRS.items()),
         "",
@@ -175,7 +173,7 @@ def report(record: Mapping[str, Any]) -> str:
 
 
 def sheet_counts(result: Mapping[str, Any]) -> dict[str, str]:
-    """What stands behind each class on a sheet."""
+    """The text after the name of each class on a sheet."""
     true, pred = result["true_nuclei"], result["predictions"]
     total, found = sum(true.values()), sum(pred.values())
     counts = {name: f"{_share(true[name], total)} of {total:,}" for name in (MATCHED, LOOSE, SPLIT, MERGED, MISSED)}
@@ -218,9 +216,9 @@ def main() -> None:
         tiles, examples, panels = analyse(records, system)
         split = ", ".join(sorted({item.split for item in items if item.dataset == name and item.split})) or None
         results[name] = {"split": split, "tiles": [record.id for record in records], **dataset_errors(tiles)}
-        title = f"{system.name} on {name}: what became of its nuclei ({len(records)} tiles)"
-        pages[f"{name}_errors"] = encode_small(error_sheet(title, examples, sheet_counts(results[name]), COLUMNS))
-        pages[f"{name}_map"] = encode_small(error_map(title, panels), kept=(INK, MUTED, PAPER, *COLORS.values()))
+        title = f"{system.name} on {name}: errors ({len(records)} tiles)"
+        pages[f"{name}_errors"] = error_sheet(title, examples, sheet_counts(results[name]), COLUMNS)
+        pages[f"{name}_map"] = error_map(title, panels)
     device = "cpu" if options.predictions else resolve_device(options.device)
     record = results_record(system, options.part, environment(device), results)
     record |= {"format": FORMAT, "definitions": DEFINITIONS, "repairs": REPAIRS}

@@ -1,11 +1,17 @@
-"""Counts and pictures of a data set come from here: the annotation must be measured as it stands in the maps."""
+"""Why: counts and pictures of a data set rest on this, so the annotation must be measured exactly as its maps say."""
 
 import numpy as np
 import pytest
 
 from cfsam_hf.data.records import UNKNOWN_TYPE, Tile
-from cfsam_hf.data.true_nuclei import UNKNOWN_TYPE_NAME, annotated_nuclei, true_nuclei
-from tests.export_cases import label_components
+from cfsam_hf.data.true_nuclei import (
+    UNKNOWN_TYPE_COLOR,
+    UNKNOWN_TYPE_NAME,
+    all_nuclei,
+    annotated_nuclei,
+    true_styles,
+)
+from cfsam_hf.model.nucleus_types import UNTYPED_NAME, default_type_color, rgb
 
 from ..data_cases import nuclei, painted
 
@@ -32,7 +38,7 @@ def test_nuclei_where_nobody_annotated_do_not_count():
     made = tile(label_map, {4: 1, 9: 2, 30: 2}, annotated=annotated)
     found = annotated_nuclei(made)
     assert (found.ids.tolist(), found.types.tolist(), found.areas.tolist()) == ([4, 9], [1, 2], [20, 20])
-    assert len(true_nuclei(made)) == 3
+    assert all_nuclei(made).ids.tolist() == [4, 9, 30]
 
 
 def test_the_type_of_most_pixels():
@@ -47,32 +53,29 @@ def test_the_type_of_most_pixels():
 @pytest.mark.parametrize("types", [None, {}])
 def test_no_nuclei(types):
     made = tile(np.zeros((7, 9), dtype=np.int32), types)
-    assert len(annotated_nuclei(made)) == 0
-    result = true_nuclei(made)
-    assert (len(result), result.image_size, result.contours) == (0, (9, 7), [])
+    assert len(annotated_nuclei(made)) == len(all_nuclei(made)) == 0
+    assert UNKNOWN_TYPE_NAME not in [style.name for style in true_styles(made, all_nuclei(made))]
 
 
-def test_the_result_has_the_rows_of_a_found_one():
-    label_map = nuclei(ids=(30, 4))
-    result = true_nuclei(tile(label_map, {30: 1, 4: UNKNOWN_TYPE}, mpp=0.5))
-    assert result.table[["x", "y"]].to_numpy().tolist() == [[4.0, 4.5], [12.0, 4.5]]
-    assert result.table["area_um2"].tolist() == [5.0, 5.0]
-    boxes = result.table[["bbox_x0", "bbox_y0", "bbox_x1", "bbox_y1"]].to_numpy()
-    assert boxes.tolist() == [[2, 2, 6, 7], [10, 2, 14, 7]]
-    assert result.table["type_name"].tolist() == ["tumour", UNKNOWN_TYPE_NAME]
-    assert result.contours[0][0].tolist() == [[2, 2], [6, 2], [6, 7], [2, 7]]
-
-
-def test_a_torn_nucleus_has_a_row_for_each_piece():
+def test_a_nucleus_in_several_pieces_is_one():
     label_map = np.zeros((8, 8), dtype=np.int32)
-    label_map[1:3, 1:3] = label_map[3:5, 3:5] = 7  # they touch at a corner
+    label_map[1:3, 1:3] = label_map[3:5, 3:5] = 7
     label_map[6, 6] = 2
-    made = tile(label_map, {7: 2, 2: 1})
-    assert len(annotated_nuclei(made)) == 2
-    result = true_nuclei(made)
-    assert result.table["area_px"].tolist() == [4, 4, 1]
-    assert result.table["type"].tolist() == [2, 2, 1]
-    np.testing.assert_array_equal(result.instance_map, label_components(label_map > 0))
+    found = annotated_nuclei(tile(label_map, {7: 2, 2: 1}))
+    assert (found.ids.tolist(), found.types.tolist(), found.areas.tolist()) == ([2, 7], [1, 2], [1, 8])
+
+
+def test_styles_name_the_types_and_what_has_none():
+    label_map = nuclei(ids=(4, 9))
+    default = [(1, "tumour", rgb(default_type_color(1))), (2, "stroma", rgb(default_type_color(2)))]
+    for types, expected in (
+        ({4: 1, 9: 2}, default),
+        ({4: 1, 9: UNKNOWN_TYPE}, [(0, UNKNOWN_TYPE_NAME, UNKNOWN_TYPE_COLOR), *default]),
+        (None, [(0, UNTYPED_NAME, rgb(default_type_color(1)))]),
+    ):
+        made = tile(label_map, types)
+        styles = true_styles(made, all_nuclei(made))
+        assert [(style.type_id, style.name, style.color) for style in styles] == expected
 
 
 def test_real_tiles(real_data):

@@ -1,25 +1,24 @@
-"""The page of worst and best tiles must show the right tiles, and each nucleus in the colour of what became of it."""
+"""Why: the page must draw each kind of difference in its own colour, and tiles of any size."""
 
 import numpy as np
 import pytest
 
-from cfsam_hf.data import UNKNOWN_TYPE, Tile
+from cfsam_hf.drawing.outlines import ColoredNuclei
 from cfsam_hf.drawing.worst_and_best import (
     FOUND,
     INVENTED,
     MISSED,
     OTHER_TYPE,
-    UNTYPED,
-    captions,
-    nucleus_fates,
-    outlined,
+    ComparedTile,
+    Differences,
+    tiles_page,
 )
-from cfsam_hf.evaluation import Prediction, ShownTile, ranked_tiles, score_tile, tiles_page
 
-NAMES = {1: "round", 2: "long"}
+RED = (250, 0, 0)
+ALL_KINDS = Differences(frozenset({1}), frozenset({2}), frozenset({4}), frozenset({3}))
 
 
-def blocks(*ids):
+def blocks(*ids: int) -> np.ndarray:
     """Blocks of 12 x 12 pixels in the columns of their ids."""
     label_map = np.zeros((40, 100), np.int32)
     for nucleus in ids:
@@ -27,84 +26,64 @@ def blocks(*ids):
     return label_map
 
 
-def tile(truth, name="a", **fields):
-    types = np.where(truth > 0, 1, 0).astype(np.int16)
-    fields = {"mpp": 0.25, "tissue": "Colon", "type_names": NAMES} | fields
-    return Tile(np.full((*truth.shape, 3), 200, np.uint8), truth, types, name, **fields)
+def compared(differences: Differences, mpp: float | None = 0.25) -> ComparedTile:
+    truth, found = blocks(1, 2, 3), blocks(1, 2, 4)
+    return ComparedTile(
+        captions=["a", "PQ 0.67"],
+        image=np.full((40, 100, 3), 200, np.uint8),
+        truth=ColoredNuclei(truth, dict.fromkeys((1, 2, 3), RED)),
+        prediction=ColoredNuclei(found, dict.fromkeys((1, 2, 4), RED)),
+        counts=(3, 3),
+        differences=differences,
+        types={"round": RED},
+        mpp=mpp,
+    )
 
 
-def prediction(*ids, types):
-    return Prediction(blocks(*ids), dict(zip(ids, types, strict=True)), NAMES, type_colors={1: (250, 0, 0)})
+def count(page: np.ndarray, color: tuple[int, int, int]) -> int:
+    return int((page == color).all(axis=-1).sum())
 
 
-def shown(*ids, types=(1, 2, 1), truth=(1, 2, 3)):
-    of_tile, found = tile(blocks(*truth)), prediction(*ids, types=types)
-    return ShownTile(score_tile(of_tile, found), of_tile, found)
+def test_each_difference_has_its_colour():
+    page = np.array(tiles_page("mine on consep", [compared(ALL_KINDS)], []))
+    for color in (FOUND, OTHER_TYPE, INVENTED, MISSED, RED):
+        assert count(page, color) > 400, color  # More than a patch of the legend.
 
 
-def test_each_nucleus_has_its_fate():
-    row = shown(1, 2, 4)
-    fates = nucleus_fates(row.tile, row.prediction)
-    assert (fates.found, fates.other_type, fates.invented, fates.missed) == ({1}, {2}, {4}, {3})
-    # Without types on one side there is no other type, and what is not annotated has no fate.
-    untyped = Prediction(row.prediction.instance_map)
-    assert nucleus_fates(row.tile, untyped).found == {1, 2}
-    hidden = tile(blocks(1, 2, 3), annotated=np.arange(100) < 60 + np.zeros((40, 1)))
-    assert nucleus_fates(hidden, row.prediction).invented == set()
+def test_types_that_were_not_compared_are_not_in_the_legend():
+    untyped = Differences(found=frozenset({1, 2}), invented=frozenset({4}), missed=frozenset({3}))
+    assert count(np.array(tiles_page("x", [compared(untyped)], [])), OTHER_TYPE) == 0
+    no_mistakes = Differences(found=frozenset({1, 2}), other_type=frozenset())
+    assert count(np.array(tiles_page("x", [compared(no_mistakes)], [])), OTHER_TYPE) > 100
 
 
-def test_what_matches_a_nucleus_of_unknown_type_is_found():
-    of_tile = tile(blocks(1, 2, 3))
-    of_tile.type_map[of_tile.instance_map == 2] = UNKNOWN_TYPE
-    found = prediction(1, 2, 3, types=(1, 2, 2))
-    fates = nucleus_fates(of_tile, found)
-    assert (fates.found, fates.other_type) == ({1, 2}, {3})
-    page = tiles_page("x", [ShownTile(score_tile(of_tile, found), of_tile, found)], [])
-    assert (np.array(page) == UNTYPED).all(axis=-1).sum() > 50
+def test_the_best_tiles_follow_the_worst():
+    one, two = (tiles_page("x", [compared(ALL_KINDS)], best) for best in ([], [compared(Differences())]))
+    above = np.array(one)[: one.height - 40]
+    np.testing.assert_array_equal(np.array(two)[: one.height - 40, : one.width], above)
+    assert two.height > 1.6 * one.height
 
 
-def test_outlines_have_the_colour_of_their_nucleus_and_pieces_are_all_drawn():
-    label_map = blocks(1, 2)
-    label_map[30:38, 60:70] = 2
-    picture = outlined(np.full((40, 100, 3), 200, np.uint8), label_map, {1: (250, 0, 0), 2: (0, 0, 250)}.get, 4.0)
-    assert picture.shape == (160, 400, 3)
-    red, blue = ((picture == color).all(axis=-1) for color in ((250, 0, 0), (0, 0, 250)))
-    assert red[:, :96].any()
-    assert not red[:, 96:].any()
-    assert blue[40:88].any()
-    assert blue[120:152].any()
-    assert not (red | blue)[60, 52]
+def test_tiles_are_taken_one_at_a_time():
+    taken = []
+
+    def tiles():
+        for number in range(3):
+            taken.append(number)
+            yield compared(ALL_KINDS)
+
+    assert tiles_page("x", tiles(), iter([])).height > 3 * 160
+    assert taken == [0, 1, 2]
 
 
-def test_the_page_shows_every_colour_and_its_captions():
-    page = np.array(tiles_page("mine on consep", [shown(1, 2, 4)], [shown(1, 2, 3)]))
-    height = page.shape[0]
-    for color in (FOUND, OTHER_TYPE, INVENTED, MISSED, (250, 0, 0)):
-        assert (page[: height // 2] == color).all(axis=-1).sum() > 50, color
-    lines = captions(shown(1, 2, 4))
-    assert lines[0] == "a · Colon · 0.25 um per pixel"
-    assert lines[1].startswith("PQ 0.67 · AJI 0.50")
-    assert "F1 round" in lines[1]
-
-
-def test_nuclei_without_types_are_drawn():
-    of_tile, found = tile(blocks(1, 2)), Prediction(blocks(1))
-    page = np.array(tiles_page("x", [ShownTile(score_tile(of_tile, found), of_tile, found)], []))
-    assert (page == UNTYPED).all(axis=-1).sum() > 50
+def test_there_is_a_scale_bar_if_the_pixel_size_is_known():
+    with_bar, without = (np.array(tiles_page("x", [compared(ALL_KINDS, mpp)], [])) for mpp in (0.25, None))
+    assert with_bar.shape == without.shape
+    assert (with_bar != without).any()
 
 
 @pytest.mark.parametrize("size", [(1, 1), (30, 1200)])
 def test_extreme_and_empty_tiles_are_drawn(size):
-    of_tile, found = tile(np.zeros(size, np.int32), mpp=None, tissue=None), Prediction(np.zeros(size, np.int32))
-    page = tiles_page("x", [ShownTile(score_tile(of_tile, found), of_tile, found)], [])
-    assert page.width < 3 * 1000
-
-
-def test_worst_and_best_tiles():
-    truth = blocks(1, 2, 3, 4)
-    tiles = [score_tile(tile(truth, str(n)), Prediction(blocks(*range(1, n + 1)))) for n in (3, 1, 4, 2)]
-    tiles.append(score_tile(tile(truth * 0, "nothing"), Prediction(truth * 0)))
-    assert ranked_tiles(tiles, 1) == ([1], [2])
-    assert ranked_tiles(tiles, 3) == ([1, 3], [2, 0])
-    assert ranked_tiles(tiles[:1], 3) == ([0], [])
-    assert ranked_tiles(tiles[4:], 3) == ([], [])
+    nothing = ColoredNuclei(np.zeros(size, np.int32), {})
+    tile = ComparedTile([], np.zeros((*size, 3), np.uint8), nothing, nothing, (0, 0), Differences(), mpp=0.25)
+    assert tiles_page("x", [tile], []).width < 3 * 1000

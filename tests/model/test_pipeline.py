@@ -283,7 +283,7 @@ def test_blended_maps_are_those_that_are_decoded(pipe):
 def test_one_pixel_size_for_each_image_of_an_iterator(pipe):
     images = [paint(100, 100)[0]] * 3
     assert len(list(pipe(iter(images), mpp=[0.25] * 3))) == 3
-    with pytest.raises(ValueError, match="2 values, and there are more images"):
+    with pytest.raises(ValueError, match="fewer values than there are images"):
         list(pipe(iter(images), mpp=[0.25] * 2))
 
 
@@ -314,7 +314,7 @@ def test_an_mpp_within_two_percent_is_not_resampled(pipe):
 
 def test_unknown_mpp_warns_once_and_leaves_areas_open(pipe):
     images = [paint(70, 70, seed=seed)[0] for seed in range(3)]
-    with pytest.warns(UserWarning, match=r"mpp is not given: the model's 0.25") as caught:
+    with pytest.warns(UserWarning, match=r"mpp is not given .* the model's 0.25") as caught:
         results = pipe(images)
     assert len(caught) == 1
     assert caught[0].filename == __file__

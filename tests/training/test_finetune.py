@@ -2,7 +2,6 @@
 
 import json
 
-import numpy as np
 import pytest
 import torch
 import yaml
@@ -10,7 +9,6 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from cfsam_hf import CfSamForNucleiSegmentation
-from cfsam_hf.drawing.before_after import busiest_window
 from cfsam_hf.training import finetune as module
 from cfsam_hf.training.finetune import RECIPE, FinetuneOptions, finetune
 from cfsam_hf.training.recipe import read_recipe_file
@@ -317,11 +315,3 @@ def test_a_recipe_that_trains_the_encoder_is_refused(finished, tmp_path):
     with pytest.raises(ValueError, match="train_encoder"):
         call(finished[0], output=tmp_path / "out", recipe=str(tmp_path / "recipe.yaml"))
     assert not (tmp_path / "out").exists()
-
-
-def test_the_window_of_a_picture_lies_where_the_nuclei_are():
-    labels = np.zeros((300, 400), np.int32)
-    labels[200:260, 300:360] = 1
-    rows, columns = busiest_window(labels, 100)
-    assert labels[rows, columns].sum() == 3600
-    assert labels[busiest_window(labels, 1000)].shape == (300, 400)

@@ -4,23 +4,14 @@ import base64
 import html
 import io
 import json
-import re
 from html.parser import HTMLParser
 
-import numpy as np
 import pytest
-import torch
 from PIL import Image
 
-from cfsam_hf import CfSamImageProcessor
-from cfsam_hf.drawing.training_examples import Example, comparison_picture, outlined
-from cfsam_hf.model.nucleus_types import default_type_color, rgb
 from cfsam_hf.training import make_recipe
-from cfsam_hf.training.report import Curve, chart, write_report
+from cfsam_hf.training.report import write_report
 from cfsam_hf.training.run_log import RunLog, read_log, validation_history
-
-from ..data_cases import nuclei, painted
-from ..tiny import SIZE, tiny_test_model
 
 
 class Elements(HTMLParser):
@@ -87,34 +78,6 @@ def test_a_report_of_a_run_without_anything(tmp_path, recipe):
     assert "no validation tiles" in page
 
 
-def points(picture: str) -> list[list[tuple[float, float]]]:
-    return [
-        [tuple(map(float, pair.split(","))) for pair in found.split(" ")]
-        for found in re.findall(r'polyline points="([^"]*)"', picture)
-    ]
-
-
-def test_curves_rise_where_values_rise():
-    [[(x0, y0), (x1, y1), (x2, y2)]] = points(chart("t", [Curve("c", [(0, 1.0), (5, 2.0), (10, 4.0)])]))
-    assert x1 - x0 == pytest.approx(x2 - x1, abs=0.2)
-    assert 2 * (y0 - y1) == pytest.approx(y1 - y2, abs=0.3)
-    [[(_, y0), (_, y1), (_, y2)]] = points(chart("t", [Curve("c", [(0, 1.0), (5, 2.0), (10, 4.0)])], logarithmic=True))
-    assert y0 - y1 == pytest.approx(y1 - y2, abs=0.2)
-
-
-def test_charts_of_gaps_constants_and_nothing():
-    assert chart("t", [Curve("c", [])]) == ""
-    assert chart("t", [Curve("c", [(1, None), (2, float("nan")), (3, -1.0)])], logarithmic=True) == ""
-    assert len(points(chart("t", [Curve("c", [(1, 0.0)])]))[0]) == 1
-    assert len(points(chart("t", [Curve("c", [(1, 2.0), (2, None), (3, 2.0)])]))[0]) == 2
-
-
-def test_long_curves_are_thinned():
-    [shown] = points(chart("t", [Curve("c", [(step, float(step % 5)) for step in range(10_000)])]))
-    assert 300 < len(shown) <= 400
-    assert len({y for _, y in shown}) == 1  # Each is the mean of whole periods.
-
-
 def test_the_log_forgets_what_comes_after_the_checkpoint_and_half_lines(tmp_path):
     log = RunLog(tmp_path, 0)
     for step in (1, 2, 3):
@@ -132,37 +95,3 @@ def test_history_of_a_score_is_its_mean_over_the_data_sets(tmp_path):
     log.write({"step": 1, "validation": {"a": {"pq": 0.2}, "b": {"pq": 0.4}}})
     log.write({"step": 2, "validation": {"a": {"pq": float("nan")}, "b": {"pq": 0.4}}})
     assert validation_history(tmp_path, "pq") == {1: pytest.approx(0.3)}
-
-
-def test_nuclei_are_outlined_in_the_colours_of_their_types():
-    image = np.zeros((12, 12, 3), np.uint8)
-    instance_map = np.zeros((12, 12), np.int32)
-    instance_map[1:5, 1:5] = 1
-    instance_map[7:11, 7:11] = 2
-    colors = {1: (255, 0, 0), 2: (0, 255, 0)}
-    picture = outlined(image, instance_map, np.where(instance_map == 2, 2, 0) - 100 * (instance_map == 1), colors)
-    assert tuple(picture[1, 1]) == (150, 150, 150)  # Of unknown type.
-    assert tuple(picture[7, 7]) == (0, 255, 0)
-    assert not picture[2:4, 2:4].any()
-    assert not image.any()
-    untyped = outlined(image, instance_map, None, {})
-    assert tuple(untyped[1, 1]) == rgb(default_type_color(1))
-
-
-@pytest.mark.parametrize("options", [{}, {"num_types": 0}, {"use_bgmr": False}])
-def test_a_comparison_has_a_row_an_example(options):
-    instance_map = nuclei()
-    side = instance_map.shape[0] // 16 * 16
-    instance_map = instance_map[:side, :side]
-    examples = [Example(painted(instance_map), instance_map, np.minimum(instance_map, 1))] * 2
-    processor = CfSamImageProcessor(tile_size=SIZE, tile_overlap=16)
-    picture = np.asarray(comparison_picture(tiny_test_model(**options), processor, examples, torch.device("cpu")))
-    scale = 1
-    while side * scale < 192:
-        scale *= 2
-    assert picture.shape == (2 * (side * scale + 6) + 6 + 18, 4 * (side * scale + 6) + 6, 3)
-    # The first column is the input as it is.
-    first = picture[18 + 6 : 18 + 6 + side * scale : scale, 6 : 6 + side * scale : scale]
-    assert np.array_equal(first, examples[0].image)
-    boundary = picture[18 + 6 : 18 + 6 + side * scale, -6 - side * scale : -6]
-    assert boundary.any() == (options != {"use_bgmr": False})

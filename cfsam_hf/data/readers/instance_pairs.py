@@ -5,19 +5,20 @@ from pathlib import Path
 
 import numpy as np
 
+from ..label_checks import label_map_fault
 from ..problems import refuse
 from ..records import UNKNOWN_TYPE, Tile, TileRecord, make_tile
 from .files import images_by_stem, pair_files, read_image
 from .label_maps import read_label_map
+from .label_names import INSTANCES, TYPES, image_files, label_files, part_pictures, refuse_pickles
 from .listing import finish_listing
 from .text_files import read_csv
 
-INSTANCES = "_instances"
-TYPES = "_types"
-IMAGE_FOLDER, LABEL_FOLDER, TYPE_FOLDER = "images", "labels", "types"
+IMAGE_FOLDER, TYPE_FOLDER = "images", "types"
+LABEL_FOLDERS = ("labels", "masks", "instances")
 LAYOUT = (
-    f"<stem>.<image> with a label map <stem>{INSTANCES}.png, or the folders {IMAGE_FOLDER} and {LABEL_FOLDER} with "
-    "files of the same stems"
+    f"<stem>.<image> with a label map <stem>{INSTANCES}.png, or the folders {IMAGE_FOLDER} and {LABEL_FOLDERS[0]} "
+    "with files of the same stems"
 )
 ID_COLUMNS = ("id", "name")
 FOLD_COLUMNS = ("fold", "split")
@@ -33,31 +34,37 @@ def list_instance_pairs(
     dataset: str = "instance_pairs",
     annotations: str | Path | None = None,
     annotated_only: bool = False,
+    check_ids: bool = True,
 ) -> list[TileRecord]:
     """List the pairs of a folder.
 
     Either `<stem>.<image>` and `<stem>_instances.png` lie side by side, with optional `<stem>_types.png`, or they lie
-    in the folders `images`, `labels` and optionally `types`, where label and type maps may have the plain stem.
+    in the folders `images`, `labels` (or `masks`, `instances`) and optionally `types`, where label and type maps may
+    have the plain stem. Label maps may also have the names that Cellpose (`<stem>_cp_masks.png`, `<stem>_masks.tif`),
+    StarDist (`<stem>_labels.tif`), QuPath and others give them; `label_names.LABEL_ENDINGS` lists them all.
 
-    The label map is a single-channel PNG or TIFF of 8, 16 or 32 bits, 0 background, one id a nucleus. The type map
-    holds 1..T at nuclei; 0 there means that the nucleus' type is not known. `index.csv`, where present, has a row per
-    tile: the column `id` (or `name`) is the stem, `tissue`, `mpp` and `fold` (or `split`) fill the schema and take
-    precedence over the arguments, and all columns are kept in `TileRecord.metadata`.
+    The label map has one channel of whole numbers, 0 background and one id per nucleus: a PNG or TIFF of any number
+    type, or a `.npy` array. The type map holds 1..T at nuclei; 0 there means that the nucleus' type is unknown.
+    `index.csv`, if present, has a row per tile: the column `id` (or `name`) is the stem, `tissue`, `mpp` and `fold`
+    (or `split`) fill the schema and take precedence over the arguments, and all columns are kept in
+    `TileRecord.metadata`.
 
     Args:
         path: the folder.
         split: keep the tiles whose fold is this one; all where None.
         mpp: micrometres per pixel of tiles for which the index has none; None if unknown.
         tissue: tissue of tiles for which the index has none.
-        type_names: names of the type ids 1..T; needed where there are `_types.png` files.
+        type_names: names of the type ids 1..T; needed if there are `_types.png` files.
         allow_empty: accept tiles without nuclei.
         dataset: name for `TileRecord.dataset`.
-        annotations: folder of the label and type maps where it is another than the images'. Where label maps there end
-            in `_instances`, other pictures in it are left alone.
-        annotated_only: leave images without a label map out, which is an error otherwise.
+        annotations: folder of the label and type maps if it is not that of the images. If label maps there end in
+            `_instances`, other pictures in it are left alone.
+        annotated_only: leave out images without a label map, which are an error otherwise.
+        check_ids: refuse label maps whose ids lie in many separate pieces, as those of masks, maps of classes and
+            resampled label maps do.
 
     Raises:
-        OSError: if the folder or one of a pair is missing.
+        OSError: if the folder or one file of a pair is missing.
         ValueError: if types lack names, the index names a tile twice or has a bad mpp, or no tile is in `split`.
     """
     folder = Path(path)
@@ -85,7 +92,7 @@ def list_instance_pairs(
                 type_names=dict(type_names or {}),
                 allow_empty=allow_empty,
                 metadata=row,
-                options={"type_path": types.get(stem)},
+                options={"type_path": types.get(stem), "check_ids": check_ids},
             )
         )
     if records and split is not None and split not in {record.fold for record in records}:
@@ -98,29 +105,23 @@ def _find_files(
     folder: Path, annotations: Path | None, annotated_only: bool
 ) -> tuple[dict[str, tuple[Path, Path]], dict[str, Path]]:
     """Return (image, label map) and type maps by the stem of the image."""
+    what = "label map"
+    named_folder = next((folder / name for name in LABEL_FOLDERS if (folder / name).is_dir()), None)
     if annotations is not None and annotations.resolve() != folder.resolve():
         image_folder, label_folder, type_folder = folder, annotations, annotations
-        images = {stem: file for stem, file in images_by_stem(folder).items() if not stem.endswith((INSTANCES, TYPES))}
-        maps = images_by_stem(annotations)
-        types = {stem.removesuffix(TYPES): file for stem, file in maps.items() if stem.endswith(TYPES)}
-        maps = {stem: file for stem, file in maps.items() if not stem.endswith(TYPES)}
-        named = {stem: file for stem, file in maps.items() if stem.endswith(INSTANCES)}
-        labels = {stem.removesuffix(INSTANCES): file for stem, file in (named or maps).items()}
-        what = "label map"
-    elif (folder / IMAGE_FOLDER).is_dir() and (folder / LABEL_FOLDER).is_dir():
-        image_folder, label_folder, type_folder = (folder / n for n in (IMAGE_FOLDER, LABEL_FOLDER, TYPE_FOLDER))
-        images = images_by_stem(image_folder)
-        labels = {stem.removesuffix(INSTANCES): file for stem, file in images_by_stem(label_folder).items()}
+        images = image_files(folder)
+        labels, types = label_files(annotations, images, prefer_named=True)
+    elif (folder / IMAGE_FOLDER).is_dir() and named_folder is not None:
+        image_folder, label_folder, type_folder = folder / IMAGE_FOLDER, named_folder, folder / TYPE_FOLDER
+        images = image_files(image_folder)
+        labels, _ = label_files(label_folder, images)
         types = images_by_stem(type_folder) if type_folder.is_dir() else {}
         types = {stem.removesuffix(TYPES): file for stem, file in types.items()}
-        what = "label map"
     else:
         image_folder = label_folder = type_folder = folder
-        files = images_by_stem(folder)
-        labels = {stem.removesuffix(INSTANCES): file for stem, file in files.items() if stem.endswith(INSTANCES)}
-        types = {stem.removesuffix(TYPES): file for stem, file in files.items() if stem.endswith(TYPES)}
-        images = {stem: file for stem, file in files.items() if not stem.endswith((INSTANCES, TYPES))}
+        images, labels, types = part_pictures(folder)
         what = f"label map <stem>{INSTANCES}.png"
+    refuse_pickles(label_folder, (stem for stem in images if stem not in labels))
     if annotated_only:
         images = {stem: image for stem, image in images.items() if stem in labels}
     pairs = pair_files(images, labels, what, image_folder, label_folder)
@@ -132,6 +133,8 @@ def _find_files(
 def decode_instance_pair(record: TileRecord) -> Tile:
     """Read one pair."""
     instance_map = read_label_map(record.label_path)
+    if record.options.get("check_ids", True) and (fault := label_map_fault(instance_map)):
+        raise ValueError(f"{record.label_path}: {fault}; if the ids are right, read them with check_ids=false")
     type_path = record.options.get("type_path")
     type_map = None
     if type_path is not None:

@@ -6,6 +6,7 @@ import numpy as np
 
 from ...model.pictures import read_stored
 from ..records import whole_numbers
+from .array_files import open_npy
 from .files import picture_of
 
 LARGEST_ID = 2**31 - 1
@@ -16,7 +17,8 @@ _JPEG = b"\xff\xd8\xff"
 def read_label_map(path: Path, content: bytes | None = None) -> np.ndarray:
     """Read a label image as `(H, W)` int32.
 
-    Integers of 1 to 64 bits are read, and floats that hold whole numbers, as numpy, Fiji and MorphoLibJ save them.
+    Integers of 1 to 64 bits are read, and floats that hold whole numbers, as numpy, Fiji and MorphoLibJ save them;
+    `.npy` arrays as well.
 
     Args:
         path: the image file.
@@ -27,6 +29,8 @@ def read_label_map(path: Path, content: bytes | None = None) -> np.ndarray:
         ValueError: if it has several channels, whose meaning would be a guess; holds fractions or ids outside 0 to
             2,147,483,647; has too many pixels; or is a JPEG, which does not keep ids.
     """
+    if content is None and path.suffix.lower() == ".npy":
+        return _whole_ids(open_npy(path, (None, None)), path)
     picture = picture_of(path, content)
     with picture.open() as file:
         if file.read(len(_JPEG)) == _JPEG:
@@ -34,6 +38,10 @@ def read_label_map(path: Path, content: bytes | None = None) -> np.ndarray:
     label_map = read_stored(picture, indices=True)
     if label_map.ndim != 2:
         raise ValueError(f"{path}: a label map has one channel of whole numbers, found {label_map.shape[2]} channels")
+    return _whole_ids(label_map, path)
+
+
+def _whole_ids(label_map: np.ndarray, path: Path) -> np.ndarray:
     label_map = whole_numbers(label_map, path, "label map")
     for extreme in (label_map.min(initial=0), label_map.max(initial=0)):
         if not 0 <= extreme <= LARGEST_ID:

@@ -1,0 +1,115 @@
+"""Which pictures of a folder are images and which are their label maps, under the names that other tools give them."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from ...files.own_results import is_own_result
+from ..problems import refuse
+from .files import images_by_stem, natural_key
+
+INSTANCES = "_instances"
+TYPES = "_types"
+
+LABEL_ENDINGS = (
+    INSTANCES,
+    *("_cp_masks", "_masks", "_labels", "_label", "_instance", "_inst", "_labelled", "_labeled", "_label_map"),
+    *("-labels", "-label", "-labelled", "-labeled", "-masks", "-lbl", ".labels", ".label", ".masks"),
+    *("_seg", "_segmentation", "_mask", "-mask", ".mask", "_gt"),
+)
+"""Of this package, Cellpose, StarDist, QuPath's export scripts, MorphoLibJ and others, in the order of preference."""
+
+OTHER_ENDINGS = (
+    *("_overlay", "_outlines", "_cp_outlines", "_cp_output", "_flows", "_cp_flows", "_dP", "_cellprob"),
+    *("_prob", "_probabilities"),
+)
+"""Pictures that such tools write beside the label maps."""
+
+ARRAY = ".npy"
+PICKLED = "_seg.npy"
+"""What Cellpose's window saves: a pickle, which can run code when it is opened."""
+
+
+def part_pictures(folder: Path) -> tuple[dict[str, Path], dict[str, Path], dict[str, Path]]:
+    """Return the images, label maps and type maps that lie side by side in a folder, each by the image's stem.
+
+    A picture whose name is that of another one and an ending of `LABEL_ENDINGS` is a label map; one of `OTHER_ENDINGS`
+    is left alone, and so is every result of this package but label maps and type maps.
+    """
+    pictures = _pictures(folder)
+    bases = {stem: _base(stem, pictures) for stem in pictures}
+    images = {
+        stem: file
+        for stem, file in pictures.items()
+        if bases[stem] is None and file.suffix.lower() != ARRAY and not is_own_result(file)
+    }
+    return images, _by_preference(pictures, bases), _types(pictures)
+
+
+def image_files(folder: Path) -> dict[str, Path]:
+    """Return the images of a folder by stem, without label maps, type maps and results of this package."""
+    return part_pictures(folder)[0]
+
+
+def label_files(
+    folder: Path, images: Iterable[str], prefer_named: bool = False
+) -> tuple[dict[str, Path], dict[str, Path]]:
+    """Return the label maps and the type maps of a folder of their own, by the stem of the image where one fits.
+
+    Args:
+        folder: where they lie.
+        images: stems of the images. A label map has the image's stem, with or without one of `LABEL_ENDINGS`.
+        prefer_named: leave other pictures alone where label maps end in `_instances`.
+    """
+    known, pictures = set(images), _pictures(folder)
+    named = prefer_named and any(stem.endswith(INSTANCES) for stem in pictures)
+    bases: dict[str, str | None] = {}
+    for stem in pictures:
+        if stem.endswith(TYPES) or (named and not stem.endswith(INSTANCES)):
+            continue
+        candidates = [stem, *(stem.removesuffix(ending) for ending in LABEL_ENDINGS if stem.endswith(ending))]
+        fitting = [base for base in candidates if base in known]
+        if fitting or not stem.endswith(OTHER_ENDINGS):
+            bases[stem] = fitting[0] if fitting else candidates[-1]
+    return _by_preference(pictures, bases), _types(pictures)
+
+
+def refuse_pickles(folder: Path, stems: Iterable[str]) -> None:
+    """Refuse where Cellpose's own file is all that an image has."""
+    for stem in stems:
+        if (file := folder / f"{stem}{PICKLED}").is_file():
+            refuse(
+                ValueError(
+                    f"{file}: Cellpose's own file is a Python pickle and is not read, since it can run code; save the "
+                    "masks as PNG or TIFF (in Cellpose's window File, Save masks; on the command line --save_png)"
+                )
+            )
+
+
+def _pictures(folder: Path) -> dict[str, Path]:
+    """Pictures and arrays by stem; a picture goes first where both have a stem."""
+    arrays = {file.stem: file for file in folder.glob(f"*{ARRAY}") if not file.name.endswith(PICKLED)}
+    pictures = arrays | images_by_stem(folder)
+    return {stem: pictures[stem] for stem in sorted(pictures, key=natural_key)}
+
+
+def _types(pictures: Mapping[str, Path]) -> dict[str, Path]:
+    return {stem.removesuffix(TYPES): file for stem, file in pictures.items() if stem.endswith(TYPES)}
+
+
+def _base(stem: str, pictures: Mapping[str, Path]) -> str | None:
+    """The image that a derived picture belongs to; None for an image."""
+    for ending in (INSTANCES, TYPES):
+        if stem.endswith(ending):
+            return stem.removesuffix(ending)
+    fitting = (stem.removesuffix(ending) for ending in (*LABEL_ENDINGS, *OTHER_ENDINGS) if stem.endswith(ending))
+    return next((base for base in fitting if base in pictures), None)
+
+
+def _by_preference(pictures: Mapping[str, Path], bases: Mapping[str, str | None]) -> dict[str, Path]:
+    """Choose one label map for each image among those whose names fit."""
+    chosen: dict[str, Path] = {}
+    for ending in (*LABEL_ENDINGS, ""):
+        for stem, base in bases.items():
+            if base is not None and stem == base + ending:
+                chosen.setdefault(base, pictures[stem])
+    return {base: chosen[base] for base in sorted(chosen, key=natural_key)}
