@@ -1,30 +1,26 @@
 """CF-SAM: nuclei instance segmentation and classification in H&E tissue, as a Hugging Face model package.
 
-Importing it registers the model with transformers' Auto classes and `pipeline("nuclei-segmentation")`.
+`import cfsam_hf` registers the model with transformers: the Auto classes load it and `pipeline("nuclei-segmentation")`
+runs it, whichever of the two packages is imported first. Torch and transformers are imported when they are needed.
 """
 
-from transformers import (
-    AutoConfig,
-    AutoModel,
-    AutoModelForImageSegmentation,
-    AutoProcessor,
-)
+import importlib
+import runpy
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-# Not from the top level, where transformers 5.17 asks for torchvision first.
-from transformers.models.auto.image_processing_auto import AutoImageProcessor
-from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_SEGMENTATION_MAPPING_NAMES
-from transformers.pipelines import PIPELINE_REGISTRY
+from . import registration
 
-from .bases.bundled import bundled_checkpoint, default_checkpoint_folder
-from .model.configuration_cfsam import CfSamConfig
-from .model.decoding import DecodingParameters, decode_nuclei
-from .model.image_processing_cfsam import CfSamImageProcessor
-from .model.modeling_cfsam import CfSamForNucleiSegmentation, CfSamNucleiSegmentationOutput
-from .model.pipeline_cfsam import NucleiSegmentationPipeline
-from .model.processing_cfsam import CfSamProcessor
-from .model.result import NucleiResult
-from .model.version import __version__
-from .publish import export_for_hub
+if TYPE_CHECKING:
+    from .bases.bundled import bundled_checkpoint
+    from .model.configuration_cfsam import CfSamConfig
+    from .model.decoding import DecodingParameters, decode_nuclei
+    from .model.image_processing_cfsam import CfSamImageProcessor
+    from .model.modeling_cfsam import CfSamForNucleiSegmentation, CfSamNucleiSegmentationOutput
+    from .model.pipeline_cfsam import NucleiSegmentationPipeline
+    from .model.processing_cfsam import CfSamProcessor
+    from .model.result import NucleiResult
+    from .publish.export import export_for_hub
 
 __all__ = [
     "CfSamConfig",
@@ -41,29 +37,35 @@ __all__ = [
     "export_for_hub",
 ]
 
+# Importing `cfsam_hf.model.version` would import the model, and torch with it.
+__version__: str = runpy.run_path(str(Path(__file__).parent / "model" / "version.py"))["__version__"]
 
-def _register() -> None:
-    """Makes transformers know the classes. `exist_ok`: the module may be imported again by a reload."""
-    AutoConfig.register("cfsam", CfSamConfig, exist_ok=True)
-    AutoModel.register(CfSamConfig, CfSamForNucleiSegmentation, exist_ok=True)
-    AutoModelForImageSegmentation.register(CfSamConfig, CfSamForNucleiSegmentation, exist_ok=True)
-    # The stock image-segmentation pipeline looks into the names alone, and else logs that it does not know the model.
-    MODEL_FOR_IMAGE_SEGMENTATION_MAPPING_NAMES["cfsam"] = CfSamForNucleiSegmentation.__name__
-    # The one class serves both backends: it needs no torchvision and does not change where there is one.
-    AutoImageProcessor.register(
-        CfSamConfig,
-        image_processor_classes={"pil": CfSamImageProcessor, "torchvision": CfSamImageProcessor},
-        exist_ok=True,
-    )
-    AutoProcessor.register(CfSamConfig, CfSamProcessor, exist_ok=True)
-    if "nuclei-segmentation" not in PIPELINE_REGISTRY.supported_tasks:
-        PIPELINE_REGISTRY.register_pipeline(
-            "nuclei-segmentation",
-            pipeline_class=NucleiSegmentationPipeline,
-            pt_model=AutoModelForImageSegmentation,
-            default={"model": (str(default_checkpoint_folder()), "main")},
-            type="image",
-        )
+# Where each public name is defined; it is imported on first use.
+_MODULES = {
+    "CfSamConfig": ".model.configuration_cfsam",
+    "CfSamForNucleiSegmentation": ".model.modeling_cfsam",
+    "CfSamImageProcessor": ".model.image_processing_cfsam",
+    "CfSamNucleiSegmentationOutput": ".model.modeling_cfsam",
+    "CfSamProcessor": ".model.processing_cfsam",
+    "DecodingParameters": ".model.decoding",
+    "NucleiResult": ".model.result",
+    "NucleiSegmentationPipeline": ".model.pipeline_cfsam",
+    "bundled_checkpoint": ".bases.bundled",
+    "decode_nuclei": ".model.decoding",
+    "export_for_hub": ".publish.export",
+}
 
 
-_register()
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_MODULES[name], __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+registration.register_with_transformers()

@@ -17,6 +17,7 @@ ROOMS = {
     "files": set(),
     "metrics": set(),
     "peft_tuner": {"model"},
+    "registration": {"model"},
     "bases": {"model", "files"},
     "slides": {"model"},
     "features": {"model"},

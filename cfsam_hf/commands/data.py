@@ -1,4 +1,4 @@
-"""`cfsam data`: what is in a data set, what is wrong with it, and the data set as Parquet shards."""
+"""`cfsam data`: describes a data set, lists its problems, or writes it as Parquet shards."""
 
 import argparse
 import json
@@ -6,20 +6,15 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..data import TileRecord, list_tiles, read_split, select_tiles
-from ..data.audit import Audit, audit_dataset, shared_images
-from ..data.leaks import find_leaks
-from ..data.parquet_writer import write_shards
-from ..data.survey import NO_GROUP, TileFacts, survey
-from ..drawing.tile_sheet import choose_tiles, tile_sheet
-from ..files.atomic import atomic_path
-from ..files.json_files import write_json
-from ..files.writable import check_file_writable, check_writable, write_text
-from .messages import one_line
+from .messages import one_line, printable
 from .options import add_debug_option, positive, size
 from .terminal import EXIT_FAILED, EXIT_OK
+
+if TYPE_CHECKING:
+    from ..data import TileRecord
+    from ..data.audit import Audit
 
 SHEET_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
 SPLIT_PARTS = ("train", "validation")
@@ -29,8 +24,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """Declares `cfsam data` and its options."""
     parser = subparsers.add_parser(
         "data",
-        help="what is in a data set, what is wrong with it, and the data set as Parquet shards",
-        description="Looks at a data set of nuclei that lies on disk in its official layout.",
+        help="describe, check or convert a data set",
+        description="Describes, checks or converts a data set of nuclei that lies on disk in its official layout.",
     )
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     info = actions.add_parser(
@@ -39,32 +34,34 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         description="Counts tiles and nuclei by type, fold and tissue, and measures nuclei and pixel sizes.",
     )
     _add_dataset(info)
-    info.add_argument("--split", metavar="FILE", help="split file: count its train and validation tiles as folds")
-    info.add_argument("-o", "--output", metavar="FILE", help="write what is printed to a file, too")
-    info.add_argument("--json", metavar="FILE", help="write the counts as JSON too")
-    info.add_argument("--sheet", metavar="FILE", help="draw tiles with outlined nuclei: a .png or .jpg")
     info.add_argument(
-        "--tiles", type=positive(int), default=24, metavar="N", help="how many tiles the sheet shows (default: 24)"
+        "--split", metavar="FILE", help="split file whose train and validation tiles are counted as folds"
+    )
+    info.add_argument("-o", "--output", metavar="FILE", help="also write the printed text to a file")
+    info.add_argument("--json", metavar="FILE", help="also write the counts as JSON")
+    info.add_argument("--sheet", metavar="FILE", help="draw tiles with outlined nuclei into a .png or .jpg")
+    info.add_argument(
+        "--tiles", type=positive(int), default=24, metavar="N", help="number of tiles on the sheet (default: 24)"
     )
     check = actions.add_parser(
         "check",
         help="read everything and list every problem",
         description=(
-            "Reads every file and prints a line for each problem, with the file and what is wrong with it, and a note "
-            "for each tile with overlapping outlines. Problems are also images that occur twice, and leaks: a tile, "
-            "patient or image in two folds, in train and validation of a split file, or in two data sets. The exit "
-            "status is 1 if there are problems."
+            "Reads every file and prints a line for each problem, which names the file, and a note for each tile with "
+            "overlapping outlines. Duplicate images are problems too, and so are leaks: a tile, patient or image in "
+            "two folds, in train and validation of a split file, or in two data sets. The exit status is 1 if there "
+            "are problems."
         ),
     )
     _add_dataset(check)
-    check.add_argument("--split", metavar="FILE", help="split file: look for leaks between its two parts")
+    check.add_argument("--split", metavar="FILE", help="split file: its two parts are searched for leaks")
     check.add_argument(
         "--against",
         nargs=2,
         action="append",
         default=[],
         metavar=("NAME", "PATH"),
-        help="another data set, which must share no tile, patient or image with the first; can be given several times",
+        help="another data set, which must share no tile, patient or image with the first; can be repeated",
     )
     convert = actions.add_parser(
         "convert",
@@ -77,7 +74,11 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     _add_dataset(convert)
     convert.add_argument("-o", "--output", required=True, metavar="OUT", help="folder for the shards; made if needed")
     convert.add_argument(
-        "--shard-size", type=size, default=500_000_000, metavar="SIZE", help="such as 200MB or 1GB (default: 500MB)"
+        "--shard-size",
+        type=size,
+        default=500_000_000,
+        metavar="SIZE",
+        help="largest size of a shard, such as 200MB or 1GB (default: 500MB)",
     )
     parser.set_defaults(run=run)
 
@@ -95,18 +96,25 @@ def _add_dataset(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="setting of the reader, such as types=raw or mpp=0.5; can be given several times",
+        help="setting of the reader, such as types=raw or mpp=0.5; can be repeated",
     )
     add_debug_option(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Does what the parsed arguments of `cfsam data` say; returns the exit status."""
+    """Runs the action that the arguments name; returns the exit status."""
     actions: dict[str, Callable[[argparse.Namespace], int]] = {"info": _info, "check": _check, "convert": _convert}
     return actions[args.action](args)
 
 
 def _info(args: argparse.Namespace) -> int:
+    from ..data import list_tiles
+    from ..data.survey import TileFacts, survey
+    from ..drawing.tile_sheet import choose_tiles, tile_sheet
+    from ..files.atomic import atomic_path
+    from ..files.json_files import write_json
+    from ..files.writable import check_file_writable, write_text
+
     sheet = None if args.sheet is None else Path(args.sheet)
     if sheet is not None and sheet.suffix.lower() not in SHEET_FORMATS:
         raise ValueError(f"{sheet}: the sheet is a picture; its name must end in {', '.join(SHEET_FORMATS)}")
@@ -126,11 +134,11 @@ def _info(args: argparse.Namespace) -> int:
             tiles.append(tile)
         _progress(number, len(records))
     found = {"dataset": args.name, "path": str(args.path), **survey(facts, dict(records[0].type_names))}
-    text = format_survey(found)
+    text = printable(format_survey(found))
     print(text)
     if args.output:
         write_text(Path(args.output), f"{text}\n")
-        print(f"what is printed above -> {one_line(str(args.output))}")
+        print(f"the text above -> {one_line(str(args.output))}")
     if args.json:
         write_json(Path(args.json), found)
         print(f"counts -> {one_line(str(args.json))}")
@@ -144,6 +152,9 @@ def _info(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> int:
+    from ..data.audit import audit_dataset, shared_images
+    from ..data.leaks import find_leaks
+
     options = _options(args.option)
     audits = [audit_dataset(args.name, args.path, _progress, **options)]
     audits += [audit_dataset(name, path, _progress) for name, path in args.against]
@@ -162,7 +173,7 @@ def _check(args: argparse.Namespace) -> int:
     problems = [problem for audit in audits for problem in audit.problems]
     for position, audit in enumerate(audits):
         for other in audits[position + 1 :]:
-            # Two folders of one name would be one group.
+            # Two data sets of the same name would make one group.
             second = other.name if other.name != audit.name else f"{other.name} (again)"
             leaks = find_leaks({audit.name: audit.records, second: other.records})
             problems += [f"leak: {leak}" for leak in leaks]
@@ -176,6 +187,10 @@ def _check(args: argparse.Namespace) -> int:
 
 
 def _convert(args: argparse.Namespace) -> int:
+    from ..data import list_tiles
+    from ..data.parquet_writer import write_shards
+    from ..files.writable import check_writable
+
     output = Path(args.output)
     records = list_tiles(args.name, args.path, **_options(args.option))
     check_writable(output)
@@ -184,12 +199,14 @@ def _convert(args: argparse.Namespace) -> int:
     shards = f"{len(files)} shard{'s' * (len(files) != 1)}"
     print(f"{len(records):,} tiles, {size / 1e6:,.1f} MB in {shards} -> {one_line(str(output))}")
     for file in files:
-        print(f"  {file.name}")
+        print(f"  {one_line(file.name)}")
     return EXIT_OK
 
 
 def format_survey(found: dict[str, Any]) -> str:
-    """The record of `survey`, with `dataset` and `path`, as text of a page."""
+    """Formats the record of `survey`, with `dataset` and `path`, as a page of text."""
+    from ..data.survey import NO_GROUP
+
     unit = "µm" if found["diameter_unit"] == "um" else "px"
     per_tile, overlaps = found["nuclei_per_tile"], found["overlaps"]
     lines = [
@@ -225,7 +242,7 @@ def format_survey(found: dict[str, Any]) -> str:
 
 
 def _table(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Rows in columns: the first to the left, the others to the right."""
+    """Aligns rows in columns, the first to the left and the others to the right."""
     rows = [[one_line(cell) for cell in row] for row in rows]
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
     return [
@@ -247,7 +264,7 @@ def _spread(diameter: dict[str, float] | None, unit: str) -> str:
     return f"{diameter['p5']:.1f} to {diameter['p95']:.1f}, median {diameter['median']:.1f} {unit}"
 
 
-def _summary(audit: Audit) -> str:
+def _summary(audit: "Audit") -> str:
     overlaps = audit.overlaps
     return (
         f"{audit.name}: {audit.tiles:,} of {len(audit.records):,} tiles read, {audit.nuclei:,} nuclei; "
@@ -256,8 +273,10 @@ def _summary(audit: Audit) -> str:
     )
 
 
-def _parts(records: Sequence[TileRecord], split: str | None) -> dict[str, list[TileRecord]] | None:
-    """The tiles of a split file by part, which becomes their fold; None where there is no file."""
+def _parts(records: "Sequence[TileRecord]", split: str | None) -> "dict[str, list[TileRecord]] | None":
+    """The tiles of a split file by part, which becomes their fold; None without a split file."""
+    from ..data import read_split, select_tiles
+
     if split is None:
         return None
     content = read_split(split)
@@ -267,7 +286,9 @@ def _parts(records: Sequence[TileRecord], split: str | None) -> dict[str, list[T
     }
 
 
-def _folds(records: Sequence[TileRecord]) -> dict[str, list[TileRecord]]:
+def _folds(records: "Sequence[TileRecord]") -> "dict[str, list[TileRecord]]":
+    from ..data.survey import NO_GROUP
+
     folds: dict[str, list[TileRecord]] = {}
     for record in records:
         folds.setdefault(f"fold {record.fold}" if record.fold else NO_GROUP, []).append(record)
@@ -275,12 +296,12 @@ def _folds(records: Sequence[TileRecord]) -> dict[str, list[TileRecord]]:
 
 
 def _options(texts: Sequence[str]) -> dict[str, Any]:
-    """Settings of the reader from `KEY=VALUE`, the value as JSON where it is JSON, else as it stands."""
+    """Parses `KEY=VALUE` settings of a reader; a value that is not JSON is taken as text."""
     options: dict[str, Any] = {}
     for text in texts:
         key, equals, value = text.partition("=")
         if not equals or not key:
-            raise ValueError(f"cannot read the option {text!r}: write KEY=VALUE")
+            raise ValueError(f"--option {text!r}: write KEY=VALUE")
         try:
             options[key] = json.loads(value)
         except json.JSONDecodeError:
@@ -292,7 +313,7 @@ def _options(texts: Sequence[str]) -> dict[str, Any]:
 
 
 def _progress(done: int, total: int) -> None:
-    """Shows on a terminal how far the reading is."""
+    """Shows on a terminal how many tiles have been read."""
     if sys.stderr.isatty():
         end = "\r\033[K" if done == total else ""
         print(f"\r{done:,} of {total:,} tiles{end}", end="", file=sys.stderr, flush=True)

@@ -1,45 +1,28 @@
-"""`cfsam evaluate`: how well a checkpoint, a baseline or somebody else's label maps agree with annotated tiles."""
+"""`cfsam evaluate`: scores a checkpoint, a baseline or given label maps on annotated tiles."""
 
 import argparse
 import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from PIL import Image
-
-from ..data import TileRecord, list_tiles
-from ..data.data_items import DataItem, records_by_dataset
-from ..evaluation import (
-    LabelMapFolder,
-    Processes,
-    ShownTile,
-    System,
-    TileScore,
-    checkpoint_system,
-    classical_system,
-    comparison,
-    dataset_record,
-    evaluate_pannuke,
-    evaluate_records,
-    folder_system,
-    ranked_tiles,
-    report,
-    results_record,
-    tiles_page,
-    write_report,
-)
-from ..evaluation.environment import environment
-from ..files.writable import check_file_writable, check_writable, write_text
 from .loading import load_pipeline, resolve_checkpoint, resolve_device
-from .messages import one_line
+from .messages import one_line, printable
 from .options import add_autocast_option, add_debug_option, add_views_option, positive
-from .terminal import EXIT_OK, UsageError
+from .terminal import EXIT_OK, UsageError, say
 
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from ..data import TileRecord
+    from ..data.data_items import DataItem
+    from ..evaluation import Processes, ShownTile, System, TileScore
+
+# How many of the worst and of the best tiles a page shows.
 EXAMPLES = 3
-"""Tiles of the lowest and of the highest PQ on a page, of each."""
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -48,14 +31,14 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "evaluate",
         help="score a model, a baseline or label maps on annotated tiles",
         description=(
-            "Finds the nuclei of annotated tiles, compares them with the truth, and writes OUT/results.json (every "
-            "score with its averaging in its name and a 95 % bootstrap interval, by type and by tissue), "
+            "Finds the nuclei of annotated tiles, compares them with the annotations, and writes OUT/results.json "
+            "(every score, named by its averaging, with a 95 % bootstrap interval, by type and by tissue), "
             "OUT/results.md (tables), OUT/images.csv and .parquet (scores of single images) and OUT/NAME_tiles.png "
             "(worst and best tiles)."
         ),
         epilog=(
-            "Started by `accelerate launch examples/evaluate.py` with the same options, the tiles are shared out over "
-            "the processes."
+            "`accelerate launch examples/evaluate.py` with the same options distributes the tiles over several "
+            "processes."
         ),
     )
     source = parser.add_mutually_exclusive_group()
@@ -84,17 +67,21 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--part",
         choices=("validation", "train", "test", "all"),
-        help="tiles to score: of a split file, of the official split `test`, or all (default: validation; test with "
-        "--protocol)",
+        help="which tiles to score: a part of the split file, the official split `test`, or all (default: validation; "
+        "test with --protocol)",
     )
-    parser.add_argument("--protocol", choices=("pannuke",), help="PanNuke's three folds: mean and deviation")
+    parser.add_argument(
+        "--protocol",
+        choices=("pannuke",),
+        help="cross-validate on PanNuke's three folds and report mean and deviation",
+    )
     parser.add_argument(
         "-o",
         "--output",
         metavar="OUT",
         help="folder for the results; made if needed. With --table: file for the table",
     )
-    parser.add_argument("--name", help="what the tables call the system (default: the checkpoint's own name)")
+    parser.add_argument("--name", help="name of the system in the tables (default: the checkpoint's own name)")
     parser.add_argument("--types", metavar="A,B,C", help="with --predictions: names of the type ids 1, 2, 3, ...")
     parser.add_argument(
         "--pages",
@@ -103,41 +90,44 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         help="draw the worst and the best tiles (default: yes)",
     )
     parser.add_argument(
-        "--resamples", type=positive(int), default=2000, metavar="N", help="of the bootstrap (default: 2000)"
+        "--resamples", type=positive(int), default=2000, metavar="N", help="bootstrap resamples (default: 2000)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: 0)")
-    parser.add_argument("--device", help="where to compute: cpu, cuda, cuda:1, mps (default: a GPU if there is one)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the bootstrap (default: 0)")
+    parser.add_argument("--device", help="device: cpu, cuda, cuda:1, mps (default: a GPU if there is one)")
     add_views_option(parser)
     add_autocast_option(parser)
     parser.add_argument(
         "--table",
         nargs="+",
         metavar="RESULTS",
-        help="print one table of several results.json (or their folders); nothing is evaluated",
+        help="print one table of several results.json files (or their folders) and evaluate nothing",
     )
     add_debug_option(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Does what the parsed arguments of `cfsam evaluate` say; returns the exit status."""
+    """Evaluates, or prints the table of earlier evaluations; returns the exit status."""
     _check_usage(args)
     if args.table:
         return _table(args)
+    from ..data.data_items import DataItem
+    from ..evaluation import Processes, report, write_report
+    from ..files.writable import check_writable
+
     output, processes = Path(args.output), Processes(args.device)
     try:
         if processes.is_main:
             check_writable(output)
         items = [DataItem.parse(text) for text in args.data]
-        done = _pannuke(args, items, processes) if args.protocol else _datasets(args, items, processes)
+        evaluate = _evaluate_pannuke if args.protocol else _evaluate_datasets
+        record, tiles, pages = evaluate(args, items, processes)
         if processes.is_main:
-            record, tiles, pages = done
             write_report(output, record, tiles, pages() if args.pages else None)
-            print(report(record))
+            print(printable(report(record)))
             for name, result in record["results"].items():
                 if reason := result.get("types_not_compared"):
-                    text = f"cfsam: {name}: types are not compared, there are no scores of them: {reason}"
-                    print(one_line(text), file=sys.stderr, flush=True)
+                    say(f"{name}: types are not compared, there are no scores of them: {reason}")
             print(f"results, tables and scores of {sum(map(len, tiles.values())):,} images -> {one_line(str(output))}")
     finally:
         processes.close()
@@ -157,21 +147,29 @@ def _check_usage(args: argparse.Namespace) -> None:
 
 
 def _table(args: argparse.Namespace) -> int:
+    from ..evaluation import comparison
+    from ..files.writable import check_file_writable, write_text
+
     table = comparison([_read_results(Path(path)) for path in args.table])
     if args.output:
         check_file_writable(Path(args.output))
-    print(table, end="")
+    print(printable(table), end="")
     if args.output:
         write_text(Path(args.output), table)
         print(f"table -> {one_line(str(args.output))}")
     return EXIT_OK
 
 
-Done = tuple[dict[str, Any], dict[str, list[TileScore]], Callable[[], dict[str, Image.Image]]]
+# The record of the results, the scores of the tiles by data set, and what draws the pages.
+Evaluation = tuple[dict[str, Any], "dict[str, list[TileScore]]", "Callable[[], dict[str, Image.Image]]"]
 
 
-def _datasets(args: argparse.Namespace, items: Sequence[DataItem], processes: Processes) -> Done:
+def _evaluate_datasets(args: argparse.Namespace, items: "Sequence[DataItem]", processes: "Processes") -> Evaluation:
     """Evaluates one system on every data set."""
+    from ..data.data_items import records_by_dataset
+    from ..evaluation import dataset_record, evaluate_records, results_record
+    from ..evaluation.environment import environment
+
     part = args.part or "validation"
     groups = records_by_dataset(items, part)
     if not groups:
@@ -197,18 +195,21 @@ def _datasets(args: argparse.Namespace, items: Sequence[DataItem], processes: Pr
     return record, tiles, lambda: {name: _page(system, name, groups[name], tiles[name]) for name in groups}
 
 
-def _pannuke(args: argparse.Namespace, items: Sequence[DataItem], processes: Processes) -> Done:
+def _evaluate_pannuke(args: argparse.Namespace, items: "Sequence[DataItem]", processes: "Processes") -> Evaluation:
     """Evaluates three checkpoints, or one system without weights of its own, by PanNuke's protocol."""
+    from ..data import list_tiles
+    from ..evaluation import System, evaluate_pannuke, results_record
+    from ..evaluation.environment import environment
+
     if len(items) != 1 or items[0].reader != "pannuke":
         raise ValueError("--protocol pannuke needs one data item: --data reader=pannuke,path=FOLDER")
     part, path = args.part or "test", items[0].path
     if args.fold_checkpoints:
-        sources = list(args.fold_checkpoints)
-        # Looked for now: the third is else missed when the first two are done.
-        sources = [resolve_checkpoint(source) for source in sources]
-        makers = [lambda source=source: _system(args, source, processes, []) for source in sources]
+        # Resolved now: otherwise a missing third checkpoint is noticed when the first two have been evaluated.
+        sources = [resolve_checkpoint(source) for source in args.fold_checkpoints]
+        makers = [partial(_system, args, source, processes, []) for source in sources]
     elif args.predictions or args.baseline:
-        makers = [lambda: _system(args, None, processes, [])] * 3
+        makers = [partial(_system, args, None, processes, [])] * 3
     else:
         raise ValueError(
             "--protocol pannuke tests three models: give --fold-checkpoints A B C, trained on folds 1, 2 and 3"
@@ -225,28 +226,27 @@ def _pannuke(args: argparse.Namespace, items: Sequence[DataItem], processes: Pro
     )
     result["seconds"] = round(time.monotonic() - began, 1)
     names = list(dict.fromkeys(fold["system"]["name"] for fold in result["folds"]))
-    system = System(args.name or ", ".join(names), lambda tile: None, {"kind": "three folds"})
+    system = System(args.name or ", ".join(names), _predict_with_none, {"kind": "three folds"})
     record = results_record(system, part, environment(_device(args, processes), processes.count), {"pannuke": result})
     tiles = {f"pannuke, trained on fold {f['train']}": t for f, t in zip(result["folds"], scores, strict=True)}
 
-    def pages() -> dict[str, Image.Image]:
-        # Of the first model: three pages of the same folds would tell little more.
+    def pages() -> "dict[str, Image.Image]":
+        # Of the first model alone: three pages of the same folds would add little.
         fold = result["folds"][0][part]
         return {"pannuke": _page(makers[0](), "pannuke", list_tiles("pannuke", path, split=fold), scores[0])}
 
     return record, tiles, pages
 
 
-def _system(args: argparse.Namespace, checkpoint: str | None, processes: Processes, ids: Sequence[str]) -> System:
+def _system(args: argparse.Namespace, checkpoint: str | None, processes: "Processes", ids: Sequence[str]) -> "System":
+    from ..evaluation import LabelMapFolder, checkpoint_system, classical_system, folder_system
+
     if args.predictions:
         folder = LabelMapFolder(args.predictions, args.types.split(",") if args.types else None)
         folder.check(ids)
         return folder_system(folder, args.name)
     if args.baseline == "classical":
         return classical_system(name=args.name)
-    # Registers the U-Net, which may be what the checkpoint is.
-    from ..baselines import unet  # noqa: F401
-
     source = resolve_checkpoint(checkpoint)
     return checkpoint_system(
         load_pipeline(checkpoint, processes.device),
@@ -257,14 +257,17 @@ def _system(args: argparse.Namespace, checkpoint: str | None, processes: Process
     )
 
 
-def _device(args: argparse.Namespace, processes: Processes) -> str:
+def _device(args: argparse.Namespace, processes: "Processes") -> str:
     return "cpu" if args.predictions or args.baseline else resolve_device(processes.device)
 
 
-def _page(system: System, dataset: str, records: Sequence[TileRecord], tiles: Sequence[TileScore]) -> Image.Image:
-    """The page of worst and best tiles; their nuclei are found anew, which is less than keeping all."""
+def _page(
+    system: "System", dataset: str, records: "Sequence[TileRecord]", tiles: "Sequence[TileScore]"
+) -> "Image.Image":
+    """The page of worst and best tiles. Their nuclei are found again, which is cheaper than keeping those of all."""
+    from ..evaluation import ShownTile, ranked_tiles, tiles_page
 
-    def shown(places: Sequence[int]) -> Iterator[ShownTile]:
+    def shown(places: Sequence[int]) -> "Iterator[ShownTile]":
         for place in places:
             tile = records[place].load()
             yield ShownTile(tiles[place], tile, system.predict(tile))
@@ -285,14 +288,14 @@ def _read_results(path: Path) -> Mapping[str, Any]:
 
 
 class _Progress:
-    """Shows on a terminal how far the main process is with its share."""
+    """Shows on a terminal how many tiles of its share the main process has evaluated."""
 
-    def __init__(self, name: str, records: Sequence[TileRecord] | None, processes: Processes):
-        self.name, self.done = name, 0
+    def __init__(self, name: str, records: "Sequence[TileRecord] | None", processes: "Processes"):
+        self.name, self.done = one_line(name), 0
         self.total = "" if records is None else f" of {len(processes.share(records)):,}"
         self.shown = processes.is_main and sys.stderr.isatty()
 
-    def __call__(self, score: TileScore) -> None:
+    def __call__(self, score: "TileScore") -> None:
         self.done += 1
         if self.shown:
             print(f"\r\033[K{self.name}: {self.done:,}{self.total} tiles", end="\r", file=sys.stderr, flush=True)

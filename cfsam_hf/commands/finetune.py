@@ -1,4 +1,4 @@
-"""`cfsam finetune`: a checkpoint's adapter trained on a laboratory's own annotations, with scores before and after."""
+"""`cfsam finetune`: trains a checkpoint's adapter on own annotations and scores it before and after."""
 
 import argparse
 import logging
@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from .messages import describe, one_line
+from .messages import describe, one_line, printable
 from .options import add_debug_option, positive, share
 from .terminal import EXIT_FAILED, EXIT_OK, say
 
@@ -18,18 +18,18 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "finetune",
         help="train a checkpoint's adapter on your own annotations",
         description=(
-            "Trains the adapter of a checkpoint (its encoder stays frozen) on images with QuPath's GeoJSON exports or "
-            "label maps, holds some of them out, and scores the checkpoint on these before and after. Writes "
-            "OUT/adapter (what was trained), OUT/model (all of it, for cfsam segment --checkpoint OUT/model), "
+            "Trains the adapter of a checkpoint (the encoder stays frozen) on images with QuPath's GeoJSON exports or "
+            "label maps, holds some images out, and scores the checkpoint on them before and after. Writes "
+            "OUT/adapter (the trained part), OUT/model (the whole model, for cfsam segment --checkpoint OUT/model), "
             "OUT/finetune.md and .json (scores and settings), OUT/before_after.png, OUT/before and OUT/after (scores "
-            "with intervals, and of single tiles) and OUT/report.html (curves)."
+            "with intervals, and per tile) and OUT/report.html (curves)."
         ),
         epilog=(
-            "The same command again goes on from the last checkpoint, whatever ended it. In QuPath: File, Export "
-            "objects as GeoJSON, one file per image, named as the image. The classes of the nuclei are the types; "
-            "annotations of the class Region* bound the area in which all nuclei are outlined, Ignore* leaves areas "
-            "out; an image without nuclei needs an export too. Whatever is wrong with the input is told before "
-            "anything is written. Decoding parameters are the checkpoint's before and after."
+            "The same command resumes an interrupted run from its last checkpoint. In QuPath: File, Export objects as "
+            "GeoJSON, one file per image, named like the image. The classes of the nuclei are the types; annotations "
+            "of the class Region* bound the area in which all nuclei are outlined, Ignore* excludes areas; an image "
+            "without nuclei needs an export too. The input is checked before anything is written. The decoding "
+            "parameters are those of the checkpoint, before and after."
         ),
     )
     parser.add_argument("--images", required=True, metavar="DIR", help="folder of the images")
@@ -44,45 +44,48 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         dest="checkpoint",
         default="cfsam-tiny",
         metavar="CHECKPOINT",
-        help="what is trained on: cfsam-tiny (the bundled one, and the default), or folder or Hugging Face Hub id of "
-        "a CF-SAM model or of a SAM",
+        help="checkpoint to start from: cfsam-tiny (bundled, the default), or the folder or Hugging Face Hub id of a "
+        "CF-SAM model or of a SAM",
     )
     parser.add_argument("-o", "--output", required=True, metavar="OUT", help="folder of the run: new or empty")
     parser.add_argument(
-        "--mpp", type=positive(float), help="pixel size of the images in micrometres (default: as the checkpoint's)"
+        "--mpp", type=positive(float), help="pixel size of the images in micrometres (default: the checkpoint's)"
     )
     parser.add_argument(
         "--types",
         metavar="A,B,C",
-        help="names of the types, in order (default: the classes found; needed for STEM_types.png)",
+        help="names of the types, in order (default: the classes found; required for STEM_types.png)",
     )
     parser.add_argument(
-        "--annotated-only", action="store_true", help="leave images without annotation out (default: an error)"
+        "--annotated-only", action="store_true", help="skip images without annotations (default: an error)"
     )
     part = parser.add_mutually_exclusive_group()
-    part.add_argument(
-        "--held-out", nargs="+", metavar="STEM", help="images that are held out for the scores (default: drawn)"
-    )
+    part.add_argument("--held-out", nargs="+", metavar="STEM", help="images to hold out (default: a random sample)")
     part.add_argument(
         "--held-out-share",
         type=share,
         default=0.2,
         metavar="P",
-        help="share of the images that is drawn; of a single image an end with that share of its nuclei (default: .2)",
+        help="share of the images to hold out; of a single image, one end with that share of its nuclei (default: .2)",
     )
-    part.add_argument("--no-held-out", action="store_true", help="train on all images; there are no scores then")
-    parser.add_argument("--seed", type=int, default=0, help="of the draw, the crops and new weights (default: 0)")
-    parser.add_argument("--steps", type=positive(int), metavar="N", help="steps of training (default: 600)")
+    part.add_argument("--no-held-out", action="store_true", help="train on all images, without scores")
     parser.add_argument(
-        "--minutes", type=positive(float), metavar="M", help="no more steps than fit into M minutes, by timing some"
+        "--seed", type=int, default=0, help="seed of the held-out sample, the crops and new weights (default: 0)"
+    )
+    parser.add_argument("--steps", type=positive(int), metavar="N", help="training steps (default: 600)")
+    parser.add_argument(
+        "--minutes",
+        type=positive(float),
+        metavar="M",
+        help="limit the steps to what fits into M minutes, estimated by timing a few steps",
     )
     parser.add_argument("--batch-size", type=positive(int), metavar="N", help="crops per step (default: 8)")
-    parser.add_argument("--workers", type=int, metavar="N", help="processes that make crops (default: 1)")
+    parser.add_argument("--workers", type=int, metavar="N", help="processes that prepare crops (default: 1)")
     parser.add_argument(
         "--recipe",
         metavar="FILE",
-        help="YAML recipe in place of the built-in one (examples/recipes/own_data.yaml); its base, data, output_dir "
-        "are not read",
+        help="YAML recipe instead of the built-in one (examples/recipes/own_data.yaml); its base, data and output_dir "
+        "are ignored",
     )
     parser.add_argument("--cpu", action="store_true", help="compute on the CPU even if there is a GPU")
     add_debug_option(parser)
@@ -90,7 +93,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Does what the parsed arguments of `cfsam finetune` say; returns the exit status."""
+    """Fine-tunes and prints the scores; returns the exit status."""
     if args.cpu:
         os.environ["ACCELERATE_USE_CPU"] = "true"
     try:
@@ -119,7 +122,7 @@ def run(args: argparse.Namespace) -> int:
     annotations = args.images if args.annotations is None else args.annotations
     with _log_on_stderr():
         try:
-            done = finetune(args.images, annotations, args.output, options, _tell)
+            done = finetune(args.images, annotations, args.output, options, _print_line)
         except TrainingInterrupted as stop:
             say(str(stop))
             return stop.exit_status
@@ -127,22 +130,27 @@ def run(args: argparse.Namespace) -> int:
             say(f"error: {describe(OSError(str(stop)))}")
             return EXIT_FAILED
     if done.was_done:
-        print(f"{one_line(str(done.folder))} holds this fine-tuning, finished:")
-    print(f"\n{done.table}" if done.table else "nothing was held out, so there are no scores")
-    print(f"model, adapter, scores and pictures -> {one_line(str(done.folder))} (finetune.md says what is what)")
+        print(f"this run is already finished in {one_line(str(done.folder))}:")
+    print(f"\n{printable(done.table)}" if done.table else "nothing was held out, so there are no scores")
+    print(f"model, adapter, scores and pictures -> {one_line(str(done.folder))} (finetune.md explains the files)")
     return EXIT_OK
 
 
-def _tell(sentence: str) -> None:
+def _print_line(sentence: str) -> None:
     print(one_line(sentence), flush=True)
+
+
+class _PrintableFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
 
 
 @contextmanager
 def _log_on_stderr() -> Iterator[None]:
-    """Shows what training logs, a line each."""
+    """Prints the log of the training on stderr."""
     logger = logging.getLogger("cfsam_hf.training")
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    handler.setFormatter(_PrintableFormatter("%(asctime)s %(message)s", "%H:%M:%S"))
     level, propagate = logger.level, logger.propagate
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)

@@ -1,4 +1,4 @@
-"""`cfsam info`: what a checkpoint is."""
+"""`cfsam info`: describes a checkpoint."""
 
 import argparse
 import json
@@ -6,17 +6,18 @@ import os
 from typing import Any
 
 from .loading import naming_checkpoint, resolve_checkpoint
+from .messages import printable
 from .options import add_debug_option
 from .terminal import EXIT_OK
 
 CODE_LICENSE = "Apache-2.0"
-# Where a parameter belongs, by the beginning of its name; the first that fits counts. MALA sits inside the encoder.
+# The part that a parameter belongs to, by the beginning of its name; the first match counts. MALA is in the encoder.
 PARTS = (
     ("sam.vision_encoder.", "SAM encoder"),
     ("sam.mask_decoder.", "SAM mask decoder"),
     ("sam.", "SAM, other"),
 )
-# In the file of weights, but no parameters.
+# In the file of weights, but not parameters.
 BUFFERS = ("type_branch.mean", "type_branch.deviation")
 
 
@@ -24,8 +25,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """Declares `cfsam info` and its options."""
     parser = subparsers.add_parser(
         "info",
-        help="what a checkpoint is",
-        description="Says what a checkpoint is: architecture, types, pixel size, training data, metrics, licences.",
+        help="describe a checkpoint",
+        description="Describes a checkpoint: architecture, types, pixel size, training data, metrics, licences.",
     )
     parser.add_argument(
         "checkpoint", nargs="?", metavar="CHECKPOINT", help="folder or Hugging Face Hub id (default: the bundled one)"
@@ -36,38 +37,35 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Does what the parsed arguments of `cfsam info` say; returns the exit status."""
+    """Prints the description; returns the exit status."""
     record = describe_checkpoint(resolve_checkpoint(args.checkpoint))
-    print(json.dumps(record, indent=2, ensure_ascii=False) if args.json else format_record(record))
+    print(json.dumps(record, indent=2, ensure_ascii=False) if args.json else printable(format_record(record)))
     return EXIT_OK
 
 
 def describe_checkpoint(source: str) -> dict[str, Any]:
-    """Reads what a checkpoint says about itself; of the weights only the header is read.
+    """Describes a checkpoint by its configuration and the header of its weights.
 
     Args:
         source: a folder or a Hub id.
 
     Returns:
-        A JSON-ready record. What the checkpoint does not tell is None.
+        A JSON-ready record. What the checkpoint does not state is None.
 
     Raises:
         OSError: there is no such checkpoint, or it has no safetensors weights.
         ValueError: it is another kind of model.
     """
+    from ..model.checkpoint import NO_CONFIG, check_place, check_type
+    from ..model.checkpoint_files import read_config
     from ..model.configuration_cfsam import CfSamConfig
 
     with naming_checkpoint(source):
-        values, _ = CfSamConfig.get_config_dict(source)
-    if not values:
-        raise OSError(f"{source} is no checkpoint: it has no config.json, or nothing in it")
-    kind = values.get("model_type")
-    if kind != CfSamConfig.model_type:
-        raise ValueError(
-            f"{source} is a checkpoint of type {kind!r}, not a CF-SAM one"
-            + ("; fine-tune it with examples/train.py to get one" if kind == "sam" else "")
-        )
-    with naming_checkpoint(source):
+        check_place(source)
+        values = read_config(source)
+        if not values:
+            raise OSError(NO_CONFIG)
+        check_type(values, [CfSamConfig.model_type])
         config = CfSamConfig.from_dict(values)
     about = dict(config.checkpoint_info or {})
     vision = config.vision_config
@@ -119,7 +117,7 @@ def describe_checkpoint(source: str) -> dict[str, Any]:
 
 
 def count_parameters(source: str) -> dict[str, int]:
-    """Parameters by part, and in all, from the header of the safetensors weights.
+    """Counts the parameters by part and in total, from the header of the safetensors weights.
 
     Raises:
         OSError: there are no safetensors weights, or the file is damaged.
@@ -157,7 +155,7 @@ def part_of(name: str) -> str:
 
 
 def format_record(record: dict[str, Any]) -> str:
-    """The record of [`describe_checkpoint`] as text of a page."""
+    """Formats the record of [`describe_checkpoint`] as a page of text."""
     architecture = record["architecture"]
     encoder, mala, hmfm, bgmr = (architecture[key] for key in ("encoder", "mala", "hmfm", "bgmr"))
     lines = [
@@ -212,20 +210,20 @@ def _mala_line(mala: dict[str, Any]) -> str:
 
 
 def _numbers(values: list[int]) -> str:
-    """Numbers in a row; a longer unbroken run as "0-7"."""
+    """Formats numbers; more than three consecutive ones as a range, "0-7"."""
     if len(values) > 3 and values == list(range(values[0], values[-1] + 1)):
         return f"{values[0]}-{values[-1]}"
     return " ".join(map(str, values))
 
 
 def _indented(value: Any, depth: int = 1) -> list[str]:
-    """A JSON value as indented lines, `name: value` for members."""
+    """Formats a JSON value as indented lines, members as `name: value`."""
     pad = "  " * depth
     if value is None or value == {} or value == []:
         return []
     if isinstance(value, dict):
         lines = []
-        # Configuration files are sorted by key; a name says most when it stands first.
+        # Configuration files are sorted by key, but a name is most useful as the first line.
         for key, item in sorted(value.items(), key=lambda member: member[0] != "name"):
             nested = isinstance(item, (dict, list)) and item
             lines += [f"{pad}{key}:", *_indented(item, depth + 1)] if nested else [f"{pad}{key}: {_scalar(item)}"]

@@ -1,44 +1,54 @@
-"""A checkpoint and a device, as the command line names them, to a pipeline."""
+"""From a checkpoint and a device, as the command line names them, to a pipeline.
+
+A checkpoint's own code is never run, and nobody is asked to: the type in its config.json decides which of this
+package's classes loads it, and any other type is refused.
+"""
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from .messages import describe
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from ..model.pipeline_cfsam import NucleiSegmentationPipeline
+
 
 def resolve_checkpoint(checkpoint: str | None) -> str:
-    """The folder or Hub id to load: the bundled checkpoint where none, or its name, is given.
+    """The folder or Hub id to load: the bundled checkpoint if none, or its name, is given.
 
     Raises:
-        OSError: it looks like a path and there is no such folder.
+        OSError: it looks like a path, and there is no such folder.
     """
     if checkpoint is not None and os.path.isdir(checkpoint):
         return checkpoint
     from ..bases.bundled import bundled_checkpoint, default_checkpoint_folder
 
-    if checkpoint in (None, default_checkpoint_folder().name):
+    if checkpoint is None or checkpoint == default_checkpoint_folder().name:
         return str(bundled_checkpoint())
     if os.path.exists(checkpoint):
         raise OSError(f"{checkpoint}: is a file; --checkpoint needs the checkpoint's folder")
-    from ..model.checkpoint import is_meant_as_path
+    from ..model.checkpoint_files import is_meant_as_path
 
     if is_meant_as_path(checkpoint):
-        raise OSError(f"{checkpoint}: no such checkpoint folder; give one, or the Hub id of a CF-SAM model")
+        raise OSError(f"{checkpoint}: no such checkpoint folder; give a folder, or the Hub id of a CF-SAM model")
     return checkpoint
 
 
 @contextmanager
 def naming_checkpoint(source: str) -> Iterator[None]:
-    """Gives every error of the block the checkpoint's name, those that are not foreseen too.
+    """Makes every error of the block name the checkpoint, unexpected ones too.
 
     Raises:
-        OSError, ValueError: in place of any error.
+        OSError, ValueError: instead of any error.
     """
-    from ..model import checkpoint as checkpoint_cfsam
+    from ..model import checkpoint
 
     try:
-        with checkpoint_cfsam.naming_checkpoint(source):
+        with checkpoint.naming_checkpoint(source):
             yield
     except (OSError, ValueError, MemoryError):
         raise
@@ -50,7 +60,7 @@ def resolve_device(device: str | None) -> str:
     """The torch device to compute on: the given one, else a GPU if there is one, else the CPU.
 
     Raises:
-        ValueError: torch does not know the device, or it is not there.
+        ValueError: torch does not know the device, or this machine does not have it.
     """
     import torch
 
@@ -60,49 +70,69 @@ def resolve_device(device: str | None) -> str:
         wanted = torch.device(device)
     except RuntimeError as error:
         raise ValueError(f"--device {device}: not a device; use cpu, cuda, cuda:1 or mps") from error
-    there = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}.get(wanted.type, lambda: True)()
-    if there and wanted.type == "cuda" and wanted.index is not None:
-        there = wanted.index < torch.cuda.device_count()
-    if not there:
-        raise ValueError(f"--device {device}: there is no such device here; leave it out, or use --device cpu")
+    available = True
+    if wanted.type == "cuda":
+        available = torch.cuda.is_available() and (wanted.index or 0) < torch.cuda.device_count()
+    elif wanted.type == "mps":
+        available = torch.backends.mps.is_available()
+    if not available:
+        raise ValueError(f"--device {device}: this machine has no such device; leave it out, or use --device cpu")
     return device
 
 
-def load_pipeline(checkpoint: str | None, device: str | None):
-    """The `nuclei-segmentation` pipeline for a checkpoint or adapter, of this machine or the Hub, on a device.
+def load_pipeline(checkpoint: str | None, device: str | None) -> "NucleiSegmentationPipeline":
+    """Loads the `nuclei-segmentation` pipeline for a checkpoint or an adapter, from a folder or the Hub.
 
     Raises:
-        OSError, ValueError: the checkpoint or device cannot be had; the message names it.
+        OSError, ValueError: the checkpoint or the device is not available, or the checkpoint is of another type; the
+            message names it.
     """
-    from transformers import AutoConfig, AutoModelForImageSegmentation, pipeline
     from transformers.utils import logging
 
-    from ..model.adapter_files import ADAPTER_FILE
-    from ..model.checkpoint import check_kind, check_place
-    from ..model.modeling_cfsam import CfSamForNucleiSegmentation
+    from ..model.checkpoint_files import saved_image_processor
+    from ..model.pipeline_cfsam import NucleiSegmentationPipeline
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     place, source = resolve_device(device), resolve_checkpoint(checkpoint)
     with naming_checkpoint(source):
-        is_adapter = os.path.isfile(os.path.join(source, ADAPTER_FILE))
-        if not is_adapter:
-            check_place(source, needs_config=True)
-            try:
-                config = AutoConfig.from_pretrained(source)
-            except (OSError, ValueError):
-                # Only now, so that an ordinary checkpoint of the Hub costs no further request.
-                is_adapter = _is_hub_adapter(source)
-                if not is_adapter:
-                    raise
-        if is_adapter:
+        model, base = _load_model(source)
+        processor = saved_image_processor(source)
+        if processor is None and base is not None:
+            processor = saved_image_processor(base)
+        return NucleiSegmentationPipeline(
+            model=model, image_processor=processor, task="nuclei-segmentation", device=place
+        )
+
+
+def _load_model(source: str) -> "tuple[PreTrainedModel, str | None]":
+    """The model of a checkpoint, and the base that it was loaded from if the checkpoint is an adapter."""
+    from ..model.adapter_files import ADAPTER_FILE
+    from ..model.checkpoint import check_place, check_type
+    from ..model.checkpoint_files import peft_base, read_config
+    from ..model.configuration_cfsam import CfSamConfig
+    from ..model.modeling_cfsam import CfSamForNucleiSegmentation
+
+    if os.path.isfile(os.path.join(source, ADAPTER_FILE)):
+        model = CfSamForNucleiSegmentation.from_adapter(source)
+        return model, model.name_or_path
+    check_place(source)
+    values = read_config(source)
+    if not values:
+        # Looked for only now, so that an ordinary checkpoint on the Hub costs no further request.
+        if _is_hub_adapter(source):
             model = CfSamForNucleiSegmentation.from_adapter(source)
-            processor = _image_processor(source) or _image_processor(model.name_or_path)
-            return pipeline("nuclei-segmentation", model=model, image_processor=processor, device=place)
-        check_kind(config)
-        # Loaded here, since `pipeline` makes a page of tracebacks of an error.
-        model = AutoModelForImageSegmentation.from_pretrained(source)
-        return pipeline("nuclei-segmentation", model=model, image_processor=_image_processor(source), device=place)
+            return model, model.name_or_path
+        base = peft_base(source)
+        if base is not None:
+            check_type(read_config(base), [CfSamConfig.model_type])
+        return CfSamForNucleiSegmentation.from_pretrained(source), base
+    if values.get("model_type") == "unet_nuclei":
+        from ..baselines.unet import UNetForNucleiSegmentation
+
+        return UNetForNucleiSegmentation.from_pretrained(source, use_safetensors=True), None
+    check_type(values, [CfSamConfig.model_type])
+    return CfSamForNucleiSegmentation.from_pretrained(source), None
 
 
 def _is_hub_adapter(source: str) -> bool:
@@ -113,15 +143,3 @@ def _is_hub_adapter(source: str) -> bool:
         return not os.path.isdir(source) and find_adapter(source) is not None
     except OSError:
         return False
-
-
-def _image_processor(source: str):
-    """The image processor saved with a checkpoint; None where there is none, which the pipeline warns of."""
-    from ..model.image_processing_cfsam import CfSamImageProcessor
-
-    try:
-        return CfSamImageProcessor.from_pretrained(source)
-    except OSError as error:
-        if "Can't load image processor" in str(error):  # and not, for example, that it is damaged
-            return None
-        raise

@@ -1,4 +1,4 @@
-"""What went wrong, in one line for a person: for the command `cfsam`, and for scripts."""
+"""Text that is safe to print on a terminal, and errors as one line, for the command `cfsam` and for scripts."""
 
 import contextlib
 import os
@@ -11,12 +11,25 @@ TRACEBACK = "Traceback (most recent call last)"
 
 
 def one_line(text: str) -> str:
-    """The text with line breaks and other control characters written out (`\\n`), as they can stand in file names."""
+    """Escapes line breaks and all other control characters (`\\n`), which can occur in file names and in files.
+
+    Printed as they are, they could forge lines, hide text or steer the terminal.
+    """
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
+def printable(text: str) -> str:
+    """Escapes all control characters but line breaks."""
+    return "\n".join(map(one_line, text.split("\n")))
+
+
 def describe(error: BaseException, hint: str = "") -> str:
-    """An error's own words, or its kind where it has none, as one line; a hint after those that nobody expected."""
+    """Describes an error in one line: its own words, or its kind if it has none.
+
+    Args:
+        error: what was raised.
+        hint: appended to errors of a kind that is not expected.
+    """
     if isinstance(error, MemoryError):
         return "not enough memory; use smaller batches or cut the image into parts"
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
@@ -29,10 +42,10 @@ def describe(error: BaseException, hint: str = "") -> str:
 
 @contextlib.contextmanager
 def errors_in_one_line() -> Iterator[None]:
-    """Ends a script whose input is wrong with one line on stderr and status 1, not with a traceback.
+    """Ends a script whose input is wrong with one line on stderr and status 1 instead of a traceback.
 
-    Wrong input is what raises `OSError`, `ValueError` or `TypeError`, but for errors that bring a traceback along, as
-    those of worker processes do. With the environment variable `CFSAM_DEBUG` set all errors go on.
+    Wrong input raises `OSError`, `ValueError` or `TypeError`. Errors that contain a traceback, as those of worker
+    processes do, are raised as they are, and so are all errors if the environment variable `CFSAM_DEBUG` is set.
     """
     try:
         yield

@@ -16,6 +16,7 @@ import traceback
 from collections.abc import Sequence
 from types import FrameType, TracebackType
 
+from .. import __version__
 from .messages import describe, one_line
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED, EXIT_TERMINATED = 0, 1, 2, 130, 143
@@ -44,7 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         with _terminate_as_exception():
             return args.run(args)
     except UsageError as error:
-        args.parser.error(str(error))
+        command: argparse.ArgumentParser = args.parser
+        command.error(str(error))
     except KeyboardInterrupt:
         say("interrupted")
         return EXIT_INTERRUPTED
@@ -64,7 +66,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="cfsam", description="Finds, outlines and types the nuclei in H&E tissue images (CF-SAM)."
     )
-    parser.add_argument("--version", action="version", version=f"cfsam_hf {_version()}")
+    parser.add_argument("--version", action="version", version=f"cfsam_hf {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     package = importlib.import_module(__package__)
     for found in sorted(pkgutil.iter_modules(package.__path__), key=lambda module: module.name):
@@ -79,12 +81,6 @@ def build_parser() -> argparse.ArgumentParser:
 def say(message: str) -> None:
     """Prints one line on stderr."""
     print(f"cfsam: {one_line(message)}", file=sys.stderr, flush=True)
-
-
-def _version() -> str:
-    from ..model.version import __version__
-
-    return __version__
 
 
 class _terminate_as_exception:

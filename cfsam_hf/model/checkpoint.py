@@ -1,47 +1,67 @@
-"""What a checkpoint must be to be loaded; whatever is wrong with one is told in a sentence with its name."""
+"""What a checkpoint must be to be loaded. Every fault is reported in one sentence that names the checkpoint.
+
+A checkpoint comes from a stranger: its code is never run, pickled weights are never read, and sizes in its
+configuration are compared with its weights before memory is allocated for them.
+"""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
-from transformers.utils import CONFIG_NAME, cached_file
-from transformers.utils.hub import extract_commit_hash
+from torch import nn
+from transformers import SamConfig, SamMaskDecoderConfig, SamModel, SamPromptEncoderConfig, SamVisionConfig
+from transformers import initialization as init
+from transformers.activations import ACT2FN
+from transformers.utils import CONFIG_NAME
 
 from .adapter_files import ADAPTER_FILE
+from .checkpoint_files import is_meant_as_path, peft_base, read_config, weight_shapes
 from .configuration_cfsam import CfSamConfig
 
-# Weights are read of checkpoints of this model and of the model that it refines.
+# Models whose weights can be loaded: this one and the one that it refines.
 READABLE_TYPES = (CfSamConfig.model_type, "sam")
 
-# Options of `from_pretrained` that say where files are, for the configuration as for the weights.
-_PLACE_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
-
-_NO_CONFIG = f"there is no {CONFIG_NAME}, or nothing in it; a checkpoint is a folder with it and weights"
+NO_CONFIG = f"it has no {CONFIG_NAME}, or an empty one; a checkpoint is a folder with this file and weights"
 
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 
-# Fields of the configuration on which no weight's name or shape depends.
+# Fields of the configuration that no name and no shape of a weight depends on.
 _NOT_ARCHITECTURE = (
     "model_type", "type_colors", "mpp", "train_encoder", "train_mask_decoder", "nuclei_loss", "loss_weights",
     "type_loss_weights", "checkpoint_info", "format_version", "refinement_dilations", "type_dropout",
 )  # fmt: skip
 
+# The configuration's parts, each an object in the file; "" is the configuration itself.
+_SECTIONS = {
+    "": CfSamConfig,
+    "vision_config": SamVisionConfig,
+    "prompt_encoder_config": SamPromptEncoderConfig,
+    "mask_decoder_config": SamMaskDecoderConfig,
+}
+# Fields that say how often a module is repeated. Each repetition has weights of its own.
+_COUNTS = ("num_hidden_layers", "num_types", "num_multimask_outputs", "iou_head_depth", "num_point_embeddings")
+# Fields that other sizes are divided by.
+_DIVISORS = ("num_attention_heads", "patch_size", "attention_downsample_rate")
+# Below these numbers a wrong configuration does no harm; that it does not fit is found when the weights are loaded.
+_HARMLESS_COUNT, _HARMLESS_SIZE, _HARMLESS_VALUES = 1_000, 2**16, 2**27
+
 
 @contextmanager
 def naming_checkpoint(source: str | os.PathLike) -> Iterator[None]:
-    """Gives the errors of reading a checkpoint its name, in one sentence each.
+    """Turns the errors of reading a checkpoint into one sentence each, which names the checkpoint.
 
-    Reading goes through several libraries with kinds of errors of their own, many of which do not name the checkpoint.
+    Several libraries take part in reading, with kinds of errors of their own that often do not name the checkpoint.
 
     Args:
         source: folder or Hub id.
 
     Raises:
-        OSError: something is missing, damaged or not to be had.
-        ValueError, TypeError: something does not fit.
+        OSError: a file is missing, damaged or not available.
+        ValueError, TypeError: a value is wrong or does not fit.
     """
     try:
         yield
@@ -52,78 +72,167 @@ def naming_checkpoint(source: str | os.PathLike) -> Iterator[None]:
     except OSError as error:
         text = _one_line(error)
         if "valid JSON" in text:
-            text += " Get it again, or mend it."
+            text += " Get it again, or repair it."
         if not is_meant_as_path(source) and not os.path.exists(source):
-            text = f"there is no such folder here, and the Hub could not give it: {text}"
+            text = f"there is no such folder here, and the Hub could not provide it: {text}"
         raise OSError(_named(source, text)) from error
     except (ValueError, TypeError) as error:
         raise (TypeError if isinstance(error, TypeError) else ValueError)(_named(source, _one_line(error))) from error
 
 
-def check_source(source: str | os.PathLike, options: dict[str, Any]) -> dict[str, Any]:
-    """Looks at a checkpoint before its weights are read.
+def check_source(
+    source: str | os.PathLike, options: Mapping[str, Any], build: Callable[[Any], nn.Module] | None = None
+) -> dict[str, Any]:
+    """Checks a checkpoint before its weights are read.
 
     Args:
-        source: folder or Hub id.
+        source: folder or Hub id. For an adapter that PEFT saved, its base is checked.
         options: those of `from_pretrained`.
+        build (*optional*): makes the model of a `CfSamConfig`; then the sizes are checked, see [`check_sizes`].
 
     Returns:
-        What its configuration file holds; `{}` for a folder without one, where the configuration is passed.
+        The content of its configuration file; `{}` for a folder without one if the configuration is passed.
 
     Raises:
         OSError: it is a file, or has no configuration.
-        ValueError: it is another kind of model, or has a newer format; pickled weights are asked for.
+        ValueError: it is another kind of model, or has impossible sizes; pickled weights are asked for.
     """
     if options.get("use_safetensors") is False:
         raise ValueError("use_safetensors=False: pickled weights are never read; save them as safetensors first.")
     check_place(source)
-    place = {name: options[name] for name in _PLACE_OPTIONS if options.get(name) is not None}
-    values, _ = CfSamConfig.get_config_dict(source, **place)
-    if not isinstance(values, dict) or not values:
+    base = peft_base(source, options)
+    if base is not None:
+        # Its revision and folder in a repository are not those of the adapter.
+        others = ("revision", "subfolder")
+        return check_source(base, {name: value for name, value in options.items() if name not in others}, build)
+    values = read_config(source, options)
+    if not values:
         if options.get("config") is None:
-            raise OSError(_NO_CONFIG)
+            raise OSError(NO_CONFIG)
         return {}
-    kind = values.get("model_type")
-    if kind not in READABLE_TYPES:
-        raise ValueError(
-            f"it is a model of type {kind!r}; a CF-SAM checkpoint, or a SAM one (of type 'sam') to adapt, is needed"
-        )
-    if os.path.isdir(source) and "subfolder" not in place:
+    check_type(values)
+    if os.path.isdir(source) and not options.get("subfolder"):
         _check_weight_files(source)
+    if build is not None:
+        check_sizes(source, values, options, build)
     return values
 
 
+def check_type(values: Mapping[str, Any], types: Sequence[str] = READABLE_TYPES) -> None:
+    """Raises ValueError if the type in a configuration file is none of `types`, the first of which is CF-SAM's."""
+    kind = values.get("model_type")
+    if kind in types:
+        return
+    text = f"its {CONFIG_NAME} names no model_type" if kind is None else f"it is a model of type {_shown(kind)}"
+    hint = ""
+    if SamConfig.model_type in types:
+        hint = " (or one of a SAM, to adapt)"
+    elif kind == SamConfig.model_type:
+        hint = ", which `cfsam finetune` or examples/train.py makes of a SAM"
+    raise ValueError(f"{text}; a CF-SAM checkpoint is needed{hint}")
+
+
 def check_place(source: str | os.PathLike, needs_config: bool = False) -> None:
-    """Raises OSError where a name is none of a checkpoint's folder, as far as can be seen without reading a file.
+    """Raises OSError if a name cannot be that of a checkpoint, as far as can be seen without reading a file.
 
     Args:
         source: folder or Hub id.
         needs_config: whether a folder must have its own configuration.
     """
     if os.path.isfile(source):
-        raise OSError("it is a file; pass the folder that it lies in")
+        raise OSError("it is a file; pass the folder that holds it")
     if is_meant_as_path(source) and not os.path.isdir(source):
-        raise OSError("there is no such folder; pass a checkpoint's folder or the Hub id of one")
+        raise OSError("there is no such folder; pass a checkpoint's folder or its Hub id")
     if os.path.isfile(os.path.join(source, ADAPTER_FILE)):
         raise OSError(
-            "it is an adapter without its base; load it with CfSamForNucleiSegmentation.from_adapter (and save all of "
-            "it with save_pretrained)"
+            "it is an adapter without its base; load it with CfSamForNucleiSegmentation.from_adapter (and save the "
+            "whole model with save_pretrained)"
         )
     if needs_config and os.path.isdir(source) and not os.path.isfile(os.path.join(source, CONFIG_NAME)):
-        raise OSError(_NO_CONFIG)
+        raise OSError(NO_CONFIG)
 
 
 def check_kind(config: Any) -> None:
-    """Raises ValueError where a model's configuration is not that of a model of nuclei."""
+    """Raises ValueError if a model's configuration is not that of a model of nuclei."""
     if not hasattr(config, "pad_multiple"):
         kind, name = getattr(config, "model_type", None), getattr(config, "name_or_path", "") or "this"
-        raise ValueError(f"{name} is a model of type {kind!r}, not one of nuclei; give a CF-SAM checkpoint")
+        raise ValueError(f"{name} is a model of type {_shown(kind)}; a CF-SAM checkpoint is needed")
 
 
-def is_meant_as_path(source: str | os.PathLike) -> bool:
-    """Whether a name can only be meant as a path: a Hub id is NAME or OWNER/NAME."""
-    text = os.fspath(source)
-    return os.path.isabs(text) or text.count("/") > 1 or text.startswith((".", "~"))
+def check_sizes(
+    source: str | os.PathLike, values: Mapping[str, Any], options: Mapping[str, Any], build: Callable[[Any], nn.Module]
+) -> None:
+    """Compares the sizes in a configuration with the checkpoint's weights, of which only the headers are read.
+
+    A configuration that does not belong to the weights could otherwise ask for any amount of memory and time.
+
+    Args:
+        source: folder or Hub id.
+        values: the content of its configuration file.
+        options: those of `from_pretrained`. The file is not judged if another configuration is passed.
+        build: makes the model of a `CfSamConfig`.
+
+    Raises:
+        OSError: the weights are damaged.
+        ValueError: the configuration holds an impossible value, or describes a model that is far larger than the
+            weights.
+    """
+    config = options.get("config")
+    if isinstance(config, CfSamConfig):
+        values = config.to_dict()
+    shapes = weight_shapes(source, options)
+    if not shapes or not values:
+        return
+    _check_values(values, counts=len(shapes), sizes=sum(map(_numel, shapes.values())))
+    try:
+        with torch.device("meta"), init.no_init_weights():
+            if values.get("model_type") == SamConfig.model_type:
+                model: nn.Module = SamModel(SamConfig.from_dict(dict(values)))
+            else:
+                model = build(config if isinstance(config, CfSamConfig) else CfSamConfig.from_dict(dict(values)))
+    except (ValueError, TypeError, OSError, StrictDataclassError):
+        raise
+    except Exception as error:
+        # Whatever the libraries raise for a value that they did not expect.
+        raise ValueError(f"its {CONFIG_NAME} is wrong: {type(error).__name__}: {_one_line(error)}") from error
+    needed, found = sum(value.numel() for value in model.state_dict().values()), sum(map(_numel, shapes.values()))
+    if needed > max(2 * found, _HARMLESS_VALUES):
+        raise ValueError(
+            f"its {CONFIG_NAME} describes a model of {needed:,} values, but its weights hold {found:,}; get it again"
+        )
+
+
+def check_weights(
+    info: Mapping[str, Any], values: Mapping[str, Any], config: CfSamConfig, allow_mismatched: bool
+) -> None:
+    """Makes sure that every weight that should come from the checkpoint did.
+
+    Args:
+        info: transformers' loading info: `missing_keys`, `mismatched_keys`, ...
+        values: the content of the checkpoint's configuration file.
+        config: the configuration that the model was built with.
+        allow_mismatched: whether weights of other shapes, and then also missing ones, may be newly initialised.
+
+    Raises:
+        ValueError: weights have other shapes.
+        OSError: weights are missing. Those of the adapters and heads may be missing from a SAM, and those of parts
+            that `config` has and the checkpoint's own configuration has not.
+    """
+    if allow_mismatched:
+        return
+    if mismatched := sorted(info["mismatched_keys"]):
+        name, found, wanted = mismatched[0]
+        raise ValueError(
+            f"{len(mismatched)} of its weights do not fit; {name} is {tuple(found)} instead of {tuple(wanted)}. Pass "
+            "the configuration that it was made with, or ignore_mismatched_sizes=True to initialise those anew"
+        )
+    missing = set(info["missing_keys"])
+    if values.get("model_type") != CfSamConfig.model_type:
+        missing = {name for name in missing if name.startswith("sam.") and ".adapter." not in name}
+    elif _architecture(CfSamConfig.from_dict(dict(values))) != _architecture(config):
+        return
+    if missing:
+        raise OSError(f"its weights lack {len(missing)} that the model needs, such as {min(missing)}; get it again")
 
 
 def _check_weight_files(folder: str | os.PathLike) -> None:
@@ -132,45 +241,66 @@ def _check_weight_files(folder: str | os.PathLike) -> None:
         return
     if pickles := [name for name in names if name.endswith(_PICKLES)]:
         raise OSError(
-            f"its weights are pickled ({pickles[0]}), which are never read since they can run any code; ask for "
+            f"its weights are pickled ({pickles[0]}), which are never read because they can run any code; ask for "
             "model.safetensors, or save them with save_pretrained where they come from"
         )
-    raise OSError("there is no model.safetensors in it; get it again, weights and all")
+    raise OSError("there is no model.safetensors in it; get it again with its weights")
 
 
-def check_weights(info: dict[str, Any], values: dict[str, Any], config: CfSamConfig, allow_mismatched: bool) -> None:
-    """Makes sure that every weight that should come from the checkpoint did.
+def _check_values(values: Mapping[str, Any], counts: int, sizes: int) -> None:
+    """Raises ValueError for values of a configuration file that no model with these weights can have.
 
     Args:
-        info: transformers' loading info: `missing_keys`, `mismatched_keys`, ...
-        values: what the checkpoint's configuration file holds.
-        config: the configuration that the model was made with.
-        allow_mismatched: whether weights of other shapes may begin anew; then missing ones may, too.
-
-    Raises:
-        ValueError: there are weights of other shapes.
-        OSError: weights are missing. Those of a SAM's adapters and heads may be, and those of parts that `config` has
-            and the checkpoint's own configuration has not.
+        values: the content of the file.
+        counts: how many tensors the weights hold.
+        sizes: how many numbers they hold.
     """
-    if allow_mismatched:
-        return
-    if mismatched := sorted(info["mismatched_keys"]):
-        name, found, wanted = mismatched[0]
-        raise ValueError(
-            f"{len(mismatched)} of its weights do not fit, {name} is {tuple(found)} in place of {tuple(wanted)}; give "
-            "it the configuration that it was made with, or pass ignore_mismatched_sizes=True to begin those anew"
-        )
-    missing = set(info["missing_keys"])
-    if values.get("model_type") != CfSamConfig.model_type:
-        missing = {name for name in missing if name.startswith("sam.") and ".adapter." not in name}
-    elif _architecture(CfSamConfig.from_dict(values)) != _architecture(config):
-        return
-    if missing:
-        raise OSError(f"its weights lack {len(missing)} that the model needs, {min(missing)} the first; get it again")
+    if not isinstance(values.get("id2label") or {}, Mapping):
+        raise ValueError(f"its {CONFIG_NAME} is wrong: id2label is not an object that names the types by id")
+    for section, kind in _SECTIONS.items():
+        part = values.get(section) if section else values
+        if part is None:
+            continue
+        if not isinstance(part, Mapping):
+            raise ValueError(f"its {CONFIG_NAME} is wrong: {section} is {_shown(part)}, not an object")
+        for name in sorted(set(kind.__dataclass_fields__) & set(part)):
+            field, value = f"{section}.{name}" if section else name, part[name]
+            for number in value if isinstance(value, list) else [value]:
+                if isinstance(number, bool) or not isinstance(number, int):
+                    continue
+                most = max(counts, _HARMLESS_COUNT) if name in _COUNTS else max(sizes, _HARMLESS_SIZE)
+                if number > most or (name in _DIVISORS and number < 1):
+                    raise ValueError(
+                        f"its {CONFIG_NAME} is wrong: {field} is {_shown(number)}, which does not fit its weights "
+                        f"({counts:,} tensors, {sizes:,} values)"
+                    )
+        if isinstance(labels := part.get("num_labels"), int) and labels > max(counts, _HARMLESS_COUNT):
+            raise ValueError(f"its {CONFIG_NAME} is wrong: num_labels is {_shown(labels)}")
+        act = part.get("hidden_act")
+        if act is not None and (not isinstance(act, str) or act not in ACT2FN):
+            raise ValueError(f"its {CONFIG_NAME} is wrong: {section}.hidden_act is {_shown(act)}, no known activation")
 
 
 def _architecture(config: CfSamConfig) -> dict[str, Any]:
     return {name: getattr(config, name) for name in CfSamConfig.__annotations__ if name not in _NOT_ARCHITECTURE}
+
+
+def _numel(shape: Sequence[int]) -> int:
+    number = 1
+    for size in shape:
+        number *= size
+    return number
+
+
+def _shown(value: Any) -> str:
+    """A value for a message: a short name as it is, anything else as Python writes it, cut to 60 characters."""
+    if isinstance(value, str) and value.isprintable() and 0 < len(value) <= 60:
+        return value
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):
+        text = f"too large a {type(value).__name__} to show"
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _one_line(error: Exception) -> str:
@@ -179,18 +309,3 @@ def _one_line(error: Exception) -> str:
 
 def _named(source: str | os.PathLike, text: str) -> str:
     return text if str(source) in text else f"checkpoint {source}: {text}"
-
-
-def hub_commit(source: str | os.PathLike, options: dict[str, Any]) -> str | None:
-    """The commit that a checkpoint was loaded from, told by the place of its configuration in the Hub's cache.
-
-    Args:
-        source (`str` or `os.PathLike`): folder or Hub id, already loaded; a folder has no commit.
-        options (`dict`): those of `from_pretrained` with which it was loaded.
-    """
-    if os.path.exists(source):
-        return None
-    place = {name: options[name] for name in _PLACE_OPTIONS if options.get(name) is not None}
-    place = {**place, "local_files_only": True, "force_download": False}
-    path = cached_file(source, CONFIG_NAME, _raise_exceptions_for_missing_entries=False, **place)
-    return extract_commit_hash(path, None)

@@ -11,7 +11,8 @@ from transformers import initialization as init
 from transformers.utils import ModelOutput
 
 from .adapter_switching import AdapterSwitchingMixin, names_without_peft
-from .checkpoint import check_source, check_weights, hub_commit, naming_checkpoint
+from .checkpoint import check_source, check_weights, naming_checkpoint
+from .checkpoint_files import hub_commit
 from .configuration_cfsam import CfSamConfig
 from .decoder import MaskFeatures, TaskMaskDecoder
 from .encoder import CfSamVisionEncoder
@@ -106,7 +107,7 @@ class CfSamPreTrainedModel(PreTrainedModel):
             loaded = super().from_pretrained(source, *args, output_loading_info=True, **kwargs)
         else:
             with naming_checkpoint(source):
-                values = check_source(source, kwargs)
+                values = check_source(source, kwargs, cls)
                 allow_mismatched = kwargs.pop("ignore_mismatched_sizes", False)
                 options = {**kwargs, "use_safetensors": True, "ignore_mismatched_sizes": True}
                 loaded = super().from_pretrained(source, *args, output_loading_info=True, **options)

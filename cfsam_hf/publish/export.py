@@ -7,11 +7,12 @@ from pathlib import Path
 
 import torch
 from huggingface_hub import ModelCard
-from transformers import Pipeline, pipeline
+from transformers import Pipeline
 from transformers.utils import cached_file
 
 from ..files.atomic import atomic_folder
 from ..model.adapter_switching import INITIAL_ADAPTER
+from ..model.checkpoint_files import saved_image_processor
 from ..model.image_processing_cfsam import CfSamImageProcessor
 from ..model.modeling_cfsam import CfSamForNucleiSegmentation
 from ..model.pipeline_cfsam import NucleiSegmentationPipeline
@@ -66,7 +67,11 @@ def export_for_hub(
     folder = Path(folder)
     _check_target(folder, overwrite)
     if isinstance(source, (str, os.PathLike)):
-        source = pipeline("nuclei-segmentation", model=os.fspath(source), image_processor=image_processor)
+        # By the package's own classes: the Auto classes would offer to run code of the checkpoint.
+        model = CfSamForNucleiSegmentation.from_pretrained(source)
+        if image_processor is None:
+            image_processor = saved_image_processor(source)
+        source = NucleiSegmentationPipeline(model, image_processor)
     elif not isinstance(source, Pipeline):
         source = NucleiSegmentationPipeline(source, image_processor)
     model, image_processor = source.model, image_processor or source.image_processor

@@ -7,7 +7,7 @@ import torch
 from safetensors import safe_open
 
 from cfsam_hf import CfSamForNucleiSegmentation, CfSamImageProcessor, bundled_checkpoint
-from cfsam_hf.bases.bundled import save_compact
+from cfsam_hf.bases.compact import save_compact
 
 from ..tiny import tiny_test_model
 

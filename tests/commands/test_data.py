@@ -64,7 +64,7 @@ def test_what_is_printed_in_a_file(consep, tmp_path, capsys):
     for _ in range(2):
         assert run("info", "consep", consep, "-o", file) == 0
         out = capsys.readouterr().out
-        assert out == f"{file.read_text(encoding='utf-8')}what is printed above -> {file}\n"
+        assert out == f"{file.read_text(encoding='utf-8')}the text above -> {file}\n"
     assert "0.25 µm" in out
     assert [path.name for path in file.parent.iterdir()] == ["counts.txt"]
 
@@ -167,7 +167,9 @@ def test_convert_and_read_back(consep, tmp_path, capsys):
 def test_a_conversion_that_fails_leaves_nothing(consep, tmp_path, capsys):
     truncate(consep / "Train" / "Images" / "train_5.png")
     assert run("convert", "consep", consep, "-o", tmp_path / "out") == 1
-    assert "train_5.png: the image is damaged or truncated" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "train_5.png" in err
+    assert "damaged" in err
     assert list((tmp_path / "out").iterdir()) == []
 
 

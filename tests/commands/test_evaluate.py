@@ -110,7 +110,9 @@ def test_nuclei_without_type_are_told_of(painted, tiles, tmp_path, capsys):
 
 
 def test_an_output_that_cannot_be_written_is_told_before_the_work(tiles, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(evaluate, "records_by_dataset", lambda *arguments: pytest.fail("work was begun"))
+    monkeypatch.setattr(
+        "cfsam_hf.data.data_items.records_by_dataset", lambda *arguments: pytest.fail("work was begun")
+    )
     (tmp_path / "file").write_text("mine")
 
     def refuse(**options):

@@ -73,7 +73,7 @@ def test_it_trains_and_prints_what_came_of_it(case, tmp_path, capsys):
     # Again: nothing to do, and the same table.
     assert run(case, "-o", tmp_path / "out", "--steps", "2", "--held-out", "tile2", "--mpp", ".25") == 0
     again = capsys.readouterr().out
-    assert again.startswith(f"{tmp_path / 'out'} holds this fine-tuning, finished:")
+    assert again.startswith(f"this run is already finished in {tmp_path / 'out'}:")
     table = [line for line in lines if line.startswith("|")]
     assert [line for line in again.splitlines() if line.startswith("|")] == table
     # Other options, the same folder.

@@ -104,7 +104,10 @@ def test_the_bundled_checkpoint_states_its_licence_and_types(capsys):
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda folder: SamConfig().save_pretrained(folder), "type 'sam', not a CF-SAM one"),
+        (
+            lambda folder: SamConfig().save_pretrained(folder),
+            "type sam; a CF-SAM checkpoint is needed, which",
+        ),
         (lambda folder: folder.mkdir(), "config.json"),
         (lambda folder: save_checkpoint(folder).joinpath("model.safetensors").unlink(), "no model.safetensors"),
         (lambda folder: save_checkpoint(folder).joinpath("model.safetensors").write_bytes(b"\x10"), "damaged"),

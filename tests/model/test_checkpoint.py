@@ -1,4 +1,4 @@
-"""Why: a checkpoint that cannot be used is told in a sentence with its name and the way out, whoever loads it."""
+"""Why: a checkpoint that cannot be used must be reported in one sentence with its name and the way out."""
 
 import json
 import re
@@ -10,6 +10,7 @@ from pathlib import Path
 import PIL.Image
 import pytest
 import torch
+from peft import LoraConfig
 from safetensors.torch import load_file, save_file
 from transformers import (
     AutoImageProcessor,
@@ -17,14 +18,17 @@ from transformers import (
     AutoModelForImageSegmentation,
     BertConfig,
     BertModel,
+    PreTrainedModel,
     SamConfig,
     SamModel,
     pipeline,
 )
 
 from cfsam_hf import CfSamForNucleiSegmentation, CfSamImageProcessor
-from cfsam_hf.bases.bundled import save_compact
+from cfsam_hf.bases.compact import save_compact
 from cfsam_hf.commands import terminal as cli
+from cfsam_hf.commands.loading import load_pipeline
+from cfsam_hf.model.checkpoint_files import weight_shapes
 
 from ..tiny import tiny_test_config, tiny_test_model
 
@@ -112,8 +116,8 @@ class Bad:
     auto: str | None = None
 
 
-NO_CONFIG = "no config.json, or nothing in it; a checkpoint is a folder with it"
-NO_JSON = "valid JSON file. Get it again, or mend it"
+NO_CONFIG = "it has no config.json, or an empty one; a checkpoint is a folder with this file"
+NO_JSON = "valid JSON file. Get it again, or repair it"
 UNRECOGNIZED = "Unrecognized model"
 BAD = {
     "cut short": Bad(cut_weights(0.9), "damaged or cut short; get it again"),
@@ -123,7 +127,7 @@ BAD = {
     "pickled weights": Bad(pickled, "pickled .pytorch_model.bin., which are never read.* save_pretrained"),
     "wrong shapes": Bad(
         with_weights(other_shape),
-        r"1 of its weights do not fit, fusion.level_scores.0.weight is \(3, 5\) in place of .*; give it",
+        r"1 of its weights do not fit; fusion.level_scores.0.weight is \(3, 5\) instead of .*\. Pass the config",
         ValueError,
     ),
     "weights missing": Bad(with_weights(lose_refinement), "lack 22 .* refinement.*; get it again"),
@@ -141,7 +145,7 @@ BAD = {
     "types that disagree": Bad(
         with_config(num_types=7), "must name the types 1..7", ValueError, auto="must name the types 1..7"
     ),
-    "another model": Bad(bert, "type 'bert'", ValueError, auto="BertConfig"),
+    "another model": Bad(bert, "model of type bert; a CF-SAM checkpoint is needed", ValueError, auto="BertConfig"),
     "a file": Bad(a_file, "is a file", auto="checkpoint"),
 }  # fmt: skip
 
@@ -193,6 +197,122 @@ def test_what_is_not_there_while_offline(name, image, tmp_path, capsys, monkeypa
     with pytest.raises(OSError, match=f"{name}.* no such folder"):
         CfSamForNucleiSegmentation.from_pretrained(name)
     assert re.search(f"{name}.* no such .*folder", told_by_the_command(capsys, image, name, tmp_path / "out"))
+
+
+def nested(section: str, **fields):
+    def damage(folder: Path) -> None:
+        values = json.loads((folder / "config.json").read_text())
+        values[section].update(fields)
+        (folder / "config.json").write_text(json.dumps(values))
+
+    return damage
+
+
+HOSTILE = {
+    "a million layers": (nested("vision_config", num_hidden_layers=10**6), "vision_config.num_hidden_layers is 10"),
+    "layers of the decoder": (nested("mask_decoder_config", num_hidden_layers=10**7), "decoder_config.num_hidden_"),
+    "depth of an unused head": (nested("mask_decoder_config", iou_head_depth=10**6), "iou_head_depth is 1000000"),
+    "embeddings of prompts": (nested("prompt_encoder_config", num_point_embeddings=10**6), "num_point_embeddings is"),
+    "a width": (nested("vision_config", hidden_size=60_000), "values, but its weights hold"),
+    "a width in the heads": (with_config(fusion_dim=10**6), "fusion_dim is 1000000, which does not fit"),
+    "an image size": (nested("vision_config", image_size=10**9), "vision_config.image_size is 1000000000"),
+    "a kernel": (with_config(adapter_kernel_sizes=[3, 100_001]), "values, but its weights hold"),
+    "a larger kernel": (with_config(adapter_kernel_sizes=[10**6 + 1]), "adapter_kernel_sizes is 1000001"),
+    "a number of 400 digits": (with_config(adapter_dim=10**400), "adapter_dim is 1000000000"),
+    "a negative width": (with_config(adapter_dim=-5), "adapter_dim must be positive, got -5"),
+    "a negative width of SAM": (nested("mask_decoder_config", mlp_dim=-5), "config.json is wrong: .*negative"),
+    "types": (with_config(num_types=10**9, id2label=None, type_colors=None), "num_types is 1000000000"),
+    "labels": (with_config(num_labels=10**9), "num_labels is 1000000000"),
+    "no heads": (nested("vision_config", num_attention_heads=0), "vision_config.num_attention_heads is 0"),
+    "a rate of 0": (nested("mask_decoder_config", attention_downsample_rate=0), "attention_downsample_rate is 0"),
+    "an activation": (nested("vision_config", hidden_act="x"), "vision_config.hidden_act is x, no known activation"),
+    "an activation of the decoder": (nested("mask_decoder_config", hidden_act=[1]), "decoder_config.hidden_act is"),
+    "labels in a list": (with_config(id2label=["a", "b"]), "id2label is not an object"),
+    "a part that is a number": (with_config(vision_config=5), "vision_config is 5, not an object"),
+    "a part that is a list": (with_config(mask_decoder_config=[1]), r"mask_decoder_config is \[1\], not an object"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_sizes_are_compared_with_the_weights_before_anything_is_made(name, good, tmp_path, monkeypatch):
+    damage, words = HOSTILE[name]
+    folder = tmp_path / "hostile"
+    shutil.copytree(good, folder)
+    damage(folder)
+    monkeypatch.setattr(PreTrainedModel, "from_pretrained", lambda *args, **options: pytest.fail("it was loaded"))
+    with pytest.raises(ValueError, match=words) as caught:
+        CfSamForNucleiSegmentation.from_pretrained(folder)
+    assert str(folder) in str(caught.value)
+    assert len(str(caught.value)) < len(str(folder)) + 300
+
+
+def test_sizes_of_a_sam_and_of_a_passed_configuration_are_compared_too(good, tmp_path, monkeypatch):
+    parts = {name: getattr(tiny_test_config(), name) for name in ("vision_config", "prompt_encoder_config")}
+    SamModel(SamConfig(**parts, mask_decoder_config=tiny_test_config().mask_decoder_config)).save_pretrained(tmp_path)
+    nested("vision_config", hidden_size=60_000)(tmp_path)
+    shutil.copytree(good, tmp_path / "good")
+    nested("vision_config", hidden_size=60_000)(tmp_path / "good")
+    monkeypatch.setattr(PreTrainedModel, "from_pretrained", lambda *args, **options: pytest.fail("it was loaded"))
+    with pytest.raises(ValueError, match="but its weights hold"):
+        CfSamForNucleiSegmentation.from_pretrained(tmp_path)
+    # The Auto classes read the configuration themselves and pass it on.
+    for auto in (AutoModel, AutoModelForImageSegmentation):
+        with pytest.raises(ValueError, match="but its weights hold"):
+            auto.from_pretrained(tmp_path / "good")
+
+
+def test_shards_count_together_and_a_damaged_index_is_reported(good, tmp_path, monkeypatch):
+    model = CfSamForNucleiSegmentation.from_pretrained(good)
+    model.save_pretrained(tmp_path, max_shard_size="100KB")
+    assert len(list(tmp_path.glob("*.safetensors"))) > 1
+    assert weight_shapes(tmp_path, {}).keys() == weight_shapes(good, {}).keys()
+    CfSamForNucleiSegmentation.from_pretrained(tmp_path)
+    (tmp_path / "model.safetensors.index.json").write_text('{"weight_map": []}')
+    with pytest.raises(OSError, match=r"its model.safetensors.index.json is damaged; get it again"):
+        CfSamForNucleiSegmentation.from_pretrained(tmp_path)
+
+
+def lora_folder(good: Path, folder: Path) -> Path:
+    """What transformers saves of a model with a LoRA: the LoRA alone, and the name of its base."""
+    model = CfSamForNucleiSegmentation.from_pretrained(good)
+    model.add_adapter(LoraConfig(r=2, init_lora_weights=False, target_modules=r".*encoder\.layers\.\d+\.attn\.qkv"))
+    model.save_pretrained(folder)
+    assert not (folder / "config.json").exists()
+    return folder
+
+
+def test_an_adapter_of_peft_is_loaded_on_its_base(good, tmp_path):
+    folder = lora_folder(good, tmp_path / "lora")
+    pixels = torch.rand(1, 3, 64, 64)
+    maps = [
+        model.eval()(pixels).nuclei_logits
+        for model in (
+            CfSamForNucleiSegmentation.from_pretrained(folder),
+            AutoModelForImageSegmentation.from_pretrained(folder),
+            load_pipeline(str(folder), "cpu").model,
+            CfSamForNucleiSegmentation.from_pretrained(good),
+        )
+    ]
+    assert torch.equal(maps[0], maps[1])
+    assert torch.equal(maps[0], maps[2])
+    assert not torch.equal(maps[0], maps[3])
+    assert load_pipeline(str(folder), "cpu").image_processor.tile_size == 64
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (holding("adapter_config.json", b"{"), "adapter_config.json is damaged or names no base model"),
+        (holding("adapter_config.json", b'{"base_model_name_or_path": null}'), "names no base model; set base_model"),
+        (without("adapter_model.safetensors"), "it has no adapter_model.safetensors; pickled weights are never read"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_an_adapter_of_peft(change, words, good, tmp_path):
+    folder = lora_folder(good, tmp_path / "lora")
+    change(folder)
+    with pytest.raises(OSError, match=words) as caught:
+        CfSamForNucleiSegmentation.from_pretrained(folder)
+    assert str(folder) in str(caught.value)
 
 
 def test_pickles_are_not_read_on_request_either(good, tmp_path):
