@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from ..data import TileRecord
     from ..data.data_items import DataItem
+    from ..data.records import Tile
     from ..evaluation import Processes, ShownTile, System, TileScore
 
 # How many of the worst and of the best tiles a page shows.
@@ -236,6 +237,10 @@ def _evaluate_pannuke(args: argparse.Namespace, items: "Sequence[DataItem]", pro
         return {"pannuke": _page(makers[0](), "pannuke", list_tiles("pannuke", path, split=fold), scores[0])}
 
     return record, tiles, pages
+
+
+def _predict_with_none(tile: "Tile") -> "Prediction":
+    raise TypeError("three models were evaluated, each on its own fold, so no single one predicts")
 
 
 def _system(args: argparse.Namespace, checkpoint: str | None, processes: "Processes", ids: Sequence[str]) -> "System":
