@@ -1,7 +1,8 @@
-"""Evaluation: a system, tiles with their truth, and one results file with intervals, tables and pictures.
+"""Evaluation of a system on annotated tiles: one results file with intervals, tables and pictures.
 
-`evaluate_records` scores a system on tiles (over several processes where there are), `dataset_record` and
-`results_record` make the results file of the scores, `write_report` writes it. The command is `cfsam evaluate`.
+`evaluate_records` scores a system on tiles, in several processes if they were launched; `dataset_record` and
+`results_record` turn the scores into the record of the results file; `write_report` writes it. `cfsam evaluate` is the
+command.
 """
 
 from .bootstrap import bootstrap_intervals

@@ -1,4 +1,4 @@
-"""The search for decoding parameters: of highest PQ and AJI on tiles whose truth is known."""
+"""The search for the decoding parameters with the highest PQ and AJI on annotated tiles."""
 
 import contextlib
 import itertools
@@ -24,15 +24,15 @@ GRID = {
     "lone_jump_weight": (1.0, 2.0, 3.0, 4.5, 6.0),
     "minimum_marker_area": (3, 5, 10, 20),
     "minimum_core_area": (20, 40, 60, 80),
-    # Of scores that are mean probabilities, as they are before calibration.
+    # For scores that are mean probabilities, as before calibration.
     "minimum_score": (0.0, 0.6, 0.65, 0.7, 0.725, 0.75, 0.775, 0.8),
     "minimum_area": (10, 20, 30, 45, 60),
 }
-# The same of calibrated scores.
+# The same for calibrated scores.
 CALIBRATED_MINIMUM_SCORES = (0.0, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4)
-# What another value must gain: less says more of the tiles at hand than of the next ones.
+# The least gain that another value must bring: a smaller one says more about these tiles than about others.
 LEAST_GAIN = 0.001
-# Which of them matter where there is no boundary map, and where there is one.
+# The parameters that matter only without a boundary map, and only with one.
 LONE, PAIRED = {"lone_jump_weight"}, {"boundary_weight", "jump_weight"}
 
 # Maps and true label map of each tile, by data set.
@@ -40,12 +40,14 @@ Cases = Mapping[str, Sequence[tuple[NucleiMaps, np.ndarray]]]
 
 
 def tuning_case(pipe: NucleiSegmentationPipeline, tile: Tile) -> tuple[NucleiMaps, np.ndarray]:
-    """The blended maps of a tile, as `pipe` decodes them, and its true label map; nothing where it is not annotated.
+    """Returns the blended maps of a tile, as `pipe` decodes them, and its true label map.
+
+    Both are empty outside the annotated area.
 
     Raises:
-        ValueError: the tile has another pixel size than the model, whose pixels the decoding parameters are in.
+        ValueError: the pixel size of the tile differs from the model's, in whose pixels decoding parameters are.
     """
-    # Types, the larger half of the maps, have no say.
+    # Types take up most of the maps and do not matter here.
     maps, truth = replace(pipe.blended_maps(tile.image, mpp=tile.mpp), types=None), tile.instance_map
     if maps.nuclei.shape != truth.shape:
         raise ValueError(
@@ -58,10 +60,10 @@ def tuning_case(pipe: NucleiSegmentationPipeline, tile: Tile) -> tuple[NucleiMap
 
 
 def quality(cases: Cases, parameters: DecodingParameters) -> float:
-    """Mean of PQ and AJI over the tiles of each data set, then over the data sets.
+    """The mean of PQ and AJI over the tiles of each data set, averaged over the data sets.
 
-    PQ alone would drop every nucleus that is outlined too badly to match, AJI alone, which counts pixels, would keep
-    all that are half right.
+    A search for PQ alone would drop every nucleus whose outline is too poor to match; one for AJI alone, which counts
+    pixels, would keep every nucleus that is half right.
     """
     by_dataset = []
     for pairs in cases.values():
@@ -80,24 +82,24 @@ def search_decoding(
     rounds: int = 2,
     report: Callable[[str], None] = lambda line: None,
 ) -> tuple[DecodingParameters, float]:
-    """Searches the parameters one after the other for the highest quality: of each the best value, if it gains enough.
+    """Searches the parameters one by one for the highest quality and keeps a better value if it gains enough.
 
     Args:
-        cases: of training tiles: whatever is chosen here flatters the tiles that it was chosen on.
-        parameters: where the search begins, but for scores: they are mean probabilities in it and nothing is left out
-            by them at first, since other nuclei need another calibration.
-        rounds: times around all parameters.
-        report: gets a line for the begin and for every improvement.
+        cases: maps and truth of training tiles; the result flatters the tiles on which it was chosen.
+        parameters: the start of the search, except for scores: the search uses mean probabilities and drops no nucleus
+            by its score, since other parameters need another calibration.
+        rounds: passes over all parameters.
+        report: receives a line at the start and at every improvement.
 
     Returns:
-        The parameters, and their quality.
+        The parameters and their quality.
 
     Raises:
-        ValueError: a data set in which there is nothing to find and nothing is found.
+        ValueError: a data set has no nuclei, neither true nor decoded ones.
     """
     parameters = replace(parameters, score_weights=ScoreWeights(), minimum_score=0.0)
     best = _finite_quality(cases, parameters)
-    report(f"{best:.4f} to begin with (mean of PQ and AJI)")
+    report(f"{best:.4f} at the start (mean of PQ and AJI)")
     has_boundary = any(maps.boundary is not None for pairs in cases.values() for maps, _ in pairs)
     grid = {name: values for name, values in GRID.items() if name not in (LONE if has_boundary else PAIRED)}
     for _, (name, candidates) in itertools.product(range(rounds), grid.items()):
@@ -110,10 +112,10 @@ def search_decoding(
 
 
 def choose_minimum_score(cases: Cases, parameters: DecodingParameters) -> DecodingParameters:
-    """The same with the `minimum_score` of the highest quality, of scores that are calibrated probabilities.
+    """Returns the parameters with the `minimum_score` of the highest quality, for scores that are calibrated.
 
     Raises:
-        ValueError: a data set in which there is nothing to find and nothing is found.
+        ValueError: a data set has no nuclei, neither true nor decoded ones.
     """
     tried = [replace(parameters, minimum_score=value) for value in CALIBRATED_MINIMUM_SCORES]
     return max(tried, key=lambda candidate: _finite_quality(cases, candidate))
@@ -123,7 +125,7 @@ def _finite_quality(cases: Cases, parameters: DecodingParameters) -> float:
     found = quality(cases, parameters)
     if not np.isfinite(found):
         raise ValueError(
-            f"a data set among {', '.join(cases)} has no nuclei in its tiles: nothing can be chosen on it"
+            f"a data set among {', '.join(cases)} has no nuclei in its tiles; choose parameters on other tiles"
         )
     return found
 
@@ -131,9 +133,9 @@ def _finite_quality(cases: Cases, parameters: DecodingParameters) -> float:
 def _variants(
     parameters: DecodingParameters, name: str, values: Sequence[float]
 ) -> Iterator[tuple[float, DecodingParameters]]:
-    """Other values of one parameter, with the parameters that have them."""
+    """Other values of one parameter, with the whole set of parameters for each."""
     for value in values:
-        # A value may not go with another parameter, as a core threshold below that of markers.
+        # Some values contradict another parameter, such as a core threshold below the marker threshold.
         with contextlib.suppress(ValueError):
             tried = replace(parameters, **{name: value})
             if tried != parameters:

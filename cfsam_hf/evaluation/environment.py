@@ -1,4 +1,4 @@
-"""Where and with what a result was made."""
+"""The record of the software, the source and the hardware that produced a result."""
 
 import os
 import platform
@@ -17,12 +17,12 @@ def environment(device: str, processes: int = 1) -> dict[str, Any]:
     """A JSON-ready record of versions, source and hardware.
 
     Args:
-        device: torch device that was computed on.
-        processes: how many processes shared the work.
+        device: torch device of the computation.
+        processes: number of processes that shared the work.
 
     Returns:
-        `commit` is None where the package does not run from a git checkout; `uncommitted_changes` tells whether the
-        checkout's files differ from it.
+        The record. `commit` is None if the package does not run from a git checkout; `uncommitted_changes` says
+        whether the files of the checkout differ from the commit.
     """
     commit, changed = source_commit()
     hardware = [processor_name(), f"{torch.get_num_threads()} threads a process"]
@@ -41,16 +41,16 @@ def environment(device: str, processes: int = 1) -> dict[str, Any]:
 
 
 def source_commit() -> tuple[str | None, bool | None]:
-    """Commit of the checkout that holds the package, and whether files differ from it; None where there is none."""
-    # A package installed below somebody else's checkout is not part of it.
-    if _git("ls-files", "--error-unmatch", "version.py") is None:
+    """Commit of the checkout that holds the package, and whether files differ from it; None without a checkout."""
+    # A package that is installed inside another project's checkout is not part of that checkout.
+    if _git("ls-files", "--error-unmatch", "__init__.py") is None:
         return None, None
     commit, changes = _git("rev-parse", "HEAD"), _git("status", "--porcelain", "--untracked-files=no")
     return (commit or None), (None if changes is None else bool(changes))
 
 
 def processor_name() -> str:
-    """The processor's model where the system tells it, else its architecture."""
+    """The processor's model if the system reports it, else its architecture."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -62,7 +62,7 @@ def processor_name() -> str:
 def _git(*arguments: str) -> str | None:
     command = ["git", "-C", str(PACKAGE), *arguments]
     try:
-        # Reading must not write the index of a checkout that others use.
+        # Without this, reading would rewrite the index of a checkout that others use.
         options = {"env": os.environ | {"GIT_OPTIONAL_LOCKS": "0"}, "timeout": 30, "check": True}
         return subprocess.run(command, capture_output=True, text=True, **options).stdout.strip()
     except (OSError, subprocess.SubprocessError):

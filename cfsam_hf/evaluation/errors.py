@@ -1,4 +1,4 @@
-"""What became of every nucleus: found, loosely outlined, missed, invented, split, merged or mistyped, and the cost."""
+"""Classes of errors: each nucleus is matched, loose, missed, spurious, split or merged, maybe mistyped; their cost."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -25,31 +25,31 @@ DEFINITIONS = {
     SPURIOUS: "a prediction that is none of the above",
     MISTYPED: "of the matched, those whose types differ",
 }
-"""The classes, in the order in which they are asked for: a nucleus of either side has exactly one of the first six."""
+"""The classes in the order in which they are tested. A nucleus of either side has exactly one of the first six."""
 
 REPAIRS = {
-    MERGED: "its predictions are taken away and each of its true nuclei is matched",
-    SPLIT: "its predictions are taken away and each of its true nuclei is matched",
-    LOOSE: "each pair is a match",
+    MERGED: "its predictions are removed and each of its true nuclei is matched",
+    SPLIT: "its predictions are removed and each of its true nuclei is matched",
+    LOOSE: "each pair becomes a match",
     MISSED: "each true nucleus is matched",
-    SPURIOUS: "each prediction is taken away",
+    SPURIOUS: "each prediction is removed",
     OUTLINES: "each match has IoU 1",
 }
-"""What is done to the nuclei of one class alone; new matches have the mean IoU of the data set's matches."""
+"""How the nuclei of one class are repaired; new matches have the mean IoU of the data set's matches."""
 
 
 @dataclass(frozen=True, eq=False)
 class NucleusErrors:
-    """What became of the nuclei of one tile.
+    """The classes of the nuclei of one tile.
 
     Attributes:
-        table: areas, centroids and overlaps of the T true and P predicted nuclei; rows are its rows.
+        table: areas, centroids and overlaps of the T true and P predicted nuclei; all rows below are rows of it.
         true_classes, pred_classes: (T,) and (P,) str, the class of each nucleus.
         loose_pairs: (L, 2) rows of the true nucleus and the prediction of each loose pair.
         covers: (K,) bool, whether the prediction of each overlapping pair holds most of the true nucleus.
         lies_in: (K,) bool, whether most of the prediction lies in the true nucleus.
         mistyped: (M, 2) rows of the true nucleus and the prediction of each match whose types differ.
-        confusion: matches by (name of the true type, name of the predicted type); empty where types are not compared.
+        confusion: matches by (name of the true type, name of the predicted type); empty if types are not compared.
     """
 
     table: OverlapTable
@@ -63,16 +63,16 @@ class NucleusErrors:
 
     @cached_property
     def split_nuclei(self) -> list[tuple[int, list[int]]]:
-        """Each true nucleus in which two or more predictions lie, one of them at least of class `split`, with them."""
+        """Each true nucleus that holds two or more predictions, at least one of class `split`, with these."""
         return self._groups(self.lies_in, self.table.pair_true, self.table.pair_pred, SPLIT)
 
     @cached_property
     def merging_predictions(self) -> list[tuple[int, list[int]]]:
-        """Each prediction that holds two or more true nuclei, one of them at least of class `merged`, with them."""
+        """Each prediction that holds two or more true nuclei, at least one of class `merged`, with these."""
         return self._groups(self.covers, self.table.pair_pred, self.table.pair_true, MERGED)
 
     def counts(self) -> "ErrorCounts":
-        """How many there are of each class."""
+        """The number of nuclei in each class."""
         matches = self.table.matches()
         return ErrorCounts(
             true=Counter(self.true_classes.tolist()),
@@ -97,12 +97,12 @@ class NucleusErrors:
 
 @dataclass(frozen=True)
 class ErrorCounts:
-    """Nuclei of one tile, or of several added, by class.
+    """Numbers of nuclei by class, of one tile or summed over several.
 
     Attributes:
         true, pred: true nuclei and predictions by class.
         iou_sum: summed IoU of the matches.
-        split_nuclei, merging_predictions: how many true nuclei were split and how many predictions merge.
+        split_nuclei, merging_predictions: numbers of split true nuclei and of merging predictions.
         confusion: matches by (name of the true type, name of the predicted type).
     """
 
@@ -131,11 +131,11 @@ class ErrorCounts:
         return sum(count for (true, pred), count in self.confusion.items() if true != pred)
 
     def panoptic(self, repaired: str | None = None, iou: float = float("nan")) -> PanopticQuality:
-        """The panoptic counts, as they are or with one class of errors repaired (see `REPAIRS`).
+        """The panoptic counts, either unchanged or with one class of errors repaired (see `REPAIRS`).
 
         Args:
             repaired: a key of `REPAIRS`, or None.
-            iou: of the matches that a repair makes.
+            iou: IoU of the matches that a repair creates.
 
         Raises:
             ValueError: an unknown repair.
@@ -155,7 +155,7 @@ class ErrorCounts:
             true_positives=hits + gained,
             false_positives=self.pred.total() - hits - removed,
             false_negatives=self.true.total() - hits - gained,
-            # Nothing to repair needs no IoU, which is NaN where nothing was matched.
+            # The IoU is NaN if nothing was matched; without a repair it is not needed.
             iou_sum=iou_sum + (iou * gained if gained else 0.0),
         )
 
@@ -163,12 +163,12 @@ class ErrorCounts:
 def classify_nuclei(tile: Tile, prediction: Prediction) -> NucleusErrors:
     """Sorts the nuclei of both sides into the classes of `DEFINITIONS`.
 
-    Pixels that are not annotated are left out, and types are compared where the scores compare them; a nucleus whose
+    Pixels outside the annotated area are left out. Types are compared where the scores compare them; a nucleus whose
     true type is unknown is never mistyped.
 
     Args:
-        tile: with its truth. The radius of loose pairs is 3 um; .25 um per pixel are taken where it is not known.
-        prediction: what was found in it.
+        tile: with its truth. Loose pairs lie within 3 um; an unknown pixel size is taken as .25 um.
+        prediction: what a system found in it.
     """
     truth, found = tile.instance_map, np.asarray(prediction.instance_map)
     if tile.annotated is not None:
@@ -181,7 +181,7 @@ def classify_nuclei(tile: Tile, prediction: Prediction) -> NucleusErrors:
 
     true_classes = np.full(table.num_true, MISSED, dtype=object)
     pred_classes = np.full(table.num_pred, SPURIOUS, dtype=object)
-    # The later ones have the last word.
+    # Later assignments take precedence.
     true_classes[is_split] = SPLIT
     pred_classes[table.pair_pred[lies_in & is_split[table.pair_true]]] = SPLIT
     true_classes[table.pair_true[covers & merges[table.pair_pred]]] = MERGED
@@ -216,11 +216,11 @@ def classify_nuclei(tile: Tile, prediction: Prediction) -> NucleusErrors:
 
 
 def repaired_quality(tiles: Sequence[ErrorCounts], iou: float) -> dict[str, float]:
-    """PQ, mean over tiles: as it is (`none`), and by the class of errors that alone is repaired.
+    """PQ, mean over tiles, without repair (`none`) and with each class of errors repaired alone.
 
     Args:
         tiles: counts of each tile.
-        iou: of the matches that a repair makes, see [`mean_iou`].
+        iou: IoU of the matches that a repair creates, see [`mean_iou`].
     """
     return {
         repair or "none": defined_mean(tile.panoptic(repair, iou).pq for tile in tiles) for repair in (None, *REPAIRS)
@@ -228,6 +228,6 @@ def repaired_quality(tiles: Sequence[ErrorCounts], iou: float) -> dict[str, floa
 
 
 def mean_iou(tiles: Sequence[ErrorCounts]) -> float:
-    """Mean IoU of all matches of some tiles; NaN where nothing was matched."""
+    """Mean IoU of all matches of some tiles; NaN if nothing was matched."""
     hits = sum(tile.true[MATCHED] for tile in tiles)
     return sum(tile.iou_sum for tile in tiles) / hits if hits else float("nan")

@@ -1,4 +1,4 @@
-"""Somebody else's label maps, one file a tile, in the forms in which published code writes them."""
+"""Label maps of other systems, one file per tile, in the forms that published code writes."""
 
 import json
 from collections.abc import Sequence
@@ -31,15 +31,15 @@ class LabelMapFolder:
     - `.mat`: `inst_map`, and `inst_type` as HoVer-Net writes it (a type per nucleus: of the ids in `inst_uid`, or of
       all ids in ascending order), or `type_map`.
 
-    Beside a label map that `cfsam segment` wrote, its table `<tile id>.parquet` gives types, their names and scores.
+    Next to a label map of `cfsam segment`, the table `<tile id>.parquet` gives types, their names and scores.
 
     Args:
-        folder: where the files are; sub-folders are not searched.
-        type_names: names of the type ids 1..T. Where None, types are numbered as the data set numbers them.
+        folder: holds the files; sub-folders are not searched.
+        type_names: names of the type ids 1..T; by default those of the data set.
 
     Raises:
-        OSError: there is no such folder, or no label map in it.
-        ValueError: two files for one tile.
+        OSError: there is no such folder, or it holds no label map.
+        ValueError: two files belong to one tile.
     """
 
     def __init__(self, folder: str | Path, type_names: Sequence[str] | None = None):
@@ -55,13 +55,13 @@ class LabelMapFolder:
             found = self.type_files if path.stem.endswith(TYPES) else self.files
             name = path.stem.removesuffix(TYPES).removesuffix(INSTANCES)
             if name in found:
-                raise ValueError(f"{path} and {found[name].name} are both for tile {name}; leave one of them there")
+                raise ValueError(f"{path} and {found[name].name} are both for tile {name}; remove one of them")
             found[name] = path
         if not self.files:
             raise FileNotFoundError(f"{folder}: no label maps here; expected files <tile id>{'|'.join(SUFFIXES)}")
 
     def check(self, ids: Sequence[str]) -> None:
-        """Raises FileNotFoundError, naming up to five of them, where tiles have no label map."""
+        """Raises FileNotFoundError if tiles have no label map; the message names up to five."""
         missing = [name for name in ids if name not in self.files]
         if missing:
             more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
@@ -71,7 +71,7 @@ class LabelMapFolder:
             )
 
     def __call__(self, tile: Tile) -> Prediction:
-        """The nuclei of a tile.
+        """Returns the nuclei of a tile.
 
         Raises:
             OSError: its file is missing or damaged.
@@ -132,10 +132,10 @@ def _read_type_map(path: Path, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _read_table(path: Path) -> tuple[dict[int, int] | None, dict[int, str], dict[int, float]]:
-    """Types by id (None where the model does not type), names of the types, and scores by id."""
+    """Types by id (None for a model without types), names of the types, and scores by id."""
     record = (pyarrow.parquet.read_schema(path).metadata or {}).get(METADATA_KEY)
     if record is None:
-        raise ValueError(f"{path}: not a table that cfsam segment wrote; move it away, or the label maps elsewhere")
+        raise ValueError(f"{path}: not a table of cfsam segment; move it or the label maps to another folder")
     names = {style["id"]: style["name"] for style in json.loads(record)["types"] if style["id"] > 0}
     table = pd.read_parquet(path, columns=["id", "type", "score"])
     types, scores = (dict(zip(table["id"].tolist(), table[c].tolist(), strict=True)) for c in ("type", "score"))

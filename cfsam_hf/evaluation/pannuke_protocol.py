@@ -1,4 +1,4 @@
-"""PanNuke's three-fold protocol: three models, each tested on the fold that it was neither trained nor chosen on."""
+"""PanNuke's three-fold protocol: three models, each tested on the fold that neither trained nor selected it."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +14,7 @@ from .scoring import TileScore
 from .systems import System
 
 SPLITS = (("1", "2", "3"), ("2", "1", "3"), ("3", "2", "1"))
-"""Folds to train, to validate and to test on, of the three models in the order of their training folds.
+"""Folds for training, validation and test of the three models, in the order of their training folds.
 
 Gamper et al., "PanNuke Dataset Extension, Insights and Baselines", arXiv 2003.10778 (2020), section 4.
 """
@@ -35,17 +35,18 @@ def evaluate_pannuke(
 
     Args:
         path: folder of the PanNuke download.
-        systems: makes the model trained on fold 1, on fold 2 and on fold 3; one at a time is held.
-        part: "test", or "validation" for the other fold that was not trained on.
+        systems: build the models trained on folds 1, 2 and 3; only one is in memory at a time.
+        part: "test", or "validation" for the other fold that the model was not trained on.
         processes, progress: as in [`cfsam_hf.evaluation.evaluate_records`].
         resamples, seed: as in [`cfsam_hf.evaluation.dataset_record`].
 
     Returns:
-        What stands in the results file for the data set, with `scores` the means over the three results, `deviations`
-        their standard deviations, both also by tissue, and each result in `folds`; and the scores of the tiles.
+        The record of the data set for the results file, and the scores of the tiles. In the record, `scores` are means
+        over the three results and `deviations` their standard deviations, both also by tissue; `folds` holds each
+        result.
 
     Raises:
-        ValueError: not three systems, an unknown part, or what the reader refuses.
+        ValueError: there are not three systems, the part is unknown, or the reader refuses a fold.
         OSError: a fold is missing.
     """
     if len(systems) != len(SPLITS):
@@ -54,7 +55,7 @@ def evaluate_pannuke(
         )
     if part not in ("validation", "test"):
         raise ValueError(f"PanNuke's protocol tests or validates, part must be test or validation, got {part!r}")
-    # All folds are looked for before the hours of the first.
+    # A missing fold must be reported before the hours that the first one takes.
     folds = {fold: list_tiles("pannuke", path, split=fold) for fold in ("1", "2", "3")}
     results, scores = [], []
     for make_system, (train, validation, test) in zip(systems, SPLITS, strict=True):
@@ -68,14 +69,14 @@ def evaluate_pannuke(
 
 
 def average_folds(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Mean and standard deviation (n - 1) of every score over the folds that define it; counts are added.
+    """Mean and standard deviation (n - 1) of every score over the folds that define it; counts are summed.
 
     Args:
         results: [`cfsam_hf.evaluation.dataset_record`] of each fold.
 
     Returns:
-        `tiles`, `types`, `scores`, `deviations`, and the last two by tissue in `tissues`; `types_not_compared`, the
-        first fold's that has it.
+        `tiles`, `types`, `scores`, `deviations`, the last two also by tissue in `tissues`, and `types_not_compared` of
+        the first fold that has it.
     """
     names = list(dict.fromkeys(tissue for result in results for tissue in sorted(result.get("tissues", {}))))
     record: dict[str, Any] = {

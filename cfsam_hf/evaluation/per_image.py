@@ -8,12 +8,12 @@ import pandas as pd
 from ..metrics import summarize
 from .scoring import TileScore
 
-# Averages over one image are the image's own score: their names lose what says how they were averaged.
+# Averages over one image are the image's own scores, so their names lose the part that names the average.
 _ENDINGS = ("_mean_over_images", "_pooled", "_mean_over_tissues")
 
 
 def per_image_table(datasets: Mapping[str, Sequence[TileScore]]) -> pd.DataFrame:
-    """One row per image of all data sets, with every score of [`cfsam_hf.metrics.summarize`] that one image has.
+    """A table with one row per image of all data sets and every score of [`cfsam_hf.metrics.summarize`] for one image.
 
     Args:
         datasets: scores of the tiles by data set.
@@ -44,7 +44,7 @@ def image_scores(tile: TileScore) -> dict[str, Any]:
         stem, slash, of_type = name.partition("/")
         for ending in _ENDINGS:
             stem = stem.replace(ending, "")
-        # R2 needs several images. Means over images and pooled scores are alike here: the first stays.
+        # R2 needs several images. Means over images and pooled scores are equal here; the first one stays.
         if name != "images" and "r2" not in stem:
             scores.setdefault(f"{stem}{slash}{of_type}", value)
     return scores

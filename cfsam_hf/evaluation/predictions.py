@@ -1,4 +1,8 @@
-"""What a system says about one tile, in the one form that is scored and drawn."""
+"""The nuclei that any system found in a tile, in the one form that is scored and drawn.
+
+A [`cfsam_hf.NucleiResult`] has consecutive ids and 4-connected nuclei. Label maps of other systems may have neither,
+and are scored unchanged.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,9 +20,9 @@ class Prediction:
     Attributes:
         instance_map: `(H, W)` integers in the tile's pixels, 0 background; ids may have gaps.
         types: {id: type}, or `(N,)` with the type of id i + 1 at i, or an `(H, W)` type map; None without types.
-        type_names: names of the type ids 1..T; empty without types. Types are compared with the truth by name.
-        scores: {id: score}, or `(N,)` with the score of id i + 1 at i, in [0, 1]; None where there are none.
-        type_colors: RGB colours of the types, for pictures; default colours where empty.
+        type_names: names of the type ids 1..T; empty without types. They are compared with those of the truth.
+        scores: {id: score}, or `(N,)` with the score of id i + 1 at i, in [0, 1]; None without scores.
+        type_colors: RGB colours of the types for pictures; a type without one gets its default colour.
     """
 
     instance_map: np.ndarray
@@ -29,7 +33,7 @@ class Prediction:
 
     @classmethod
     def from_result(cls, result: NucleiResult) -> "Prediction":
-        """From what the pipeline returns."""
+        """Converts a result of the pipeline."""
         typed = bool(result.type_names)
         return cls(
             result.instance_map,

@@ -1,4 +1,4 @@
-"""Tiles shared out over the processes that `accelerate launch` started, and what they found gathered again."""
+"""Shares tiles among the processes that `accelerate launch` started, and gathers their results."""
 
 import os
 from collections.abc import Sequence
@@ -8,14 +8,14 @@ Item = TypeVar("Item")
 
 
 class Processes:
-    """This process among those of the run; one alone where nothing else was launched.
+    """The processes of a run as one of them sees them; a single one if nothing else was launched.
 
     Args:
-        device: where to compute, as on the command line; None lets Accelerate give each process its own.
+        device: torch device, as on the command line; None lets Accelerate assign one to each process.
 
     Attributes:
-        rank, count: number of this process and how many there are.
-        device: what to compute on; None where it is the caller's choice.
+        rank, count: number of this process, and number of processes.
+        device: torch device of this process; None leaves the choice to the caller.
 
     Raises:
         ImportError: several processes were launched and `accelerate` is not installed.
@@ -37,15 +37,15 @@ class Processes:
 
     @property
     def is_main(self) -> bool:
-        """Whether this process is the one that writes and prints."""
+        """Whether this is the process that writes and prints."""
         return self.rank == 0
 
     def share(self, items: Sequence[Item]) -> list[tuple[int, Item]]:
-        """This process's items with their places; every item belongs to exactly one process."""
+        """The items of this process with their positions; every item belongs to exactly one process."""
         return list(enumerate(items))[self.rank :: self.count]
 
     def gather(self, found: list[tuple[int, Any]]) -> list[Any]:
-        """What all processes found, in the order of the items' places; the same in every process."""
+        """The results of all processes in the order of the items; the same list in every process."""
         if self._state is not None:
             from accelerate.utils import gather_object
 

@@ -1,4 +1,4 @@
-"""The files of an evaluation, written all or none."""
+"""The files of an evaluation, written together or not at all."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,9 +24,9 @@ def write_report(
     """Writes `results.json`, `results.md`, `images.csv` and `images.parquet`, and `<name>_tiles.png` for each page.
 
     Args:
-        folder: made where it is missing; files of these names are replaced.
+        folder: created if it is missing; files of these names are replaced.
         record: of [`cfsam_hf.evaluation.results_record`].
-        tiles: scores of the single tiles by data set.
+        tiles: scores of the tiles by data set.
         pages: of [`cfsam_hf.evaluation.tiles_page`] by data set.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The results file: what was scored, every score with its interval, by type and by tissue."""
+"""The results file: what was scored, and every score with its interval, by type and by tissue."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,24 +16,24 @@ from .systems import System
 FORMAT = "cfsam_hf evaluation 1"
 
 AVERAGING = {
-    "_mean_over_images": "mean of the images' scores; an image that does not define one is left out",
+    "_mean_over_images": "mean of the images' scores; an image that does not define the score is left out",
     "_mean_over_tissues": "mean over tissues of the mean over each tissue's images (PanNuke)",
-    "_mean_over_types": "mean over types of the score that the rest of the name says",
-    "_pooled": "from counts added over all images",
+    "_mean_over_types": "mean over types of the score that the rest of the name gives",
+    "_pooled": "from counts summed over all images",
     "type_r2": "from the nuclei of the type counted per image (CoNIC)",
-    "/NAME": "of the type NAME alone",
+    "/NAME": "for the type NAME alone",
 }
-"""How a score was averaged, by the part of its name that says so."""
+"""How a score was averaged, by the part of its name that states it."""
 
 
 def results_record(
     system: System, part: str, environment: Mapping[str, Any], datasets: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """The whole results file.
+    """The record of the whole results file.
 
     Args:
         system: what was evaluated.
-        part: part of the data sets that was scored.
+        part: the scored part of the data sets.
         environment: [`cfsam_hf.evaluation.environment.environment`].
         datasets: [`dataset_record`] by the name of the data set.
     """
@@ -55,18 +55,18 @@ def dataset_record(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """The scores of one data set.
+    """The record of one data set.
 
     Args:
-        tiles: scores of its tiles, of [`cfsam_hf.evaluation.evaluate_records`].
-        split: split file or official split that named the tiles.
+        tiles: scores of its tiles, from [`cfsam_hf.evaluation.evaluate_records`].
+        split: split file or official split that lists the tiles.
         seconds: wall time of the whole evaluation.
         resamples, seed: of the bootstrap.
 
     Returns:
-        `scores` and `intervals` by name, for all tiles and, where the tissues of all are known, in `tissues` for the
-        tiles of each. `types_not_compared`, where it is there, says why there are no scores of types. Where there
-        are, `true_nuclei_without_type` among the scores is the number of nuclei that they leave out.
+        `scores` and `intervals` by name for all tiles and, if the tissue of every tile is known, for those of each
+        tissue in `tissues`. `types_not_compared`, if present, is the reason why there are no scores of types. If there
+        are such scores, `true_nuclei_without_type` is the number of nuclei that they leave out.
     """
     tiles = compare_types_of_all_or_none(tiles)
     finding = sum(tile.seconds for tile in tiles)
@@ -75,7 +75,7 @@ def dataset_record(
         "tiles": [tile.id for tile in tiles],
         "types": list(tiles[0].type_names or ()),
         "seconds": None if seconds is None else round(seconds, 1),
-        # NaN, which becomes null, where nuclei were read from files.
+        # NaN, which becomes null, if the nuclei were read from files.
         "seconds_finding_nuclei": round(finding, 1),
         "bootstrap": {
             "method": "percentiles, images drawn with replacement",
@@ -95,7 +95,7 @@ def dataset_record(
 
 
 def _scores_and_intervals(tiles: Sequence[TileScore], resamples: int, seed: int) -> dict[str, dict]:
-    # Also of the tiles of one tissue: scores and intervals have types, or neither has.
+    # The tiles of one tissue may lack types: then neither scores nor intervals have them.
     tiles = compare_types_of_all_or_none(tiles)
     tissues = known_tissues(tiles)
     intervals = bootstrap_intervals(
@@ -107,6 +107,6 @@ def _scores_and_intervals(tiles: Sequence[TileScore], resamples: int, seed: int)
     )
     return {
         "scores": summarize_tiles(tiles),
-        # Sums of floats may differ in their last bits with the number of threads.
+        # The last bits of sums of floats depend on the number of threads.
         "intervals": {name: [round(low, 6), round(high, 6)] for name, (low, high) in intervals.items()},
     }

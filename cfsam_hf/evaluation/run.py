@@ -1,4 +1,4 @@
-"""A system run over tiles and scored, by one process or by several."""
+"""Runs a system on tiles and scores it, in one process or in several."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -18,20 +18,20 @@ def evaluate_records(
 ) -> list[TileScore]:
     """Scores a system on tiles.
 
-    Every process does its share, tile by tile, and gets the scores of all: on a CPU with the same number of threads a
-    process they are, to the last bit, those of a single process, since no tile knows of another.
+    Every process works through its share tile by tile and gets the scores of all tiles. Tiles do not influence each
+    other: on a CPU with as many threads per process, the scores equal those of a single process bit for bit.
 
     Args:
         records: the tiles.
-        system: what to evaluate.
-        processes: default: this process alone.
+        system: the system.
+        processes: those that share the work; by default this process alone.
         progress: called with each score of this process's share.
 
     Returns:
         Scores in the order of the records.
 
     Raises:
-        ValueError: no tiles, or a prediction that does not fit its tile.
+        ValueError: there are no tiles, or a prediction does not fit its tile.
         OSError: a tile or prediction cannot be read.
     """
     if not records:

@@ -1,4 +1,4 @@
-"""Scores that mean what they say: a nucleus with .8 overlaps a true one with IoU > .5 in 8 of 10 cases."""
+"""Calibration of scores: a nucleus with score .8 matches a true one at IoU > .5 in 8 of 10 cases."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,12 +16,12 @@ from ..model.scores import MEASURES, ScoreWeights
 
 @dataclass(frozen=True, eq=False)
 class ScoredTile:
-    """The nuclei found in a tile.
+    """The nuclei decoded in a tile.
 
     Attributes:
-        measures: (N, 5) what scores are made of, in the order of `scores_cfsam.MEASURES`.
+        measures: (N, 5) the inputs of the scores, in the order of [`cfsam_hf.model.scores.MEASURES`].
         matched: (N,) bool, whether each overlaps a true nucleus with IoU > .5.
-        true_nuclei: how many there are in truth.
+        true_nuclei: number of true nuclei.
     """
 
     measures: np.ndarray
@@ -30,12 +30,12 @@ class ScoredTile:
 
 
 def scored_tile(maps: NucleiMaps, truth: np.ndarray, parameters: DecodingParameters) -> ScoredTile:
-    """Decodes all nuclei of a tile, however doubtful, and pairs them with the true ones.
+    """Decodes every nucleus of a tile, whatever its score, and pairs the nuclei with the true ones.
 
     Args:
         maps: of the tile.
         truth: (H, W) true label map.
-        parameters: of decoding; `minimum_score` has no say.
+        parameters: of decoding; `minimum_score` is ignored.
     """
     decoded = decode_nuclei(maps.nuclei, maps.hv, None, maps.boundary, replace(parameters, minimum_score=0.0))
     table = overlap_table(truth, decoded.instance_map)
@@ -46,18 +46,18 @@ def scored_tile(maps: NucleiMaps, truth: np.ndarray, parameters: DecodingParamet
 
 
 def fit_score_weights(measures: np.ndarray, matched: np.ndarray) -> ScoreWeights:
-    """The weights that make the outcomes most likely: a logistic regression.
+    """Fits the weights that make the outcomes most likely, by logistic regression.
 
-    Its prior is that the mean probability is right as it is: each weight, per standard deviation of its measure, and
-    the mean logit differ from that by 0 with a standard deviation of 1. A few dozen nuclei outweigh it; it keeps the
-    weights finite where the measures separate right from wrong without exception.
+    The prior assumes that the mean probability is already right: the deviation of each weight (per standard deviation
+    of its measure) and of the mean logit from that has mean 0 and standard deviation 1. A few dozen nuclei outweigh
+    the prior; it keeps the weights finite if the measures separate right from wrong without exception.
 
     Args:
-        measures: (N, 5) in the order of `scores_cfsam.MEASURES`.
+        measures: (N, 5) in the order of [`cfsam_hf.model.scores.MEASURES`].
         matched: (N,) bool, whether each nucleus overlaps a true one with IoU > .5.
 
     Raises:
-        ValueError: shapes differ, or there are no nuclei.
+        ValueError: the shapes do not fit, or there are no nuclei.
 
     References:
         Platt, "Probabilistic Outputs for Support Vector Machines", 1999; Guo et al., "On Calibration of Modern Neural
@@ -91,14 +91,14 @@ def fit_score_weights(measures: np.ndarray, matched: np.ndarray) -> ScoreWeights
 
 
 def fit_tiles(tiles: Sequence[ScoredTile]) -> ScoreWeights:
-    """[`fit_score_weights`] of all nuclei of some tiles."""
+    """Fits the weights to all nuclei of some tiles; see [`fit_score_weights`]."""
     return fit_score_weights(
         np.concatenate([tile.measures for tile in tiles]), np.concatenate([tile.matched for tile in tiles])
     )
 
 
 def leave_tiles_out(tiles: Sequence[ScoredTile]) -> list[np.ndarray]:
-    """Scores of each tile's nuclei with the weights of the other tiles, so that none is judged by itself.
+    """Scores of each tile's nuclei with weights fitted to the other tiles, so that no tile judges itself.
 
     Raises:
         ValueError: fewer than two tiles.
@@ -111,25 +111,25 @@ def leave_tiles_out(tiles: Sequence[ScoredTile]) -> list[np.ndarray]:
 def describe_scores(
     tiles: Sequence[ScoredTile], scores: Sequence[np.ndarray], thresholds: Sequence[float] = (0.5, 0.9)
 ) -> dict[str, float]:
-    """How far scores can be trusted, pooled over tiles.
+    """How trustworthy scores are, pooled over tiles.
 
     Args:
         tiles: the nuclei.
-        scores: (N,) for each tile: one score for each of its nuclei.
-        thresholds: of the score.
+        scores: (N,) scores of the nuclei of each tile.
+        thresholds: score thresholds of recall and precision.
 
     Returns:
-        `auroc`, how often a nucleus that is true has a higher score than one that is not (ties count half); `ece`, the
-        expected calibration error in 15 bins; `log_loss`, the mean negative logarithm of the probability of what is
-        true; and for each threshold t `recall_t`, the share of true nuclei that are found with at least that score,
-        and `precision_t`, the share of the nuclei with at least that score that are true. NaN where there is nothing
-        to divide by.
+        `auroc`, the probability that a matched nucleus has a higher score than an unmatched one (ties count half);
+        `ece`, the expected calibration error in 15 bins; `log_loss`, the mean negative logarithm of the probability of
+        the outcome; and for each threshold t `recall_t`, the share of true nuclei that a nucleus of at least that
+        score matches, and `precision_t`, the share of matched nuclei among those of at least that score. A value is
+        NaN if its denominator is 0.
     """
     pooled, matched = np.concatenate(scores), np.concatenate([tile.matched for tile in tiles])
     clipped = np.clip(pooled, 1e-6, 1 - 1e-6)
     true_nuclei = sum(tile.true_nuclei for tile in tiles)
     right = int(matched.sum())
-    # Ranks among all, less those among their own (Mann and Whitney).
+    # Ranks among all nuclei minus ranks among the matched (Mann and Whitney).
     pairs_won = rankdata(pooled)[matched].sum() - right * (right + 1) / 2
     found = {
         "auroc": _ratio(pairs_won, right * (len(matched) - right)),

@@ -1,4 +1,4 @@
-"""One tile scored, and the scores of many tiles: types are compared by name, of the nuclei whose type is known."""
+"""Scores of one tile and of many. Types are compared by name, for the nuclei whose true type is known."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,21 +10,21 @@ from ..metrics import DetectionCounts, ImageMetrics, detection_radius, image_met
 from .predictions import Prediction
 
 DEFAULT_MPP = 0.25
-"""Assumed for the detection radius of 3 um where a tile's pixel size is not known."""
+"""Pixel size that the detection radius of 3 um assumes for a tile of unknown pixel size."""
 
 
 @dataclass(frozen=True, eq=False)
 class TileScore:
-    """All metrics of one tile, and what is known of it.
+    """All metrics of one tile, with its tissue and fold.
 
     Attributes:
         id, tissue, fold: as in `cfsam_hf.data.Tile`.
-        metrics: everything that `summarize` and the bootstrap need.
-        type_names: names of the types that were compared, in the order of their ids; None where they were not.
-        seconds: what finding the nuclei took; NaN where they were read from files.
-        types_not_compared: why types were not compared though both sides have some; None where they were, or where
-            one side has none.
-        truth_has_types: whether the tile's annotation has types at all; those of single nuclei may be unknown.
+        metrics: input of `summarize` and of the bootstrap.
+        type_names: names of the compared types in the order of their ids; None if types were not compared.
+        seconds: time that finding the nuclei took; NaN if they were read from files.
+        types_not_compared: the reason why types were not compared although both sides have some; None if they were
+            compared, or if one side has none.
+        truth_has_types: whether the annotation of the tile has types at all; single nuclei may lack one.
     """
 
     id: str
@@ -38,15 +38,16 @@ class TileScore:
 
 
 def score_tile(tile: Tile, prediction: Prediction, *, seconds: float = float("nan")) -> TileScore:
-    """Scores what a system found in a tile with every metric.
+    """Scores the prediction of a tile with every metric.
 
-    Pixels that are not annotated are left out on both sides. True nuclei of unknown type, which are all of a tile
-    without types, and the predictions that match them count in no score of types, and in all others. Types are not
-    scored where a true nucleus has one that the prediction has no name for: `types_not_compared` says so.
+    Pixels outside the annotated area are left out on both sides. True nuclei of unknown type (every nucleus of a tile
+    without types) and the predictions that match them are left out of the scores of types and count in all others.
+    Types are not scored if a true nucleus has a type whose name the prediction lacks; `types_not_compared` then gives
+    the reason.
 
     Raises:
-        ValueError: the prediction is of another size than the tile, or lacks the type or score of a nucleus; the
-            message names the tile.
+        ValueError: the sizes of prediction and tile differ, or the prediction lacks the type or score of a nucleus;
+            the message names the tile.
     """
     truth, found = tile.instance_map, np.asarray(prediction.instance_map)
     if found.shape != truth.shape:
@@ -78,10 +79,10 @@ def score_tile(tile: Tile, prediction: Prediction, *, seconds: float = float("na
 
 
 def compare_types_of_all_or_none(tiles: Sequence[TileScore]) -> list[TileScore]:
-    """The tiles as they are where all were scored with the same types and these have something to be compared with.
+    """Returns the tiles unchanged if all were scored with the same types and some true type is known.
 
-    Else all tiles without types: a mixture means nothing, nor does a comparison with nuclei none of whose types is
-    known.
+    Otherwise all tiles lose their types: scores of a mixture are meaningless, and so is a comparison with nuclei whose
+    types are all unknown.
     """
     alike = len({tile.type_names for tile in tiles}) == 1
     if alike and (tiles[0].type_names is None or _types_known(tiles)):
@@ -99,7 +100,7 @@ def compare_types_of_all_or_none(tiles: Sequence[TileScore]) -> list[TileScore]:
 
 
 def why_types_are_not_compared(tiles: Sequence[TileScore]) -> str | None:
-    """The first reason against comparing the tiles' types; None where they are compared, or one side has none."""
+    """The first reason against comparing the tiles' types; None if they are compared, or if one side has none."""
     for tile in tiles:
         if tile.types_not_compared:
             return tile.types_not_compared
@@ -109,18 +110,18 @@ def why_types_are_not_compared(tiles: Sequence[TileScore]) -> str | None:
         return "no true nucleus has a known type"
     untyped = next((tile for tile in tiles if tile.type_names is None), None)
     if untyped is not None:
-        return f"what was found in tile {untyped.id} has no types, in others it has"
+        return f"the prediction of tile {untyped.id} has no types, those of other tiles have"
     other = next(tile for tile in tiles if tile.type_names != tiles[0].type_names)
     return (
-        f"the types found are {', '.join(tiles[0].type_names)} in tile {tiles[0].id}, "
+        f"the predicted types are {', '.join(tiles[0].type_names)} in tile {tiles[0].id}, "
         f"{', '.join(other.type_names)} in tile {other.id}"
     )
 
 
 def summarize_tiles(tiles: Sequence[TileScore]) -> dict[str, float]:
-    """The scores of a data set, by [`cfsam_hf.metrics.summarize`]; with tissues where every tile has one.
+    """The scores of a data set from [`cfsam_hf.metrics.summarize`], with means over tissues if every tile has one.
 
-    Scores of single tissues are left to the caller, who has the tiles of each.
+    Scores of single tissues are not among them; the caller has the tiles of each.
     """
     tiles = compare_types_of_all_or_none(tiles)
     scores = summarize([tile.metrics for tile in tiles], tissues=known_tissues(tiles), type_names=tiles[0].type_names)
@@ -129,15 +130,15 @@ def summarize_tiles(tiles: Sequence[TileScore]) -> dict[str, float]:
 
 
 def known_tissues(tiles: Iterable[TileScore]) -> list[str] | None:
-    """The tissue of each tile, or None where that of any is unknown."""
+    """The tissue of each tile; None if that of any tile is unknown."""
     tissues = [tile.tissue for tile in tiles]
     return None if None in tissues else tissues
 
 
 def renumbered_types(tile: Tile, type_names: Mapping[int, str]) -> np.ndarray | None:
-    """The tile's type map (H, W) with the ids of `type_names`; None where that lacks the name of a nucleus' type.
+    """The tile's type map (H, W) in the ids of `type_names`; None if these lack the name of a nucleus' type.
 
-    It holds `UNKNOWN_TYPE` where a nucleus has no annotated type, in a tile without types everywhere.
+    Nuclei without an annotated type, and all nuclei of a tile without types, have `UNKNOWN_TYPE`.
     """
     if not type_names or type_obstacle(tile, type_names):
         return None
@@ -169,7 +170,7 @@ def type_obstacle(tile: Tile, type_names: Mapping[int, str]) -> str | None:
 
 
 def _types_known(tiles: Sequence[TileScore]) -> bool:
-    """Whether types can be compared: some true nucleus has a known one, or there are types but no nuclei at all."""
+    """Whether types can be compared: some true nucleus has a known type, or there are types but no nuclei at all."""
     true = sum(tile.metrics.panoptic.num_true for tile in tiles)
     unknown = sum(tile.metrics.detection.num_unknown for tile in tiles)
     return true > unknown or (true == 0 and any(tile.truth_has_types for tile in tiles))

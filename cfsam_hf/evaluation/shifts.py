@@ -1,4 +1,4 @@
-"""What differs between laboratories, scanners and files, in fixed strengths: tiles on which a system may fail."""
+"""Changes of stain, focus, compression, light, noise and magnification, to find where a system fails."""
 
 import zlib
 from collections.abc import Callable, Sequence
@@ -10,14 +10,13 @@ from scipy.ndimage import find_objects
 
 from ..data import UNKNOWN_TYPE, Tile, TileRecord
 from ..data.crops.augmentation import add_noise, blur_focus, change_light, compress_jpeg, jitter_stains
-from ..data.true_nuclei import annotated_nuclei
-from ..model.resampling import resample_image, resample_nuclei
-from ..model.result import DecodedNuclei
+from ..data.true_nuclei import all_nuclei
+from ..model.resampling import resample_image, resample_instances
 from .scoring import DEFAULT_MPP
 from .systems import System
 
 PLAIN = "plain"
-"""Kind and name of the tiles as they are."""
+"""Kind and name of the condition that changes nothing."""
 
 ALL_STAINS = ("haematoxylin", "eosin")
 
@@ -28,9 +27,9 @@ class Condition:
 
     Attributes:
         name: such as `blur, sigma 1.5 px`.
-        kind: what it belongs to, such as `blur`.
-        change: a tile to the changed one; the truth changes along where pixels move.
-        mpp_given: whether the system is told the pixel size.
+        kind: its group, such as `blur`.
+        change: maps a tile to the changed tile, truth included where pixels move.
+        mpp_given: whether the system gets the pixel size.
     """
 
     name: str
@@ -39,11 +38,11 @@ class Condition:
     mpp_given: bool = True
 
     def records(self, records: Sequence[TileRecord]) -> list[TileRecord]:
-        """The records of the changed tiles, which change as they are loaded."""
+        """Records whose tiles are changed when they are loaded."""
         return [replace(record, decode=lambda _, record=record: self.change(record.load())) for record in records]
 
     def system(self, system: System) -> System:
-        """The system as this condition has it: with or without the pixel size."""
+        """The system, with or without the pixel size."""
         if self.mpp_given:
             return system
         return replace(system, predict=lambda tile: system.predict(replace(tile, mpp=None)))
@@ -52,11 +51,11 @@ class Condition:
 def shift_conditions(seed: int = 0) -> list[Condition]:
     """All conditions, the plain tiles first.
 
-    Strengths lie within what the augmentation preset `standard` shows a model in training, and beyond it. Blur and
-    noise are in pixels and grey values of the tile.
+    Some strengths lie within the range of the augmentation preset `standard`, others beyond it. Blur is in pixels of
+    the tile, noise in its grey values.
 
     Args:
-        seed: of the noise, which is the same for a tile whatever else is run.
+        seed: of the noise. A tile gets the same noise whichever conditions and tiles are run.
     """
     conditions = [Condition(PLAIN, PLAIN, lambda tile: tile)]
     for stains in (("haematoxylin",), ("eosin",), ALL_STAINS):
@@ -100,34 +99,34 @@ def shift_conditions(seed: int = 0) -> list[Condition]:
 
 
 def choose_conditions(wanted: Sequence[str], seed: int = 0) -> list[Condition]:
-    """The conditions of the wanted kinds or names in their usual order, the plain tiles always among them.
+    """The conditions of some kinds or names in their usual order, always with the plain tiles.
 
     Args:
         wanted: kinds such as `blur`, or names; all where empty.
         seed: as in [`shift_conditions`].
 
     Raises:
-        ValueError: a name that is neither, telling which there are.
+        ValueError: a name is neither; the message lists the kinds.
     """
     conditions = shift_conditions(seed)
     kinds = list(dict.fromkeys(condition.kind for condition in conditions))
     for name in wanted:
         if name not in kinds and name not in {condition.name for condition in conditions}:
             raise ValueError(
-                f"there is no condition {name!r}; give kinds ({', '.join(kinds)}) or names as the table has them"
+                f"there is no condition {name!r}; give kinds ({', '.join(kinds)}) or names from the table"
             )
     return [c for c in conditions if not wanted or c.kind == PLAIN or c.kind in wanted or c.name in wanted]
 
 
 def shrink_tile(tile: Tile, mpp: float) -> Tile:
-    """The tile as if scanned at a coarser pixel size: area means of the image, and the truth brought to its pixels.
+    """The tile as if scanned at a coarser pixel size: area means of the image, and the truth in the same pixels.
 
-    Nuclei are brought along as results are ([`resample_nuclei`]), so that none gets lost and touching ones stay apart;
-    of a nucleus that is torn at the tile's border the largest piece stays.
+    The truth is resampled as results are ([`cfsam_hf.model.resampling.resample_instances`]), so that nuclei that touch
+    stay apart and small ones do not vanish. A nucleus in several pieces keeps the largest.
 
     Args:
-        tile: a tile; .25 um per pixel are taken where its pixel size is not known.
-        mpp: micrometres per pixel to bring it to.
+        tile: a tile; an unknown pixel size is taken as .25 um per pixel.
+        mpp: micrometres per pixel of the result.
 
     Raises:
         ValueError: the tile is coarser than that.
@@ -135,17 +134,20 @@ def shrink_tile(tile: Tile, mpp: float) -> Tile:
     scale = (tile.mpp or DEFAULT_MPP) / mpp
     if scale > 1:
         raise ValueError(
-            f"tile {tile.id}: {tile.mpp:g} um per pixel is coarser than the {mpp:g} it is to be brought to; leave "
-            "that condition out"
+            f"tile {tile.id}: {tile.mpp or DEFAULT_MPP:g} um per pixel is coarser than {mpp:g}; leave this out"
         )
     height, width = (max(1, round(side * scale)) for side in tile.instance_map.shape)
-    # All of them, those that lie where nobody annotated too: pixels there stay taken.
-    nuclei = annotated_nuclei(replace(tile, annotated=None))
-    found = resample_nuclei(_as_decoded(tile, nuclei.ids, nuclei.types), height, width)
+    if (height, width) == tile.instance_map.shape:
+        return replace(tile, mpp=mpp)
+    # Nuclei outside the annotated area too: their pixels stay taken.
+    nuclei = all_nuclei(tile)
+    compact = np.where(tile.instance_map > 0, np.searchsorted(nuclei.ids, tile.instance_map) + 1, 0).astype(np.int32)
+    boxes = [(columns.start, rows.start, columns.stop, rows.stop) for rows, columns in find_objects(compact)]
+    found = resample_instances(compact, np.array(boxes, dtype=np.int64).reshape(-1, 4), height, width)
     type_map = None
     if tile.type_map is not None:
-        types = np.where(found.type_ids > 0, found.type_ids, UNKNOWN_TYPE)
-        type_map = np.concatenate([[0], types])[found.instance_map].astype(np.int16)
+        types = nuclei.types[found.kept]
+        type_map = np.concatenate([[0], np.where(types > 0, types, UNKNOWN_TYPE)])[found.instance_map].astype(np.int16)
     annotated = tile.annotated
     if annotated is not None:
         share = cv2.resize(annotated.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
@@ -153,26 +155,10 @@ def shrink_tile(tile: Tile, mpp: float) -> Tile:
     return replace(
         tile,
         image=resample_image(tile.image, height, width),
-        instance_map=found.instance_map.astype(np.int32),
+        instance_map=found.instance_map,
         type_map=type_map,
         annotated=annotated,
         mpp=mpp,
-    )
-
-
-def _as_decoded(tile: Tile, ids: np.ndarray, types: np.ndarray) -> DecodedNuclei:
-    """The true nuclei in the form of found ones, each a whole whatever its pieces; centroids are not needed."""
-    compact = np.where(tile.instance_map > 0, np.searchsorted(ids, tile.instance_map) + 1, 0).astype(np.int32)
-    boxes = [(columns.start, rows.start, columns.stop, rows.stop) for rows, columns in find_objects(compact)]
-    count = len(ids)
-    return DecodedNuclei(
-        instance_map=compact,
-        type_ids=types,
-        type_probabilities=np.full(count, np.nan),
-        scores=np.ones(count),
-        boxes=np.array(boxes, dtype=np.int64).reshape(-1, 4),
-        centroids=np.full((count, 2), np.nan),
-        areas=np.bincount(compact.ravel(), minlength=count + 1)[1:],
     )
 
 
@@ -188,5 +174,5 @@ def _image_condition(name: str, kind: str, change: Callable[[np.ndarray, Tile], 
 
 
 def _generator(seed: int, tile: Tile) -> np.random.Generator:
-    """Of the noise of a tile: by its name, so that it does not depend on which tiles come before."""
+    """The generator of a tile's noise, seeded by its name, so that it does not depend on the tiles before it."""
     return np.random.default_rng((seed, zlib.crc32(tile.id.encode())))

@@ -1,4 +1,4 @@
-"""What is evaluated: a checkpoint, a folder of label maps, or a baseline; each gives the nuclei of a tile."""
+"""Systems under evaluation: a checkpoint, a folder of label maps, or a baseline; each finds the nuclei of a tile."""
 
 import hashlib
 import os
@@ -21,7 +21,7 @@ from ..model.pipeline_cfsam import NucleiSegmentationPipeline
 from .label_maps import LabelMapFolder
 from .predictions import Prediction
 
-# Of the image processor: what a checkpoint's tiles are.
+# Options of the image processor that define its tiles.
 TILE_OPTIONS = ("tile_size", "smallest_tile_size", "tile_overlap")
 
 
@@ -30,10 +30,10 @@ class System:
     """A system with a name.
 
     Attributes:
-        name: what the tables call it.
-        predict: the nuclei of a tile.
-        facts: JSON-ready facts for the results file: what it is and with which settings it ran.
-        computes: whether `predict` finds nuclei, so that its time means something, or reads them from files.
+        name: its name in tables.
+        predict: returns the nuclei of a tile.
+        facts: JSON-ready facts for the results file: what it is, and its settings.
+        computes: whether `predict` computes nuclei, so that its time is of interest, or reads them from files.
     """
 
     name: str
@@ -53,11 +53,11 @@ def checkpoint_system(
     """A checkpoint through its pipeline.
 
     Args:
-        pipe: the pipeline. A tile whose pixel size is not known is taken to have the model's.
+        pipe: the pipeline. It takes a tile of unknown pixel size at the model's.
         source: folder or Hub id that it was loaded from.
-        name: by default the one that the checkpoint gives itself, or that of its folder.
-        views: in how many views the network sees the image, see the pipeline's.
-        autocast_dtype: in which mixed precision the network runs; `None`: in its own.
+        name: by default the name in the checkpoint's configuration, or that of its folder.
+        views: number of views of the image, see [`cfsam_hf.NucleiSegmentationPipeline`].
+        autocast_dtype: mixed precision of the network; None for its own.
     """
     info = pipe.model.config.checkpoint_info or {}
     facts = {
@@ -72,12 +72,12 @@ def checkpoint_system(
         "autocast_dtype": autocast_dtype,
     }
     folder = Path(source).resolve()
-    # Training writes every model into a folder `model`, which tells nothing.
+    # Training writes every model into a folder `model`, a name that says nothing.
     plain = folder.parent.name if folder.name == "model" else folder.name
 
     def predict(tile: Tile) -> Prediction:
         with warnings.catch_warnings():
-            # A tile of unknown pixel size is taken as it is, as the results' reader is told.
+            # A tile of unknown pixel size is not resampled; the documentation says so.
             warnings.filterwarnings("ignore", message="mpp is not given")
             return Prediction.from_result(pipe(tile.image, mpp=tile.mpp, views=views, autocast_dtype=autocast_dtype))
 
@@ -85,15 +85,15 @@ def checkpoint_system(
 
 
 def _origin(source: str, model: Any) -> dict[str, str]:
-    """Where a checkpoint came from and which weights it holds, as far as known; no path of this machine.
+    """Where a checkpoint came from and which weights it holds, as far as known, without paths of this machine.
 
     Args:
         source: folder or Hub id.
         model: what was loaded from there.
 
     Returns:
-        `source`, the Hub id as given or the folder's name; `revision`; and `weights_sha256` of its file of weights, an
-        adapter's own where it is one. Weights in several files have no such number.
+        `source`, the Hub id or the folder's name; `revision`; and `weights_sha256` of the file of weights (for an
+        adapter, of its own file). Weights in several files have no such hash.
     """
     if os.path.isdir(source) or is_meant_as_path(source):
         folder = Path(source).resolve()
@@ -102,7 +102,7 @@ def _origin(source: str, model: Any) -> dict[str, str]:
     else:
         commit = getattr(model.config, "_commit_hash", None)
         if adapter := getattr(model, "adapter_folder", None):
-            # The configuration is that of the adapter's base; the cache keeps each commit in a folder of its name.
+            # The configuration is that of the adapter's base; the cache names the folder of a commit after it.
             weights = Path(adapter, ADAPTER_WEIGHTS_FILE)
             commit = weights.parent.name if weights.parent.parent.name == "snapshots" else None
         else:
@@ -111,7 +111,7 @@ def _origin(source: str, model: Any) -> dict[str, str]:
             except HFValidationError:
                 weights = None
         facts = {"source": source} | ({"revision": commit} if commit else {})
-    # The cache also knows files that are not there, by an object that is no path.
+    # For a file that is known to be missing the cache returns an object that is not a path.
     if isinstance(weights, (str, Path)) and os.path.isfile(weights):
         with open(weights, "rb") as file:
             facts["weights_sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
@@ -119,7 +119,7 @@ def _origin(source: str, model: Any) -> dict[str, str]:
 
 
 def folder_system(folder: LabelMapFolder, name: str | None = None) -> System:
-    """Somebody else's label maps; see [`LabelMapFolder`]."""
+    """Label maps of another system; see [`LabelMapFolder`]."""
     facts = {"kind": "predictions", "folder": folder.folder.name, "type_names": folder.type_names}
     return System(name or folder.folder.resolve().name, folder, facts, computes=False)
 

@@ -1,4 +1,4 @@
-"""Results as Markdown, in the columns that papers print, with a caption that says how each was averaged."""
+"""Results as Markdown tables with the columns that papers print and captions that state the averages."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -28,12 +28,12 @@ UNTYPED = "true_nuclei_without_type"
 MEAN_OVER_IMAGES = "_mean_over_images"
 
 CAPTIONS = {
-    "mPQ": "mPQ: over the types that an image's truth holds (PanNuke).",
+    "mPQ": "mPQ: over the types in the truth of an image (PanNuke).",
     "mPQ+": "mPQ+: counts pooled over images, then the mean over types (CoNIC).",
-    "R2": "R2: of the nuclei counted per image, mean over types.",
+    "R2": "R2: of the number of nuclei per image, mean over types.",
 }
-"""What a caption says of a column beside how all were averaged, where the table has that column."""
-INTERVAL_CAPTION = "In brackets: 95 % bootstrap intervals over images; of a handful of images they are too narrow."
+"""What the caption adds about a column if the table has it."""
+INTERVAL_CAPTION = "In brackets: 95 % bootstrap intervals over images; for a handful of images they are too narrow."
 DEVIATION_CAPTION = "Means over the folds' results; after ±: standard deviation over the folds (n - 1)."
 TISSUE_CAPTION = "Per tissue: means over its images. Last two rows: mean over images, mean over tissues."
 BOLD_CAPTION = "Bold: the best of a data set's column."
@@ -43,7 +43,7 @@ def report(record: Mapping[str, Any]) -> str:
     """The tables of one results file, as Markdown.
 
     Args:
-        record: what [`cfsam_hf.evaluation.results_record`] made, or the file read back.
+        record: of [`cfsam_hf.evaluation.results_record`], or a results file read back.
     """
     results = record["results"]
     folds = any("deviations" in result for result in results.values())
@@ -51,7 +51,7 @@ def report(record: Mapping[str, Any]) -> str:
 
     def table(title: str, columns: Mapping[str, str], caption: str) -> list[str]:
         rows = _score_rows(results, columns)
-        # Of a single image there are no intervals: their rows would be empty.
+        # A single image has no intervals; their rows would be empty.
         spreads = any(cell for row in rows[1::2] for cell in row)
         lines = markdown_table([title, "images", "nuclei", *columns], rows if spreads else rows[::2])
         return [*lines, "", f"{caption} {spread}" if spreads else caption, ""]
@@ -77,10 +77,10 @@ def report(record: Mapping[str, Any]) -> str:
 
 
 def comparison(records: Sequence[Mapping[str, Any]]) -> str:
-    """One Markdown table of several results files: a row per data set and system.
+    """One Markdown table of several results files, with a row per data set and system.
 
     Raises:
-        ValueError: a data set's scores are of other tiles in one file than in another; they cannot be compared.
+        ValueError: the files scored different tiles of a data set, so that they cannot be compared.
     """
     datasets = list(dict.fromkeys(name for record in records for name in record["results"]))
     types = list(
@@ -101,7 +101,7 @@ def comparison(records: Sequence[Mapping[str, Any]]) -> str:
                 if len(values) > 1 and row[column] == max(values):
                     row[column], bold = f"**{row[column]}**", True
         rows += [[dataset, name, _images(result), *row] for (name, result), row in zip(group, cells, strict=True)]
-        # The truth is the same for all of them; a system without types has nothing to tell of it.
+        # The truth is the same for all systems, but the record of a system without types lacks this note.
         notes += [note for note in (_untyped_note(dataset, result) for _, result in group) if note][:1]
     table = markdown_table(["data set", "system", "images", *columns], rows)
     caption = _means_caption(columns)
@@ -131,13 +131,13 @@ def _means_caption(columns: Mapping[str, str]) -> str:
 
 
 def _untyped_note(name: str, result: Mapping[str, Any]) -> str | None:
-    """What was left out of the scores of types, where something was."""
+    """A note about the nuclei that the scores of types leave out, if there are any."""
     count, true = result["scores"].get(UNTYPED), result["scores"]["true_nuclei"]
     if not count:
         return None
     return (
-        f"{name}: true nuclei without a known type: {count:,} of {true:,}. Scores of types leave them and the "
-        "predictions that match them out; all other scores count them."
+        f"{name}: true nuclei without a known type: {count:,} of {true:,}. Scores of types leave out these nuclei and "
+        "the predictions that match them; all other scores count them."
     )
 
 
@@ -188,16 +188,17 @@ def _number(value: float | None) -> str:
 
 
 def _spread(result: Mapping[str, Any], interval: Sequence[float | None] | None, key: str) -> str:
-    """The interval, or the deviation over folds where there is one."""
+    """The deviation over folds if there is one, else the interval."""
     if key in result.get("deviations", {}):
         return f"± {_number(result['deviations'][key])}"
-    if interval is None or None in interval or math.isnan(interval[0]):
+    low, high = interval or (None, None)
+    if low is None or high is None or math.isnan(low):
         return ""
-    return f"[{interval[0]:.3f}, {interval[1]:.3f}]"
+    return f"[{low:.3f}, {high:.3f}]"
 
 
 def with_deviation(value: float | None, deviation: float | None) -> str:
-    """A score as tables print it, with its deviation where there is one."""
+    """A score as tables print it, with its deviation if there is one."""
     text = _number(value)
     return text if deviation is None or text == MISSING else f"{text} ± {_number(deviation)}"
 
@@ -206,7 +207,7 @@ def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[s
     """The lines of a Markdown table."""
 
     def line(cells: Sequence[str]) -> str:
-        # A bar in a name would end its cell.
+        # An unescaped bar in a name would end its cell.
         return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
     return [line(head), "|" + "---|" * len(head), *map(line, rows)]

@@ -1,4 +1,4 @@
-"""What the scripts share that choose a checkpoint's settings on training tiles and write them into its processor."""
+"""Shared by the scripts that choose settings on training tiles and write them into a checkpoint's processor file."""
 
 import json
 import os
@@ -18,11 +18,11 @@ from ..model.processing_cfsam import CfSamProcessor
 
 
 def training_tiles(data: Sequence[str], tiles: int) -> dict[str, list[TileRecord]]:
-    """Training tiles by data set, evenly spread over each data set's list.
+    """Chooses training tiles by data set, evenly spread over its list.
 
     Args:
         data: folders of tiles, as [`cfsam_hf.data.data_items.DataItem`] reads them.
-        tiles: how many of a data set; all where it has no more.
+        tiles: tiles per data set; a data set with fewer gives all.
 
     Raises:
         ValueError: `tiles` is not positive, a data item cannot be read, or there are no training tiles.
@@ -40,10 +40,10 @@ def training_tiles(data: Sequence[str], tiles: int) -> dict[str, list[TileRecord
 
 
 def checkpoint_folder(checkpoint: str | os.PathLike) -> Path:
-    """The folder of a checkpoint whose processor is to be written again.
+    """The folder of a checkpoint whose processor file will be rewritten.
 
     Raises:
-        OSError: there is no such folder; a name such as `cfsam-tiny` is none.
+        OSError: there is no such folder; a name such as `cfsam-tiny` is not a folder.
     """
     folder = Path(checkpoint)
     if not folder.is_dir():
@@ -54,14 +54,14 @@ def checkpoint_folder(checkpoint: str | os.PathLike) -> Path:
 def write_processor_options(
     checkpoint: str | os.PathLike, image_processor: CfSamImageProcessor, **options: Any
 ) -> None:
-    """Sets options of an image processor, and writes them into its checkpoint's file, whole or not at all.
+    """Sets options of an image processor and writes them into its checkpoint's file, whole or not at all.
 
-    Everything else in the file stays, such as where the code of an exported checkpoint lies. A checkpoint without that
-    file gets one.
+    The rest of the file does not change, such as the places of an exported checkpoint's code. A checkpoint without
+    the file gets one.
 
     Args:
         checkpoint: folder of the checkpoint.
-        image_processor: what was loaded from it.
+        image_processor: the processor loaded from it.
         options: new values by name.
 
     Raises:
@@ -69,7 +69,7 @@ def write_processor_options(
         ValueError: a value is out of its range.
     """
     folder = checkpoint_folder(checkpoint)
-    # Made anew, so that the values are checked.
+    # A new processor checks the values.
     changed = CfSamImageProcessor.from_dict({**image_processor.to_dict(), **options})
     for name in options:
         setattr(image_processor, name, getattr(changed, name))
@@ -79,6 +79,6 @@ def write_processor_options(
         record.setdefault("image_processor", {}).update(options)
         write_json(path, record)
     else:
-        # A processor's file, as training writes it: an image processor's own beside one would not be read.
+        # The processor's file, as training writes it: transformers ignores an image processor's own file beside it.
         with staged_folder(folder) as stage:
             CfSamProcessor(changed).save_pretrained(stage)

@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -47,26 +49,74 @@ def resample_image(image: np.ndarray, height: int, width: int) -> np.ndarray:
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
 
 
+class ResampledInstances(NamedTuple):
+    """
+    Nuclei in the pixels of another image size: `instance_map` (H, W) int32 with ids 1..M; `kept`, (N,) bool, which of
+    the nuclei before these are; `boxes` (M, 4), `centroids` (M, 2) and `areas` (M,) as in `DecodedNuclei`.
+    """
+
+    instance_map: np.ndarray
+    kept: np.ndarray
+    boxes: np.ndarray
+    centroids: np.ndarray
+    areas: np.ndarray
+
+
 def resample_nuclei(decoded: DecodedNuclei, height: int, width: int) -> DecodedNuclei:
     """
-    Bring nuclei to an image of `height` x `width` pixels that shows the same field.
-
-    Each nucleus is resampled for itself (area means when it shrinks, linear when it grows) and a pixel goes to the
-    nucleus with the largest share where nuclei together hold at least half of it: outlines stay smooth, and touching
-    nuclei stay touching. Of a nucleus that falls apart the largest 4-connected part stays, and one that would vanish
-    keeps the free pixel it covers most. Types and scores are kept, measures are taken anew.
-
-    Only a nucleus that covers no free pixel is dropped (several nuclei in one pixel, at a hundredfold reduction).
+    Bring nuclei to an image of `height` x `width` pixels that shows the same field; see [`resample_instances`]. Types,
+    scores and their measures are kept; areas, boxes and centroids are measured again.
     """
     if decoded.instance_map.shape == (height, width):
         return decoded
-    shares = [_shares(decoded, index, height, width) for index in range(len(decoded.areas))]
+    found = resample_instances(decoded.instance_map, decoded.boxes, height, width)
+    return replace(
+        decoded,
+        instance_map=found.instance_map,
+        type_ids=decoded.type_ids[found.kept],
+        type_probabilities=decoded.type_probabilities[found.kept],
+        scores=decoded.scores[found.kept],
+        boxes=found.boxes,
+        centroids=found.centroids,
+        areas=found.areas,
+        measures=None if decoded.measures is None else decoded.measures[found.kept],
+    )
+
+
+def resample_instances(instance_map: np.ndarray, boxes: np.ndarray, height: int, width: int) -> ResampledInstances:
+    """
+    Bring a label map to `height` x `width` pixels.
+
+    Each nucleus is resampled by itself (area means when it shrinks, linear when it grows), and a pixel goes to the
+    nucleus with the largest share of it, provided that all nuclei together hold at least half of it: outlines stay
+    smooth, and touching nuclei stay touching. A nucleus that falls apart keeps its largest 4-connected part, and one
+    that would vanish gets the free pixel that it covers most. Only a nucleus that covers no free pixel is dropped, as
+    when several nuclei share one pixel after a hundredfold reduction.
+
+    Args:
+        instance_map: (H, W) integers, 0 background, ids 1..N.
+        boxes: (N, 4), half-open x0, y0, x1, y1 of the nuclei.
+        height, width: the size to bring it to.
+    """
+    shares = [_shares(instance_map, index + 1, box, height, width) for index, box in enumerate(boxes.tolist())]
     labels = _assign_pixels(shares, height, width)
     geometry = [_keep_largest_part(labels, index + 1, patch) for index, (*patch, _) in enumerate(shares)]
     for index, of in enumerate(geometry):
         if of is None:
             geometry[index] = _restore(labels, index + 1, *shares[index])
-    return _with_geometry(labels, decoded, geometry)
+    kept = np.array([of is not None for of in geometry], dtype=bool)
+    if not kept.all():
+        renumber = np.zeros(len(kept) + 1, dtype=np.int32)
+        renumber[1:][kept] = np.arange(1, kept.sum() + 1)
+        labels = renumber[labels]
+    measured = [of for of in geometry if of is not None]
+    return ResampledInstances(
+        instance_map=labels,
+        kept=kept,
+        boxes=np.array([box for _, box, _ in measured], dtype=np.int64).reshape(-1, 4),
+        centroids=np.array([center for *_, center in measured], dtype=np.float64).reshape(-1, 2),
+        areas=np.array([area for area, *_ in measured], dtype=np.int64),
+    )
 
 
 def _axis_weights(start: int, stop: int, source: int, target: int) -> tuple[int, np.ndarray]:
@@ -88,12 +138,14 @@ def _axis_weights(start: int, stop: int, source: int, target: int) -> tuple[int,
     return first, weights.astype(np.float32)
 
 
-def _shares(decoded: DecodedNuclei, index: int, height: int, width: int) -> tuple[slice, slice, np.ndarray]:
-    """Target rows, target columns and the share of each of these pixels that nucleus `index` holds."""
-    x0, y0, x1, y1 = (int(value) for value in decoded.boxes[index])
-    top, by_row = _axis_weights(y0, y1, decoded.instance_map.shape[0], height)
-    left, by_column = _axis_weights(x0, x1, decoded.instance_map.shape[1], width)
-    mask = (decoded.instance_map[y0:y1, x0:x1] == index + 1).astype(np.float32)
+def _shares(
+    instance_map: np.ndarray, label: int, box: Sequence[int], height: int, width: int
+) -> tuple[slice, slice, np.ndarray]:
+    """Target rows, target columns and the share of each of these pixels that nucleus `label` holds."""
+    x0, y0, x1, y1 = box
+    top, by_row = _axis_weights(y0, y1, instance_map.shape[0], height)
+    left, by_column = _axis_weights(x0, x1, instance_map.shape[1], width)
+    mask = (instance_map[y0:y1, x0:x1] == label).astype(np.float32)
     shares = by_row @ mask @ by_column.T
     return slice(top, top + shares.shape[0]), slice(left, left + shares.shape[1]), shares
 
@@ -141,23 +193,3 @@ def _restore(labels: np.ndarray, label: int, rows: slice, columns: slice, share:
     y, x = rows.start + int(row), columns.start + int(column)
     labels[y, x] = label
     return 1, (x, y, x + 1, y + 1), np.array([x + 0.5, y + 0.5])
-
-
-def _with_geometry(labels: np.ndarray, decoded: DecodedNuclei, geometry: list[tuple | None]) -> DecodedNuclei:
-    """`decoded` with the new label map, areas, boxes and centroids, without the nuclei that have none."""
-    kept = np.array([of is not None for of in geometry], dtype=bool)
-    if not kept.all():
-        renumber = np.zeros(len(kept) + 1, dtype=np.int32)
-        renumber[1:][kept] = np.arange(1, kept.sum() + 1)
-        labels = renumber[labels]
-    areas, boxes, centroids = zip(*(of for of in geometry if of is not None), strict=True) if kept.any() else ((),) * 3
-    return DecodedNuclei(
-        instance_map=labels,
-        type_ids=decoded.type_ids[kept],
-        type_probabilities=decoded.type_probabilities[kept],
-        scores=decoded.scores[kept],
-        boxes=np.array(boxes, dtype=np.int64).reshape(-1, 4),
-        centroids=np.array(centroids, dtype=np.float64).reshape(-1, 2),
-        areas=np.array(areas, dtype=np.int64),
-        measures=None if decoded.measures is None else decoded.measures[kept],
-    )

@@ -36,7 +36,7 @@ def test_the_search_finds_what_the_maps_need():
     assert found.nuclei_threshold < 0.45
     assert found.minimum_area > 30
     assert best == quality(cases, found) == 1.0
-    assert lines[0].endswith("to begin with (mean of PQ and AJI)")
+    assert lines[0].endswith("at the start (mean of PQ and AJI)")
     assert any(f"minimum_area {found.minimum_area}" in line for line in lines)
 
 

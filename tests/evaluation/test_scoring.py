@@ -75,7 +75,10 @@ def without_type(ids, name="a", typed_pixels=0):
             [tile("a"), tile("b", type_names={1: "round", 2: "oval"}), tile("c")],
             "tile b: the type 'oval' is none of the system's (round, long)",
         ),
-        ([tile("a"), tile("b", typed=False, mpp=0.5)], "what was found in tile b has no types, in others it has"),
+        (
+            [tile("a"), tile("b", typed=False, mpp=0.5)],
+            "the prediction of tile b has no types, those of other tiles have",
+        ),
         ([without_type([1, 2, 3, 4], "a"), tile("b", typed=False)], "no true nucleus has a known type"),
     ],
 )
@@ -124,7 +127,7 @@ def test_nuclei_of_unknown_type_are_left_out_of_the_scores_of_types_alone(second
     assert scores["type_f1_pooled/long"] == scores["type_pq_pooled/long"] == (6 / 7 if unknown == 1 else 1)
     assert set(record["intervals"]) == set(scores) - COUNTS
     text = report(results_record(System("s", None), "all", {}, {"d": record}))
-    assert f"d: true nuclei without a known type: {unknown} of 8. Scores of types leave them" in text
+    assert f"d: true nuclei without a known type: {unknown} of 8." in text
     per_image = per_image_table({"d": tiles})
     assert per_image["true_nuclei_without_type"].tolist() == [0, unknown]
     folds = average_folds([record, dataset_record(tiles[:1], resamples=10)])
@@ -145,7 +148,7 @@ def test_a_tissue_without_a_known_type_has_no_scores_of_types():
 def test_predictions_of_other_types_from_tile_to_tile_are_told_of():
     swapped = Prediction(TRUTH, 3 - TYPES[1:].astype(int), {1: "long", 2: "round"})
     found = dataset_record([score_tile(tile("a"), perfect()), score_tile(tile("b"), swapped)], resamples=10)
-    assert found["types_not_compared"] == "the types found are round, long in tile a, long, round in tile b"
+    assert found["types_not_compared"] == "the predicted types are round, long in tile a, long, round in tile b"
 
 
 def test_a_mixture_of_typed_and_untyped_predictions_is_scored_without_types():

@@ -90,7 +90,7 @@ def test_at_half_the_magnification_every_nucleus_is_there_with_its_type(mpp):
     assert len(pairs) == 13
     assert np.array_equal(small.type_map, tile.type_map[::2, ::2])
     assert np.array_equal(small.annotated, tile.annotated[::2, ::2])
-    with pytest.raises(ValueError, match=r"tile0: 0\.5 um per pixel is coarser than the 0\.25"):
+    with pytest.raises(ValueError, match=r"tile0: 0\.5 um per pixel is coarser than 0\.25"):
         shrink_tile(small, 0.25)
 
 
