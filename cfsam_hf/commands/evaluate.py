@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ..data import TileRecord
     from ..data.data_items import DataItem
     from ..data.records import Tile
-    from ..evaluation import Processes, ShownTile, System, TileScore
+    from ..evaluation import Prediction, Processes, ShownTile, System, TileScore
 
 # How many of the worst and of the best tiles a page shows.
 EXAMPLES = 3
