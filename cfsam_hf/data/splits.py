@@ -33,12 +33,12 @@ def read_split(path: str | Path) -> Split:
         ValueError: if it is not such an object, or a tile is named twice.
     """
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        content = json.loads(Path(path).read_bytes())
         for part in ("train", "validation"):
             if not isinstance(content[part], list) or not all(isinstance(name, str) for name in content[part]):
                 raise TypeError(f"{part!r} is not a list of names")
         split = Split(str(content["dataset"]), tuple(content["train"]), tuple(content["validation"]))
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+    except (ValueError, RecursionError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: not a split file with 'dataset', 'train' and 'validation' ({error})") from error
     seen: set[str] = set()
     for name in split.train + split.validation:

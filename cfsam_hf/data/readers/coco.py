@@ -1,6 +1,5 @@
 """COCO: one JSON file with images, annotations (polygons or run lengths) and categories."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from ..polygons import check_overlap_rule, check_reach, paint_pixels, shape_pixels
-from ..problems import is_collecting, refuse
 from ..records import Tile, TileRecord, make_tile
-from .files import read_image, some_of
+from .coco_files import find_images, is_crowd, read_coco
+from .files import read_image
 from .listing import check_split, finish_listing
 from .run_lengths import run_length_pixels
 
@@ -28,15 +27,17 @@ def list_coco(
     """List the images of a COCO file.
 
     Types 1..T are the categories in the order of their ids; a file with one category has no types. Annotations with
-    `iscrowd` are no nuclei: their area is not annotated. Images are named by `file_name` without suffix, folders in
-    it joined by "_". An image's own `mpp`, where the file has one, takes precedence.
+    `iscrowd` are not nuclei: their area is not annotated. If all annotations of the file have it, they are single
+    objects, since some converters mark every run-length mask so. Images are named by `file_name` without suffix,
+    folders in it joined by "_". An image's own `mpp`, if the file states one, takes precedence.
 
     Args:
         path: the JSON file, or a folder that holds it.
         split: must be None; COCO keeps splits in several files.
-        annotations: name of the JSON file in the folder; needed where there are several.
-        images: folder to which `file_name` refers. Where None, that of the JSON file, or `images` beside it.
-        overlap: who keeps a pixel under several masks: "later" in the file, or the "smaller" mask.
+        annotations: name of the JSON file in the folder; needed if there are several.
+        images: folder to which `file_name` refers. If None, that of the JSON file, or `images` in it or beside it.
+            Folders of another computer at the start of `file_name`, and its backslashes, do not matter.
+        overlap: which mask keeps a pixel under several: the "later" one in the file, or the "smaller" one.
         mpp: micrometres per pixel, None if unknown.
         tissue: tissue of all images.
         allow_empty: accept images without nuclei.
@@ -48,30 +49,14 @@ def list_coco(
     check_split(split, (), "A COCO file")
     check_overlap_rule(overlap)
     json_path = _json_file(Path(path), annotations)
-    content = _read(json_path)
-    names = {entry["id"]: str(entry["name"]) for entry in content["categories"]}
-    if len(names) != len(content["categories"]):
-        raise ValueError(f"{json_path}: two categories have one id")
-    type_of_category = {category: type_id for type_id, category in enumerate(sorted(names), start=1)}
-    type_names = {type_id: names[category] for category, type_id in type_of_category.items()}
-    by_image: dict[Any, list[dict]] = {entry["id"]: [] for entry in content["images"]}
-    if len(by_image) != len(content["images"]):
-        raise ValueError(f"{json_path}: two images have one id")
-    for entry in content["annotations"]:
-        if entry.get("image_id") not in by_image or entry.get("category_id") not in names:
-            refuse(
-                ValueError(
-                    f"{json_path}: annotation {entry.get('id')} refers to image {entry.get('image_id')!r} and "
-                    f"category {entry.get('category_id')!r}, one of which is not in the file"
-                )
-            )
-            continue
-        by_image[entry["image_id"]].append(entry)
-    paths = _image_files(json_path, [entry["file_name"] for entry in content["images"]], images)
+    content = read_coco(json_path)
+    type_of_category = {category: type_id for type_id, category in enumerate(content.categories, start=1)}
+    type_names = {type_id: content.categories[category] for category, type_id in type_of_category.items()}
+    places = find_images(json_path, [entry["file_name"] for entry in content.images], images)
     records = [
         TileRecord(
             dataset="coco",
-            id=str(Path(entry["file_name"]).with_suffix("")).replace("/", "_"),
+            id=str(place.with_suffix("")).strip("/").replace("/", "_"),
             image_path=image_path,
             label_path=json_path,
             decode=decode_coco,
@@ -81,12 +66,13 @@ def list_coco(
             allow_empty=allow_empty,
             options={
                 "overlap": overlap,
-                "annotations": by_image[entry["id"]],
+                "annotations": content.annotations[entry["id"]],
                 "types": type_of_category,
                 "size": (entry.get("height"), entry.get("width")),
+                "crowds_are_objects": content.all_crowds,
             },
         )
-        for entry, image_path in zip(content["images"], paths, strict=True)
+        for entry, (image_path, place) in zip(content.images, places, strict=True)
     ]
     return finish_listing(records, split, json_path, "images in the COCO file")
 
@@ -101,23 +87,34 @@ def decode_coco(record: TileRecord) -> Tile:
             f"{record.label_path}: says that {record.image_path} is {stated[0]} x {stated[1]}, it is {height} x "
             f"{width} (rows x columns)"
         )
-    entries: Sequence[Mapping[str, Any]] = record.options["annotations"]
+    entries: Sequence[dict[str, Any]] = record.options["annotations"]
     pixels = [_mask_pixels(entry, height, width, record) for entry in entries]
-    crowd = np.array([bool(entry.get("iscrowd")) for entry in entries], dtype=bool)
-    annotated = None
-    if crowd.any():
+    crowds = [position for position, entry in enumerate(entries) if is_crowd(entry)]
+    notes, annotated = [], None
+    if crowds and record.options["crowds_are_objects"]:
+        notes.append(
+            f"all {len(crowds)} annotations of {record.image_path.name} have iscrowd 1: read as single objects"
+        )
+        crowds = []
+    elif crowds:
+        notes.append(
+            f"{len(crowds)} of {len(entries)} annotations of {record.image_path.name} have iscrowd 1: not annotated"
+        )
         annotated = np.ones(height * width, dtype=bool)
-        annotated[np.concatenate([pixels[position] for position in np.flatnonzero(crowd)])] = False
+        annotated[np.concatenate([pixels[position] for position in crowds])] = False
         annotated = annotated.reshape(height, width)
-    single = np.flatnonzero(~crowd)
+    others = set(crowds)
+    single = [position for position in range(len(entries)) if position not in others]
     instance_map, positions, overlaps = paint_pixels(
         [pixels[position] for position in single], height, width, overlap=str(record.options["overlap"])
     )
     type_map = None
     if record.type_names:
-        types = np.array([record.options["types"][entries[position]["category_id"]] for position in single], dtype=int)
+        types = np.array(
+            [record.options["types"][entries[position]["category_id"]] for position in single], dtype=np.int64
+        )
         type_map = np.concatenate([[0], types[positions]])[instance_map]
-    return make_tile(record, image, instance_map, type_map, annotated, overlaps=overlaps)
+    return make_tile(record, image, instance_map, type_map, annotated, overlaps=overlaps, notes=notes)
 
 
 def _mask_pixels(entry: Mapping[str, Any], height: int, width: int, record: TileRecord) -> np.ndarray:
@@ -127,15 +124,40 @@ def _mask_pixels(entry: Mapping[str, Any], height: int, width: int, record: Tile
         raise ValueError(f"{where} has no segmentation; boxes alone are not enough")
     try:
         if isinstance(segmentation, Mapping):
-            if list(segmentation["size"]) != [height, width]:
-                raise ValueError(f"its mask is {segmentation['size']}, the image {height} x {width} (rows x columns)")
-            return run_length_pixels(segmentation["counts"], height, width)
-        parts = [np.array(part, dtype=np.float64).reshape(-1, 2) for part in segmentation]
+            size = segmentation.get("size")
+            if size != [height, width]:
+                raise ValueError(f"its mask is {size!r:.60}, the image {height} x {width} (rows x columns)")
+            return run_length_pixels(segmentation.get("counts", ""), height, width)
+        parts = _polygons(segmentation)
         check_reach(parts, height, width, record.label_path, record.image_path)
         # Parts are pieces of one nucleus, which occlusion has torn; where they overlap a pixel counts once.
         return np.unique(shape_pixels([[part] for part in parts], height, width))
-    except (KeyError, TypeError, ValueError) as error:
+    except ValueError as error:
         raise ValueError(f"{where} cannot be used ({error})") from error
+
+
+def _polygons(segmentation: Any) -> list[np.ndarray]:
+    """The polygons of a segmentation, `(K, 2)` xy each.
+
+    COCO's is a list of polygons, each `[x, y, x, y, ...]`. Converters also write one such polygon without the outer
+    list, and one as a list of `[x, y]`; both cannot be meant otherwise, since a polygon has six numbers or more.
+    """
+    if not isinstance(segmentation, list):
+        raise ValueError("segmentation must be run lengths or a list of polygons, each a list x, y, x, y, ...")
+    if all(isinstance(value, int | float) for value in segmentation) or (
+        len(segmentation) > 2 and all(isinstance(part, list) and len(part) == 2 for part in segmentation)
+    ):
+        segmentation = [segmentation]
+    polygons = []
+    for part in segmentation:
+        try:
+            numbers = np.array(part, dtype=np.float64).ravel()
+        except (TypeError, ValueError, OverflowError):
+            numbers = np.array([np.nan])
+        if len(numbers) % 2 or not np.isfinite(numbers).all():
+            raise ValueError("a polygon must be a list of pairs of finite numbers x, y, x, y, ...")
+        polygons.append(numbers.reshape(-1, 2))
+    return polygons
 
 
 def _json_file(path: Path, name: str | None) -> Path:
@@ -152,34 +174,3 @@ def _json_file(path: Path, name: str | None) -> Path:
         names = ", ".join(str(file.relative_to(path)) for file in found[:5])
         raise ValueError(f"{path}: several .json files ({names}); pass annotations='<name>'")
     return found[0]
-
-
-def _read(path: Path) -> dict[str, list[dict[str, Any]]]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise OSError(f"{path}: not a JSON file that can be read, or truncated ({error})") from error
-    needed = {"images": ("id", "file_name"), "annotations": ("image_id",), "categories": ("id", "name")}
-    for part, members in needed.items():
-        entries = content.get(part) if isinstance(content, dict) else None
-        if not isinstance(entries, list):
-            raise ValueError(f"{path}: no list {part!r}; is it a COCO file?")
-        for entry in entries:
-            if not isinstance(entry, dict) or any(member not in entry for member in members):
-                raise ValueError(
-                    f"{path}: every entry of {part!r} needs {' and '.join(members)}, found {entry!r:.100}"
-                )
-    return content
-
-
-def _image_files(json_path: Path, names: list[str], folder: str | Path | None) -> list[Path]:
-    """Return the images' files, all in the first folder that has the first of them."""
-    folders = (
-        [Path(folder)] if folder is not None else [json_path.parent / part for part in ("", "images", "../images")]
-    )
-    chosen = next((candidate for candidate in folders if names and (candidate / names[0]).is_file()), folders[0])
-    missing = [name for name in names if not (chosen / name).is_file()]
-    # Where all problems are listed, each image is told of when its tile is read.
-    if missing and not is_collecting():
-        raise FileNotFoundError(f"{chosen}: no image {some_of(missing)} of {json_path}")
-    return [chosen / name for name in names]

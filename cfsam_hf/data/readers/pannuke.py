@@ -64,6 +64,8 @@ def decode_pannuke(record: TileRecord) -> Tile:
     channels = whole_numbers(channels, record.label_path, f"masks of patch {record.index}")
     if channels.min() < 0:
         raise ValueError(f"{record.label_path}: patch {record.index} has negative ids, found {channels.min()}")
+    if channels.max() >= 2**31:
+        raise ValueError(f"{record.label_path}: patch {record.index} has ids beyond 31 bits, found {channels.max()}")
     last = len(TYPES) - 1 - np.argmax(channels[..., ::-1] > 0, axis=-1)  # (256, 256)
     ids = np.take_along_axis(channels, last[..., None], axis=-1)[..., 0]
     nuclei = ids > 0

@@ -4,6 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+LONGEST_SHIFT = 60
+"""Bits: a run length of more than 13 characters is longer than any image."""
+
 
 def run_length_pixels(counts: str | Sequence[int], height: int, width: int) -> np.ndarray:
     """Return the flat indices `row * width + column` of a mask's pixels.
@@ -23,9 +26,18 @@ def run_length_pixels(counts: str | Sequence[int], height: int, width: int) -> n
     >>> run_length_pixels("123", height=2, width=3).tolist()
     [3, 1]
     """
-    lengths = np.array(_decompress(counts) if isinstance(counts, str) else counts)
-    if lengths.ndim != 1 or not np.issubdtype(lengths.dtype, np.integer) or lengths.min(initial=0) < 0:
+    try:
+        lengths = np.array(_decompress(counts) if isinstance(counts, str) else counts)
+    except (ValueError, OverflowError) as error:
+        raise ValueError(f"run lengths must be a list of whole numbers ({error})") from error
+    # Lengths beyond 64 bits are objects.
+    integers = lengths.dtype == object and all(type(length) is int for length in lengths.ravel())
+    if lengths.ndim != 1 or not (integers or np.issubdtype(lengths.dtype, np.integer)) or lengths.min(initial=0) < 0:
         raise ValueError("run lengths must be a list of whole numbers of at least 0")
+    # Each one is checked before they are summed: a sum that wraps around would be believed, and memory overrun.
+    if lengths.max(initial=0) > height * width:
+        raise ValueError(f"run lengths add up to more than {height} x {width}")
+    lengths = lengths.astype(np.int64)
     if lengths.sum() != height * width:
         raise ValueError(f"run lengths add up to {lengths.sum()}, not to {height} x {width}")
     inside = np.repeat(np.arange(len(lengths)) % 2 == 1, lengths)
@@ -40,6 +52,8 @@ def _decompress(text: str) -> list[int]:
         bits = ord(character) - 48
         if not 0 <= bits < 64:
             raise ValueError(f"compressed run lengths have no character {character!r}")
+        if shift > LONGEST_SHIFT:
+            raise ValueError("a compressed run length has too many characters")
         value |= (bits & 0x1F) << shift
         shift += 5
         if bits & 0x20:

@@ -117,7 +117,7 @@ def test_where_files_lie(tmp_path):
         list_coco(tmp_path)
     assert len(list_coco(tmp_path, annotations="annotations/truth.json")) == 2
     (tmp_path / "images" / "s" / "b.png").unlink()
-    with pytest.raises(FileNotFoundError, match=r"no image s/b\.png of .*truth\.json"):
+    with pytest.raises(FileNotFoundError, match=r"no image s/b\.png of .*truth\.json; .*pass images="):
         list_coco(tmp_path, annotations="annotations/truth.json")
     with pytest.raises(FileNotFoundError, match=r"no \.json file"):
         list_coco(tmp_path / "images")
@@ -146,9 +146,21 @@ def test_our_own_export_comes_back(tmp_path):
         ({"size": [40, 50], "counts": [2001, -1]}, "at least 0"),
         ({"size": [40, 50], "counts": "0é"}, "no character"),
         ({"size": [40, 50], "counts": "P"}, "end within a number"),
-        ({"counts": [2000]}, "cannot be used"),
-        ([[1, 2, 3]], "cannot be used"),
-        ([["a", 2]], "cannot be used"),
+        ({"counts": [2000]}, "its mask is None"),
+        ({"size": [40, 50], "counts": [2**63 - 1, 2**63 - 1, 2002]}, "add up to more than 40 x 50"),
+        ({"size": [40, 50], "counts": [2**70, 1]}, "add up to more than 40 x 50"),
+        ({"size": [40, 50], "counts": [2000.0]}, "whole numbers"),
+        ({"size": [40, 50], "counts": [[2000], []]}, "whole numbers"),
+        ({"size": [40, 50], "counts": [True] * 2000}, "whole numbers"),
+        ({"size": [40, 50], "counts": None}, "whole numbers"),
+        ({"size": [40, 50], "counts": "o" * 100_000}, "too many characters"),
+        ([[1, 2, 3]], "pairs of finite numbers"),
+        ([["a", 2]], "pairs of finite numbers"),
+        ([[1, 2, 3, 4, 5, float("nan")]], "pairs of finite numbers"),
+        ([[1, 2, 3, 4, 5, 10**400]], "pairs of finite numbers"),
+        ([[1, 2, [3], 4, 5, 6]], "pairs of finite numbers"),
+        ([None], "pairs of finite numbers"),
+        ("mask.png", "segmentation must be run lengths or a list of polygons"),
         ([polygon(900, 900)], "polygons reach 905 px"),
     ],
 )
@@ -156,6 +168,83 @@ def test_masks_that_are_none(tmp_path, segmentation, message):
     path = write(tmp_path, [annotation(4, segmentation)])
     with pytest.raises(ValueError, match=rf"truth\.json: annotation 4 of a\.png .*{message}"):
         list_coco(path)[0].load()
+
+
+@pytest.mark.parametrize(
+    "name", ["s\\a.png", "C:\\data\\set\\s\\a.png", "/home/someone/set/s/a.png", "./s/a.png", "set/s/a.png"]
+)
+def test_paths_of_other_computers(tmp_path, name):
+    path = write(tmp_path, [annotation(1, [polygon(2, 2)])], images=("s/a.png",))
+    path.write_text(path.read_text().replace("s/a.png", name.replace("\\", "\\\\")))
+    (record,) = list_coco(path)
+    assert (record.id, record.image_path) == ("s_a", tmp_path / "s" / "a.png")
+    assert record.load().instance_map.max() == 1
+
+
+def test_two_names_of_one_file_are_refused(tmp_path):
+    path = write(tmp_path, [], images=("a.png", "b.png"))
+    path.write_text(path.read_text().replace("a.png", "/x/1/b.png").replace('"b.png"', '"/x/2/b.png"'))
+    with pytest.raises(ValueError, match=r"truth\.json: the images '/x/1/b\.png' and '/x/2/b\.png' are both found at"):
+        list_coco(path)
+
+
+def test_polygons_of_converters(tmp_path):
+    flat, pairs = polygon(2, 2), [[10, 2], [14, 2], [14, 7], [10, 7]]
+    tile = list_coco(write(tmp_path, [annotation(1, flat), annotation(2, pairs)]))[0].load()
+    assert np.bincount(tile.instance_map.ravel())[1:].tolist() == [20, 20]
+    (tile,) = [record.load() for record in list_coco(write(tmp_path, [annotation(1, [pairs])]))]
+    assert (tile.instance_map > 0).sum() == 20
+
+
+@pytest.mark.parametrize("value", [1, "1", True])
+def test_all_crowds_are_objects(tmp_path, value):
+    masks = [{"size": [40, 50], "counts": [80 * n + 10, 5, 1985 - 80 * n]} for n in range(10)]
+    path = write(
+        tmp_path, [annotation(n, mask, iscrowd=value) for n, mask in enumerate(masks)], images=("a.png", "b.png")
+    )
+    tile = list_coco(path)[0].load()
+    assert (tile.instance_map.max(), tile.annotated) == (10, None)
+    assert tile.notes == ("all 10 annotations of a.png have iscrowd 1: read as single objects",)
+    path = write(
+        tmp_path,
+        [annotation(99, [polygon(2, 2)], image=8), annotation(1, masks[0], iscrowd=value), annotation(2, masks[1])],
+        images=("a.png", "b.png"),
+    )
+    tile = list_coco(path)[0].load()
+    assert (tile.instance_map.max(), (~tile.annotated).sum()) == (1, 5)
+    assert tile.notes == ("1 of 2 annotations of a.png have iscrowd 1: not annotated",)
+    assert list_coco(write(tmp_path, [annotation(1, masks[0], iscrowd="0")]))[0].load().annotated is None
+
+
+@pytest.mark.parametrize(
+    ("part", "member", "value", "message"),
+    [
+        ("images", "id", [1], "the id of an entry of 'images' must be a number or text, found \\[1\\]"),
+        ("images", "id", None, "must be a number or text, found None"),
+        ("images", "file_name", 5, "entry 0 of 'images': file_name must be the name of a file, found 5"),
+        ("images", "file_name", "", "file_name must be the name"),
+        ("images", "file_name", "..", "file_name must be the name"),
+        ("images", "height", [40], "height must be a number of pixels"),
+        ("images", "mpp", "fine", "mpp must be a number of micrometres"),
+        ("images", "mpp", -1, "mpp must be a number of micrometres"),
+        ("categories", "id", {}, "the id of an entry of 'categories' must be a number or text"),
+        ("annotations", "image_id", [1], "image_id of annotation 4 must be a number or text"),
+        ("annotations", "category_id", {"a": 1}, "category_id of annotation 4 must be a number or text"),
+    ],
+)
+def test_entries_of_odd_types_are_named(tmp_path, part, member, value, message):
+    path = write(tmp_path, [annotation(4, [polygon(2, 2)])])
+    content = json.loads(path.read_text())
+    content[part][0][member] = value
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=rf"truth\.json: .*{message}"):
+        list_coco(path)
+
+
+def test_ids_may_be_numbers_and_texts(tmp_path):
+    categories = [{"id": "x", "name": "b"}, {"id": 3, "name": "n"}, {"id": 10, "name": "m"}]
+    (record,) = list_coco(write(tmp_path, [annotation(1, [polygon(2, 2)])], categories=categories))
+    assert record.type_names == {1: "n", 2: "m", 3: "b"}
 
 
 def test_damaged_files_are_named(tmp_path):

@@ -1,0 +1,174 @@
+"""COCO's JSON file, checked before it is used, and the images that it names."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from ..problems import is_collecting, refuse
+from .files import some_of
+from .text_files import read_json
+
+NEEDED = {"images": ("id", "file_name"), "annotations": ("image_id",), "categories": ("id", "name")}
+FOLDERS = ("", "images", "../images")
+"""Where images lie in relation to the JSON file."""
+
+
+@dataclass
+class CocoFile:
+    """A COCO file.
+
+    Attributes:
+        path: the JSON file.
+        images: its entries, each with `id` and `file_name`.
+        annotations: the annotations of each image, by its id, in the order of the file.
+        categories: names by id, in the order of the ids.
+        crowds: annotations with `iscrowd`.
+        all_crowds: whether all annotations are crowds, which then are single objects: converters write so.
+    """
+
+    path: Path
+    images: list[dict[str, Any]]
+    annotations: dict[Any, list[dict[str, Any]]] = field(default_factory=dict)
+    categories: dict[Any, str] = field(default_factory=dict)
+    crowds: int = 0
+    all_crowds: bool = False
+
+
+def read_coco(path: Path) -> CocoFile:
+    """Read and check a file.
+
+    Raises:
+        OSError: if the file is missing, truncated or not JSON.
+        ValueError: naming the entry, for one of a wrong type, and ids that occur twice or refer to nothing.
+    """
+    content = read_json(path)
+    for part, members in NEEDED.items():
+        entries = content.get(part) if isinstance(content, dict) else None
+        if not isinstance(entries, list):
+            raise ValueError(f"{path}: no list {part!r}; is it a COCO file?")
+        for entry in entries:
+            if not isinstance(entry, dict) or any(member not in entry for member in members):
+                raise ValueError(
+                    f"{path}: every entry of {part!r} needs {' and '.join(members)}, found {entry!r:.100}"
+                )
+    for part in ("images", "categories"):
+        ids = [_identifier(entry["id"], f"{path}: the id of an entry of {part!r}") for entry in content[part]]
+        if len(set(ids)) != len(ids):
+            raise ValueError(f"{path}: two {part} have one id")
+    for number, entry in enumerate(content["images"]):
+        _check_image(entry, f"{path}: entry {number} of 'images'")
+    names = {entry["id"]: str(entry["name"]) for entry in content["categories"]}
+    ordered = sorted(names, key=lambda number: (isinstance(number, str), number))
+    found = CocoFile(
+        path,
+        content["images"],
+        {entry["id"]: [] for entry in content["images"]},
+        {number: names[number] for number in ordered},
+    )
+    for number, entry in enumerate(content["annotations"]):
+        _add(found, entry, number)
+    total = sum(map(len, found.annotations.values()))
+    found.all_crowds = found.crowds == total > 0
+    return found
+
+
+def is_crowd(entry: dict[str, Any]) -> bool:
+    """Whether an annotation is a group of objects."""
+    return entry.get("iscrowd") in (1, "1")
+
+
+def find_images(json_path: Path, names: Sequence[str], folder: str | Path | None) -> list[tuple[Path, PurePosixPath]]:
+    """Find the images that a file names, with their paths below the folder in which they lie.
+
+    Names may have backslashes, and folders of the computer that they come from: of such a name the longest end that is
+    a file counts.
+
+    Args:
+        json_path: the COCO file.
+        names: `file_name` of each image.
+        folder: folder of the images; if None, that of the JSON file, `images` in it or `images` beside it.
+
+    Raises:
+        FileNotFoundError: if an image is missing; up to five are named.
+        ValueError: if two names lead to one file.
+    """
+    folders = [json_path.parent / part for part in FOLDERS] if folder is None else [Path(folder)]
+    found: list[tuple[Path, PurePosixPath]] = []
+    missing: list[str] = []
+    for name in names:
+        place = _find(name, folders)
+        if place is None:
+            missing.append(name)
+            ending = _ends(name)[0]
+            place = folders[0] / ending, ending
+        found.append(place)
+    # Where all problems are listed, each image is reported when its tile is read.
+    if missing and not is_collecting():
+        where = next(
+            (path.parent for (path, _), name in zip(found, names, strict=True) if name not in missing), folders[0]
+        )
+        raise FileNotFoundError(
+            f"{where}: no image {some_of(missing)} of {json_path}; if they lie elsewhere, pass images='<folder>'"
+        )
+    owners: dict[Path, str] = {}
+    for (path, _), name in zip(found, names, strict=True):
+        if (first := owners.setdefault(path, name)) != name:
+            refuse(ValueError(f"{json_path}: the images {first!r} and {name!r} are both found at {path}"))
+    return found
+
+
+def _find(name: str, folders: Sequence[Path]) -> tuple[Path, PurePosixPath] | None:
+    for ending in _ends(name):
+        for folder in folders:
+            if (path := folder / ending).is_file():
+                return path, ending
+    return None
+
+
+def _ends(name: str) -> list[PurePosixPath]:
+    """The name as a relative path, and its ever shorter ends; an absolute one last of all."""
+    path = PurePosixPath(name.replace("\\", "/"))
+    parts = [part for part in path.parts if part != "/"]
+    ends = [PurePosixPath(*parts[start:]) for start in range(len(parts))]
+    return [*ends, path] if path.is_absolute() else ends
+
+
+def _add(found: CocoFile, entry: dict[str, Any], number: int) -> None:
+    """Put an annotation to its image."""
+    what = f"annotation {entry.get('id', f'number {number}')}"
+    image = _identifier(entry["image_id"], f"{found.path}: image_id of {what}")
+    category = entry.get("category_id")
+    if category is not None:
+        _identifier(category, f"{found.path}: category_id of {what}")
+    if image not in found.annotations or category not in found.categories:
+        refuse(
+            ValueError(
+                f"{found.path}: {what} refers to image {image!r} and category {category!r}, one of which is not in "
+                "the file"
+            )
+        )
+        return
+    found.annotations[image].append(entry)
+    found.crowds += is_crowd(entry)
+
+
+def _check_image(entry: dict[str, Any], what: str) -> None:
+    name = entry["file_name"]
+    if not isinstance(name, str) or not _ends(name) or not _ends(name)[-1].name:
+        raise ValueError(f"{what}: file_name must be the name of a file, found {name!r:.100}")
+    for member in ("height", "width"):
+        value = entry.get(member)
+        if isinstance(value, str) and value.isdecimal():
+            entry[member] = int(value)
+        elif value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+            raise ValueError(f"{what}: {member} must be a number of pixels, found {value!r:.100}")
+    mpp = entry.get("mpp")
+    if mpp is not None and (isinstance(mpp, bool) or not isinstance(mpp, int | float) or not 0 <= mpp < float("inf")):
+        raise ValueError(f"{what}: mpp must be a number of micrometres per pixel, found {mpp!r:.100}")
+
+
+def _identifier(value: Any, what: str) -> Any:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise ValueError(f"{what} must be a number or text, found {value!r:.100}")
+    return value
