@@ -1,4 +1,4 @@
-"""Folders of tiles as they are written on a command line, and the tiles that they stand for."""
+"""Data items: folders of tiles as a command line or a recipe names them, and the tiles that they stand for."""
 
 import json
 import re
@@ -8,10 +8,11 @@ from typing import Any
 
 from .records import TileRecord
 from .registry import check_options, list_tiles, option_choices
-from .splits import read_split, select_tiles
+from .splits import SPLIT_PARTS, read_split, select_tiles
 from .vocabulary import NO_TYPES, read_type_map, rename_types
 
-PARTS = ("train", "validation", "test", "all")
+PARTS = (*SPLIT_PARTS, "test", "all")
+FOLD_PARTS = (*SPLIT_PARTS, "test")
 
 
 @dataclass(frozen=True)
@@ -21,12 +22,13 @@ class DataItem:
     Args:
         reader: name of the reader (`cfsam_hf.data.READERS`).
         path: the folder.
-        split: split file; only the tiles that it names are used. Without one all tiles are for training.
+        split: split file; only the tiles that it names are used. Without one, all tiles are for training.
         weight: share of the training crops, relative to the other folders.
-        name: name of the data set where it is not the split file's or the reader's.
-        types: file that brings the types to the joint vocabulary (see `vocabulary`); `none` leaves them out. Where the
-            reader has a setting `types` of its own, its values go there: `types=raw` of `consep`.
-        train, validation, test: in place of a split file, folds of the data set (`TileRecord.fold`), joined by `+`.
+        name: name of the data set, instead of the split file's or the reader's.
+        types: file that maps the types to the joint vocabulary (see `vocabulary`); `none` leaves them out. If the
+            reader itself has a setting `types`, that one gets the values it knows: `types=raw` of `consep`.
+        train, tuning, validation, test: instead of a split file, folds of the data set (`TileRecord.fold`), joined
+            by `+`.
         options: settings of the reader, such as `mpp`.
     """
 
@@ -37,15 +39,16 @@ class DataItem:
     name: str | None = None
     types: str | None = None
     train: str | None = None
+    tuning: str | None = None
     validation: str | None = None
     test: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def parse(cls, text: str) -> "DataItem":
-        """From `reader=NAME,path=FOLDER`, and as far as wanted the other fields, as `,name=value`.
+        """Reads `reader=NAME,path=FOLDER`, followed by any of the other fields as `,name=value`.
 
-        Any other name is a setting of the reader, its value JSON where it is JSON and text where not.
+        Any other name is a setting of the reader; its value is read as JSON if it is JSON, else as text.
 
         >>> item = DataItem.parse("reader=pannuke,path=PanNuke,train=1+2,validation=3,weight=0.5")
         >>> item.path, item.train, item.validation, item.weight
@@ -57,7 +60,7 @@ class DataItem:
         ({'types': 'raw'}, 'joint.json')
 
         Raises:
-            ValueError: it is not of that form, or the reader has no such setting.
+            ValueError: the text does not have this form, or the reader has no such setting.
         """
         # A comma within braces belongs to a setting such as type_names={"1": "round", "2": "long"}.
         given = [part.partition("=")[::2] for part in re.split(r",(?![^{]*\})", text)]
@@ -71,8 +74,9 @@ class DataItem:
         if "options" in pairs or not pairs.get("reader") or not pairs.get("path") or not weight > 0:
             raise ValueError(
                 f"cannot read the data item {text!r}: write reader=NAME,path=FOLDER[,split=FILE][,weight=NUMBER]"
-                "[,name=NAME][,types=FILE or none][,train=FOLDS][,validation=FOLDS][,test=FOLDS]"
-                "[,SETTING OF THE READER=VALUE], the weight a positive number"
+                "[,name=NAME][,types=FILE or none][,train=FOLDS][,tuning=FOLDS][,validation=FOLDS]"
+                "[,test=FOLDS]"
+                "[,SETTING OF THE READER=VALUE]; the weight is a positive number"
             )
         if own_types:
             options["types"] = own_types[-1]
@@ -84,20 +88,21 @@ class DataItem:
                 raise ValueError(f"cannot read the data item {text!r}: {error}; every data item has {own}") from error
         item = cls(**{**pairs, "weight": weight, "options": options})
         if item.split is not None and item._folds():
-            raise ValueError(f"the data item {text!r} names folds and a split file; leave one of the two out")
+            raise ValueError(f"the data item {text!r} names folds and a split file; remove one of the two")
         return item
 
     def _folds(self) -> dict[str, list[str]]:
-        """The folds of each part, of the parts that have any."""
-        named = {part: getattr(self, part) for part in PARTS[:3]}
+        """The folds by part; parts without folds are left out."""
+        named = {part: getattr(self, part) for part in FOLD_PARTS}
         return {part: folds.split("+") for part, folds in named.items() if folds}
 
     def records(self, part: str) -> list[TileRecord]:
         """The tiles of a part.
 
         Args:
-            part: `"train"` or `"validation"`, as the split file or the folds name them (with neither all tiles are for
-                training); `"test"`, the folds named so, or the data set's own official split of that name; or `"all"`.
+            part: `"train"`, `"tuning"` or `"validation"`, as the split file or the folds name them (with neither, all
+                tiles are for training); `"test"`, by the folds, or else the data set's official split of that name; or
+                `"all"`.
 
         Raises:
             ValueError: an unknown part or fold, or `"test"` of a data set that has no such split.
@@ -119,7 +124,7 @@ class DataItem:
             return records
         if self.split is None:
             return records if part == "train" else []
-        ids = set(getattr(read_split(self.split), part))
+        ids = set(read_split(self.split).parts().get(part, ()))
         return [record for record in records if record.id in ids]
 
     def _type_map(self) -> dict[str, str | None]:
@@ -131,30 +136,31 @@ class DataItem:
 
     @property
     def dataset(self) -> str:
-        """Name of the data set: the given one, the split file's (it may lie in several folders), or the reader's."""
+        """Name of the data set: the given one, that of the split file (which several folders may share), or the
+        reader's."""
         return self.name or (self.reader if self.split is None else read_split(self.split).dataset)
 
 
 def records_by_dataset(items: Sequence[DataItem], part: str) -> dict[str, list[TileRecord]]:
-    """The tiles of a part of all folders by data set; data sets that have none are left out.
+    """The tiles of a part in all folders by data set; data sets without any are left out.
 
     Raises:
-        ValueError: only some of the tiles that a split file names are there, so that scores would be of other tiles.
+        ValueError: some of the tiles that a split file names are missing, so scores would be of other tiles.
     """
     found: dict[str, list[TileRecord]] = {}
     named: dict[str, set[str]] = {}
     for item in items:
         if records := item.records(part):
             found.setdefault(item.dataset, []).extend(records)
-            if item.split is not None and part in ("train", "validation"):
-                named.setdefault(item.dataset, set()).update(getattr(read_split(item.split), part))
+            if item.split is not None and part in SPLIT_PARTS:
+                named.setdefault(item.dataset, set()).update(read_split(item.split).parts().get(part, ()))
     for dataset, ids in named.items():
         select_tiles(found[dataset], sorted(ids))
     return found
 
 
 def _own_types(pairs: Mapping[str, str]) -> tuple[str, ...]:
-    """Values of the reader's own setting `types`, whose name a data item has too."""
+    """Values of the reader's own setting `types`, a name that data items have too."""
     return option_choices(pairs.get("reader", ""), "types")
 
 

@@ -1,26 +1,29 @@
-"""Leaks: the same tile or the same patient on both sides of a split, or in two data sets."""
+"""Leaks: the same tile, patient or slide in two parts of a split, or in two data sets."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from itertools import combinations
+from typing import TypeVar
 
 from .records import TileRecord
+
+_Key = TypeVar("_Key", bound=Hashable)
 
 TCGA_PATIENT = re.compile(r"TCGA-[0-9A-Z]{2}-[0-9A-Z]{4}")
 
 OWN_NAMES = frozenset({"coco", "instance_pairs", "qupath"})
-"""Readers of anybody's images: the same tile name in two such folders says nothing."""
+"""Readers of anybody's images: two such folders may use the same name for different tiles."""
 
 LIZARD_SOURCES = frozenset({"consep", "pannuke"})
-"""Data sets from whose images some of Lizard's (and so of CoNIC's patches) are cut."""
+"""Data sets from which Lizard took some of its images, and so CoNIC some of its patches."""
 
 
 def case_of(record: TileRecord) -> str | None:
-    """Return the patient, or else the source image, that a tile is from, by a name that all data sets share.
+    """Returns the patient, or else the image or organ, that a tile comes from, by a name that all data sets share.
 
-    TCGA patients are found in the tile's name; other patients in `metadata["patient"]`, and are this data set's own.
-    CoNIC's patches are cut from Lizard's images. None where nothing is known: CoNSeP and PanNuke, for example, publish
-    no patients.
+    TCGA patients are found in the tile's name; other patients in `metadata["patient"]`, and belong to this data set.
+    CoNIC's patches are cut from Lizard's images. Many of NuInsSeg's tiles of an organ come from one slide. None if
+    nothing is known: CoNSeP and PanNuke, for example, do not publish patients.
     """
     patient = record.metadata.get("patient") or ""
     if found := TCGA_PATIENT.search(record.id) or TCGA_PATIENT.search(patient):
@@ -31,19 +34,20 @@ def case_of(record: TileRecord) -> str | None:
         return f"Lizard's image {record.id}"
     if record.dataset == "conic" and record.metadata.get("source"):
         return f"Lizard's image {record.metadata['source']}"
+    if record.dataset == "nuinsseg" and record.tissue:
+        return f"NuInsSeg's {record.tissue}"
     return None
 
 
 def find_leaks(groups: Mapping[str, Sequence[TileRecord]], cases: bool = True) -> list[str]:
-    """Tell of tiles and cases that are in more than one group, without reading a pixel.
+    """Finds tiles and cases that are in more than one group, without reading a pixel.
 
     Args:
         groups: tiles by what they are used for or where they come from, such as "train" and "validation".
-        cases: whether tiles of one patient or source image count, not only the same tile.
+        cases: whether tiles of one patient, source image or organ count too, and not only the same tile.
 
     Returns:
-        A sentence each; of a case all tiles are in one sentence, and tiles that are themselves in both groups are
-        told of as such only.
+        A sentence for each tile in two groups, and one for each case whose other tiles are in two groups.
 
     Example: two tiles of one patient.
 
@@ -78,34 +82,34 @@ def find_leaks(groups: Mapping[str, Sequence[TileRecord]], cases: bool = True) -
 
 
 def training_leaks(
-    training: Mapping[str, Sequence[TileRecord]], validation: Mapping[str, Sequence[TileRecord]]
+    training: Mapping[str, Sequence[TileRecord]],
+    tuning: Mapping[str, Sequence[TileRecord]],
+    validation: Mapping[str, Sequence[TileRecord]],
 ) -> list[str]:
-    """Tell of what makes a training run's scores too good, or its mix other than written.
+    """Finds what makes the scores of a training run too good, or its mix different from the recipe.
 
     Args:
         training: training tiles by the folder or data set that they come from.
-        validation: validation tiles likewise.
+        tuning, validation: tuning and validation tiles likewise.
 
     Returns:
-        A sentence for each tile that two training sets share, and for each tile, patient or source image that trains
-        and validates.
+        A sentence for each tile that two training sets share, and for each tile, patient, source image or organ that
+        is in two of the parts.
     """
-    pooled = {
-        name: [record for records in part.values() for record in records]
-        for name, part in (("training", training), ("validation", validation))
-    }
+    parts = {"training": training, "tuning": tuning, "validation": validation}
+    pooled = {name: [record for records in part.values() for record in records] for name, part in parts.items()}
     return find_leaks(training, cases=False) + find_leaks(pooled)
 
 
-def tile_key(record: TileRecord) -> tuple:
-    """What two records of one tile have in common; names of other people's folders are not the same tiles."""
+def tile_key(record: TileRecord) -> tuple[object, ...]:
+    """What identifies a tile: two records with the same key are of the same tile."""
     if record.dataset in OWN_NAMES:
         return record.image_path.resolve(), record.index
     return record.dataset, record.id
 
 
-def _by(key, records: Sequence[TileRecord]) -> dict:
-    found: dict = {}
+def _by(key: Callable[[TileRecord], _Key | None], records: Sequence[TileRecord]) -> dict[_Key, list[TileRecord]]:
+    found: dict[_Key, list[TileRecord]] = {}
     for record in records:
         if (name := key(record)) is not None:
             found.setdefault(name, []).append(record)
@@ -118,7 +122,7 @@ def _ids(records: Sequence[TileRecord], most: int = 3) -> str:
 
 
 def _from_sources(name: str, records: Sequence[TileRecord], other: str, others: Sequence[TileRecord]) -> list[str]:
-    """Tell of Lizard's images that are cut from tiles of a data set that is in the other group."""
+    """Finds Lizard's images that are cut from tiles of a data set in the other group."""
     sources = _by(_lizard_source, records)
     present = {record.dataset for record in others}
     return [

@@ -17,25 +17,29 @@ from ..model.image_processing_cfsam import CfSamImageProcessor
 from ..model.processing_cfsam import CfSamProcessor
 
 
-def training_tiles(data: Sequence[str], tiles: int) -> dict[str, list[TileRecord]]:
-    """Chooses training tiles by data set, evenly spread over its list.
+def tuning_tiles(data: Sequence[str], tiles: int) -> dict[str, list[TileRecord]]:
+    """Chooses tiles to tune settings on by data set, evenly spread over its list.
+
+    These are the tuning tiles of its split, on which the network was not trained; or, without any, its training tiles.
+    What is chosen on training tiles suits maps that the network has learned by heart.
 
     Args:
         data: folders of tiles, as [`cfsam_hf.data.data_items.DataItem`] reads them.
         tiles: tiles per data set; a data set with fewer gives all.
 
     Raises:
-        ValueError: `tiles` is not positive, a data item cannot be read, or there are no training tiles.
+        ValueError: `tiles` is not positive, a data item cannot be read, or there are no such tiles.
         OSError: a data set is missing.
     """
     if tiles < 1:
         raise ValueError(f"tiles must be positive, got {tiles}")
+    items = [DataItem.parse(text) for text in data]
     chosen = {}
-    for name, records in records_by_dataset([DataItem.parse(text) for text in data], "train").items():
+    for name, records in (records_by_dataset(items, "train") | records_by_dataset(items, "tuning")).items():
         places = np.linspace(0, len(records) - 1, min(tiles, len(records))).round().astype(int)
         chosen[name] = [records[place] for place in np.unique(places)]
     if not chosen:
-        raise ValueError(f"there are no training tiles in {', '.join(data)}")
+        raise ValueError(f"there are no tuning or training tiles in {', '.join(data)}")
     return chosen
 
 

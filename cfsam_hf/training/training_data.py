@@ -49,7 +49,8 @@ class TrainingData:
 def load_training_data(recipe: Recipe) -> TrainingData:
     """Reads the training tiles of a recipe into memory, and lists the validation tiles.
 
-    Leaks are logged as warnings: a tile in two data items, a tile or patient that trains and validates.
+    Leaks are logged as warnings: a tile in two data items, or a tile or patient in two of the parts training, tuning
+    and validation.
 
     Raises:
         OSError: a file is missing or cannot be read.
@@ -66,8 +67,10 @@ def load_training_data(recipe: Recipe) -> TrainingData:
             raise ValueError(f"There is nothing to train on in {item.path}: no tile, or none that {item} names.")
     names = joint_type_names([tile.type_names for of_item in tiles for tile in of_item])
     validation = records_by_dataset(items, "validation")
-    by_item = {f"data item {number}": records for number, records in enumerate(training, start=1)}
-    for leak in training_leaks(by_item, validation):
+    names_of_items = [f"data item {number}" for number in range(1, len(items) + 1)]
+    tuning = [item.records("tuning") for item in items]
+    of_items = (dict(zip(names_of_items, records, strict=True)) for records in (training, tuning))
+    for leak in training_leaks(*of_items, validation):
         logger.warning("leak: %s", leak)
     digests = {
         "training": [

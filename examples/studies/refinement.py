@@ -26,7 +26,7 @@ from cfsam_hf.evaluation import checkpoint_system, results_record
 from cfsam_hf.evaluation.decoding_search import Cases, search_decoding, tuning_case
 from cfsam_hf.evaluation.environment import environment
 from cfsam_hf.evaluation.tables import markdown_table
-from cfsam_hf.evaluation.tuning import training_tiles
+from cfsam_hf.evaluation.tuning import tuning_tiles
 from cfsam_hf.files.atomic import staged_folder
 from cfsam_hf.files.json_files import write_json
 from cfsam_hf.files.writable import check_writable
@@ -51,7 +51,10 @@ class RefinementOptions:
     data: list[str] = field(metadata={"help": "reader=NAME,path=FOLDER,split=FILE, one or several"})
     output_dir: str = field(metadata={"help": "folder of refinement.json and refinement.md"})
     checkpoint: str | None = field(default=None, metadata={"help": "folder or Hub id; default: the bundled one"})
-    tiles: int = field(default=10, metadata={"help": "training tiles per data set for the thresholds"})
+    tiles: int = field(
+        default=10,
+        metadata={"help": "tuning tiles per data set for the thresholds"},
+    )
     rounds: int = field(default=1, metadata={"help": "times around all thresholds"})
     device: str | None = field(default=None, metadata={"help": "such as cuda or cpu"})
 
@@ -97,7 +100,7 @@ def report(record: dict[str, Any]) -> str:
         for name, of in record["readings"].items()
     ]
     lines = [f"# {record['system']['name']}: what refinement is worth", "", *markdown_table(head, rows), ""]
-    lines.append("Means over the validation tiles; thresholds of decoding chosen on training tiles for each row.")
+    lines.append("Means over the validation tiles; thresholds of decoding chosen for each row on tuning tiles.")
     return "\n".join(lines) + "\n"
 
 
@@ -109,7 +112,7 @@ def main() -> None:
     groups = records_by_dataset(items, "validation")
     if not groups:
         raise ValueError(f"there are no validation tiles in {', '.join(options.data)}; name them with split=FILE")
-    training = training_tiles(options.data, options.tiles)
+    training = tuning_tiles(options.data, options.tiles)
     pipe = load_pipeline(options.checkpoint, options.device)
     if not getattr(pipe.model.config, "use_bgmr", False):
         raise ValueError(f"{resolve_checkpoint(options.checkpoint)} has no boundary-guided refinement")
@@ -120,7 +123,7 @@ def main() -> None:
             of_training, pipe.image_processor.decoding_parameters(), options.rounds
         )
         scores = {dataset: score(pairs, parameters) for dataset, pairs in judged[name].items()}
-        readings[name] = {"decoding": parameters.to_dict(), "pq_on_training_tiles": on_training, "scores": scores}
+        readings[name] = {"decoding": parameters.to_dict(), "pq_on_tuning_tiles": on_training, "scores": scores}
         print(f"{name}: {on_training:.4f} on training tiles; {scores}", flush=True)
     system = checkpoint_system(pipe, resolve_checkpoint(options.checkpoint))
     record = results_record(system, "validation", environment(str(pipe.device)), {})
@@ -128,7 +131,7 @@ def main() -> None:
     record |= {
         "format": FORMAT,
         "datasets": {dataset: [r.id for r in records] for dataset, records in groups.items()},
-        "training_tiles": {dataset: [r.id for r in records] for dataset, records in training.items()},
+        "tuning_tiles": {dataset: [r.id for r in records] for dataset, records in training.items()},
         "readings": readings,
     }
     with staged_folder(folder) as stage:

@@ -1,4 +1,4 @@
-"""Calibrate a checkpoint's scores on training tiles, and write what was found into its processor.
+"""Calibrate a checkpoint's scores on tuning tiles, and write what was found into its processor.
 
     python examples/tools/calibrate_scores.py --checkpoint runs/tiny/model --tiles 12 \
         --data reader=consep,path=CoNSeP,split=examples/splits/consep.json
@@ -8,8 +8,8 @@ the weights of a logistic regression on each nucleus' mean probability, edge, fo
 the nuclei of all tiles, and `minimum_score` is chosen anew for the highest mean of PQ and AJI. Printed is how good the
 scores are that the checkpoint has, and the fitted ones, these judged on tiles that were left out of the fit, one by
 one. Choose the decoding parameters before (tune_decoding.py): other nuclei need another calibration. Tiles are of the
-model's pixel size. Validation tiles are not looked at; since the network knows its training tiles, scores of new
-images may still be somewhat too high.
+model's pixel size. Validation tiles are not used. If a split has no tuning tiles, training tiles take their place;
+the network knows these, so scores of new images may then be somewhat too high.
 """
 
 from dataclasses import asdict, dataclass, field, replace
@@ -24,7 +24,7 @@ from cfsam_hf.commands.loading import load_pipeline
 from cfsam_hf.commands.messages import errors_in_one_line
 from cfsam_hf.evaluation.decoding_search import choose_minimum_score, tuning_case
 from cfsam_hf.evaluation.score_calibration import ScoredTile, describe_scores, fit_tiles, leave_tiles_out, scored_tile
-from cfsam_hf.evaluation.tuning import checkpoint_folder, training_tiles, write_processor_options
+from cfsam_hf.evaluation.tuning import checkpoint_folder, tuning_tiles, write_processor_options
 from cfsam_hf.model.scores import ScoreWeights
 
 COLUMNS = {
@@ -42,7 +42,10 @@ COLUMNS = {
 class CalibrationOptions:
     checkpoint: str = field(metadata={"help": "folder of the checkpoint; its processor is written again"})
     data: list[str] = field(metadata={"help": "reader=NAME,path=FOLDER,split=FILE, one or several"})
-    tiles: int = field(default=12, metadata={"help": "training tiles per data set, evenly spread over the list"})
+    tiles: int = field(
+        default=12,
+        metadata={"help": "tuning tiles (without any: training tiles) per data set, evenly spread"},
+    )
 
 
 def table(tiles: dict[str, list[ScoredTile]], before: ScoreWeights, after: dict[str, list]) -> str:
@@ -73,7 +76,7 @@ def calibrated(
 
 def main() -> None:
     options = HfArgumentParser(CalibrationOptions).parse_args_into_dataclasses()[0]
-    chosen = training_tiles(options.data, options.tiles)
+    chosen = tuning_tiles(options.data, options.tiles)
     if sum(map(len, chosen.values())) < 2:
         raise ValueError("at least two tiles are needed, since each is judged by the fit of the others")
     pipe = load_pipeline(str(checkpoint_folder(options.checkpoint)), device=None)

@@ -1,4 +1,4 @@
-"""Choose a checkpoint's decoding parameters on training tiles, and write them into its processor.
+"""Choose a checkpoint's decoding parameters on tuning tiles, and write them into its processor.
 
     python examples/tools/tune_decoding.py --checkpoint runs/tiny/model --tiles 12 \
         --data reader=consep,path=CoNSeP,split=examples/splits/consep.json
@@ -21,20 +21,23 @@ from cfsam_hf.baselines import unet  # noqa: F401
 from cfsam_hf.commands.loading import load_pipeline
 from cfsam_hf.commands.messages import errors_in_one_line
 from cfsam_hf.evaluation.decoding_search import search_decoding, tuning_case
-from cfsam_hf.evaluation.tuning import checkpoint_folder, training_tiles, write_processor_options
+from cfsam_hf.evaluation.tuning import checkpoint_folder, tuning_tiles, write_processor_options
 
 
 @dataclass
 class TuningOptions:
     checkpoint: str = field(metadata={"help": "folder of the checkpoint; its processor is written again"})
     data: list[str] = field(metadata={"help": "reader=NAME,path=FOLDER,split=FILE, one or several"})
-    tiles: int = field(default=12, metadata={"help": "training tiles per data set, evenly spread over the list"})
+    tiles: int = field(
+        default=12,
+        metadata={"help": "tuning tiles (without any: training tiles) per data set, evenly spread"},
+    )
     rounds: int = field(default=2, metadata={"help": "times around all parameters"})
 
 
 def main() -> None:
     options = HfArgumentParser(TuningOptions).parse_args_into_dataclasses()[0]
-    chosen = training_tiles(options.data, options.tiles)
+    chosen = tuning_tiles(options.data, options.tiles)
     pipe = load_pipeline(str(checkpoint_folder(options.checkpoint)), device=None)
     cases = {}
     for name, records in chosen.items():

@@ -32,17 +32,28 @@ def test_a_split_of_which_some_tiles_are_missing_is_refused(training_root):
         records_by_dataset([item], "train")
 
 
+def test_a_split_of_three_parts_gives_each_its_tiles(training_root):
+    parts = {"train": ["tile0"], "tuning": ["tile1"], "validation": ["tile2"]}
+    (training_root / "split.json").write_text(json.dumps({"dataset": "painted", **parts}))
+    item = DataItem("instance_pairs", str(training_root / "pairs"), str(training_root / "split.json"))
+    assert {part: [record.id for record in item.records(part)] for part in parts} == parts
+    assert [record.id for record in records_by_dataset([item], "tuning")["painted"]] == ["tile1"]
+
+
 def test_folds_take_the_place_of_a_split_file(training_root):
     with (training_root / "pairs" / "index.csv").open("w", newline="") as file:
         csv.writer(file).writerows([("id", "fold"), ("tile0", "1"), ("tile1", "2"), ("tile2", "3")])
 
     def parts(text: str) -> list[list[str]]:
         item = DataItem.parse(f"reader=instance_pairs,path={training_root / 'pairs'},{text}")
-        return [[record.id for record in item.records(part)] for part in ("train", "validation", "test", "all")]
+        return [
+            [record.id for record in item.records(part)] for part in ("train", "validation", "test", "all", "tuning")
+        ]
 
     everything = ["tile0", "tile1", "tile2"]
-    assert parts("train=1+3,validation=2") == [["tile0", "tile2"], ["tile1"], [], everything]
-    assert parts("train=1,validation=2,test=3") == [["tile0"], ["tile1"], ["tile2"], everything]
+    assert parts("train=1+3,validation=2") == [["tile0", "tile2"], ["tile1"], [], everything, []]
+    assert parts("train=1,validation=2,test=3") == [["tile0"], ["tile1"], ["tile2"], everything, []]
+    assert parts("train=1,validation=2,tuning=3") == [["tile0"], ["tile1"], [], everything, ["tile2"]]
     with pytest.raises(ValueError, match="has the folds 1, 2, 3, not 4"):
         parts("train=4")
     with pytest.raises(ValueError, match="folds and a split file"):

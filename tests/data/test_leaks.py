@@ -1,6 +1,7 @@
 """A patient on both sides of a split makes scores too good: known overlaps of the public data sets must be told."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -71,11 +72,23 @@ def test_training():
     kumar = [record("kumar", "TCGA-18-5592-01Z-00-DX1")]
     monuseg = [record("monuseg", "TCGA-18-5592-01Z-00-DX1"), record("monuseg", "TCGA-HE-7128-01Z-00-DX1")]
     # Patients may train twice; a tile that does counts twice.
-    assert training_leaks({"kumar": kumar, "monuseg": monuseg}, {}) == []
-    assert training_leaks({"a": monuseg, "b": monuseg[1:]}, {}) == ["tile TCGA-HE-7128-01Z-00-DX1 is in a and in b"]
-    assert training_leaks({"kumar": kumar}, {"monuseg": monuseg}) == [
-        "patient TCGA-18-5592 is in training (TCGA-18-5592-01Z-00-DX1) and in validation (TCGA-18-5592-01Z-00-DX1)"
-    ]
+    assert training_leaks({"kumar": kumar, "monuseg": monuseg}, {}, {}) == []
+    shared = ["tile TCGA-HE-7128-01Z-00-DX1 is in a and in b"]
+    assert training_leaks({"a": monuseg, "b": monuseg[1:]}, {}, {}) == shared
+    where = "(TCGA-18-5592-01Z-00-DX1)"
+    for part, others in (("tuning", ({"monuseg": monuseg}, {})), ("validation", ({}, {"monuseg": monuseg}))):
+        leak = f"patient TCGA-18-5592 is in training {where} and in {part} {where}"
+        assert training_leaks({"kumar": kumar}, *others) == [leak]
+    [leak] = training_leaks({}, {"kumar": kumar}, {"monuseg": monuseg})
+    assert "is in tuning" in leak
+    assert "and in validation" in leak
+
+
+def test_an_organ_of_nuinsseg_belongs_to_one_part():
+    one, two = (replace(record("nuinsseg", f"human_liver_0{n}"), tissue="human liver") for n in (1, 2))
+    other = replace(record("nuinsseg", "mouse_liver_01"), tissue="mouse liver")
+    [leak] = find_leaks({"train": [one, other], "validation": [two]})
+    assert leak == "NuInsSeg's human liver is in train (human_liver_01) and in validation (human_liver_02)"
 
 
 def test_a_training_run_tells_of_them(tmp_path, caplog):
@@ -100,5 +113,5 @@ def test_the_committed_splits_of_the_real_data(real_data):
     splits = REPOSITORY / "examples" / "splits"
     for name in ("consep", "monuseg"):
         records, split = list_tiles(name, real_data / name), read_split(splits / f"{name}.json")
-        parts = {part: select_tiles(records, getattr(split, part)) for part in ("train", "validation")}
+        parts = {part: select_tiles(records, ids) for part, ids in split.parts().items()}
         assert find_leaks(parts) == []

@@ -1,4 +1,4 @@
-"""What is chosen on training tiles must come from these alone, and a checkpoint's file must survive its new values."""
+"""Settings are chosen on tuning tiles, never on validation tiles; a checkpoint's file survives its new values."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 
 from cfsam_hf import CfSamImageProcessor, CfSamProcessor
 from cfsam_hf.evaluation import tuning
-from cfsam_hf.evaluation.tuning import checkpoint_folder, training_tiles, write_processor_options
+from cfsam_hf.evaluation.tuning import checkpoint_folder, tuning_tiles, write_processor_options
 
 from ..evaluation_cases import data_item, write_tiles
 
@@ -20,19 +20,27 @@ def folder(tmp_path) -> Path:
     return tmp_path
 
 
-def test_tiles_are_spread_over_the_training_tiles(tmp_path):
+def test_tiles_are_spread_over_the_tuning_tiles(tmp_path):
     tiles = write_tiles(tmp_path / "tiles", 6)
     split = {"dataset": "painted", "train": [f"tile{n}" for n in range(5)], "validation": ["tile5"]}
     (tmp_path / "split.json").write_text(json.dumps(split))
     for count, expected in ((1, [0]), (2, [0, 4]), (3, [0, 2, 4]), (9, [0, 1, 2, 3, 4])):
-        [(name, records)] = training_tiles([data_item(tiles)], count).items()
+        [(name, records)] = tuning_tiles([data_item(tiles)], count).items()
         assert name == "painted"
         assert [record.id for record in records] == [f"tile{n}" for n in expected]
     with pytest.raises(ValueError, match="tiles must be positive, got 0"):
-        training_tiles([data_item(tiles)], 0)
+        tuning_tiles([data_item(tiles)], 0)
     (tmp_path / "split.json").write_text(json.dumps({**split, "train": [], "validation": ["tile5"]}))
     with pytest.raises(ValueError, match="train"):
-        training_tiles([data_item(tiles)], 1)
+        tuning_tiles([data_item(tiles)], 1)
+
+
+def test_tuning_tiles_take_the_place_of_training_tiles(tmp_path):
+    tiles = write_tiles(tmp_path / "tiles", 4)
+    split = {"dataset": "painted", "train": ["tile0"], "tuning": ["tile1", "tile2"], "validation": ["tile3"]}
+    (tmp_path / "split.json").write_text(json.dumps(split))
+    [records] = tuning_tiles([data_item(tiles)], 9).values()
+    assert [record.id for record in records] == ["tile1", "tile2"]
 
 
 def test_other_options_of_the_file_stay(folder):
