@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from ..data.audit import Audit
 
 SHEET_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
-SPLIT_PARTS = ("train", "validation")
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -34,9 +33,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         description="Counts tiles and nuclei by type, fold and tissue, and measures nuclei and pixel sizes.",
     )
     _add_dataset(info)
-    info.add_argument(
-        "--split", metavar="FILE", help="split file whose train and validation tiles are counted as folds"
-    )
+    info.add_argument("--split", metavar="FILE", help="split file whose parts are counted as folds")
     info.add_argument("-o", "--output", metavar="FILE", help="also write the printed text to a file")
     info.add_argument("--json", metavar="FILE", help="also write the counts as JSON")
     info.add_argument("--sheet", metavar="FILE", help="draw tiles with outlined nuclei into a .png or .jpg")
@@ -49,12 +46,12 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         description=(
             "Reads every file and prints a line for each problem, which names the file, and a note for each tile with "
             "overlapping outlines. Duplicate images are problems too, and so are leaks: a tile, patient or image in "
-            "two folds, in train and validation of a split file, or in two data sets. The exit status is 1 if there "
+            "two folds, in two parts of a split file, or in two data sets. The exit status is 1 if there "
             "are problems."
         ),
     )
     _add_dataset(check)
-    check.add_argument("--split", metavar="FILE", help="split file: its two parts are searched for leaks")
+    check.add_argument("--split", metavar="FILE", help="split file: leaks between its parts are problems")
     check.add_argument(
         "--against",
         nargs=2,
@@ -281,8 +278,8 @@ def _parts(records: "Sequence[TileRecord]", split: str | None) -> "dict[str, lis
         return None
     content = read_split(split)
     return {
-        part: [replace(record, fold=part) for record in select_tiles(records, getattr(content, part))]
-        for part in SPLIT_PARTS
+        part: [replace(record, fold=part) for record in select_tiles(records, ids)]
+        for part, ids in content.parts().items()
     }
 
 

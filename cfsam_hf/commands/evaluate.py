@@ -67,7 +67,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     )
     parser.add_argument(
         "--part",
-        choices=("validation", "train", "test", "all"),
+        choices=("validation", "tuning", "train", "test", "all"),
         help="which tiles to score: a part of the split file, the official split `test`, or all (default: validation; "
         "test with --protocol)",
     )

@@ -1,4 +1,4 @@
-"""Shared by the scripts that choose settings on training tiles and write them into a checkpoint's processor file."""
+"""Shared by the scripts that choose settings on tuning tiles and write them into a checkpoint's processor file."""
 
 import json
 import os

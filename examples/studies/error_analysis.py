@@ -60,7 +60,7 @@ class ErrorOptions:
     output_dir: str = field(metadata={"help": "folder of errors.json, errors.md and the pictures"})
     checkpoint: str | None = field(default=None, metadata={"help": "folder or Hub id; default: the bundled one"})
     predictions: str | None = field(default=None, metadata={"help": "folder of label maps, instead of a checkpoint"})
-    part: str = field(default="validation", metadata={"help": "train, validation, test or all"})
+    part: str = field(default="validation", metadata={"help": "train, tuning, validation, test or all"})
     tiles: int | None = field(default=None, metadata={"help": "tiles per data set, over all tissues; default: all"})
     device: str | None = field(default=None, metadata={"help": "such as cuda or cpu"})
 

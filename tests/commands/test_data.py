@@ -1,6 +1,7 @@
 """Why: `cfsam data` is run on downloads of gigabytes; it must tell all that is wrong at once, and never half-write."""
 
 import json
+import re
 import sys
 
 import numpy as np
@@ -146,6 +147,10 @@ def test_leaks(tmp_path, capsys):
     split.write_text(json.dumps({"dataset": "monuseg", **parts}))
     assert run("check", "monuseg", tmp_path, "--split", split) == 1
     assert "leak: patient TCGA-18-5592 is in train (" in capsys.readouterr().out
+    parts = {"train": [], "tuning": ["TCGA-18-5592-01Z-00-DX1"], "validation": ["TCGA-18-5592-01Z-00-DX2"]}
+    split.write_text(json.dumps({"dataset": "monuseg", **parts}))
+    assert run("check", "monuseg", tmp_path, "--split", split) == 1
+    assert re.search(r"TCGA-18-5592 is in tuning \(.*\) and in validation", capsys.readouterr().out)
 
 
 def test_convert_and_read_back(consep, tmp_path, capsys):

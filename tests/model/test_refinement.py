@@ -46,7 +46,7 @@ def test_readings_share_the_boundary_map_and_differ_in_their_masks(arguments, lo
     pipe = module.load_pipeline(arguments[1], None)
     # A new head adds nothing: refined and initial maps would be the same.
     pipe.model.refinement.head[1].bias.data.fill_(0.7)
-    tile = next(iter(module.training_tiles([arguments[3]], 1).values()))[0].load()
+    tile = next(iter(module.tuning_tiles([arguments[3]], 1).values()))[0].load()
     found = module.read_maps(pipe, tile)
     refined, initial, refined_alone, initial_alone = (found[name][0] for name in module.READINGS)
     assert all(np.array_equal(truth, tile.instance_map) for _, truth in found.values())
