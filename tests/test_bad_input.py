@@ -19,7 +19,8 @@ import torch
 
 from cfsam_hf.commands import segment
 from cfsam_hf.commands import terminal as cli
-from cfsam_hf.inference.done import RECORD_NAME
+from cfsam_hf.files.csv_files import safe_cell
+from cfsam_hf.inference.record import RECORDS_NAME
 from cfsam_hf.model.pipeline_cfsam import NucleiSegmentationPipeline
 
 from .painted_model import PaintedModel, paint, painted_config
@@ -93,8 +94,9 @@ def run(*arguments, overlay=False):
 
 
 def files(folder: Path) -> list[str]:
-    """All files and folders below, hidden ones too, but for the record of what is done."""
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.name != RECORD_NAME)
+    """All files and folders below, hidden ones too, but for the records of what is done."""
+    paths = (path.relative_to(folder) for path in folder.rglob("*"))
+    return sorted(path.as_posix() for path in paths if path.parts[0] != RECORDS_NAME)
 
 
 def outputs(*stems: str) -> list[str]:
@@ -118,7 +120,7 @@ def assert_one_error(err: str, name: str, words: str, count: int) -> None:
     assert first.startswith("cfsam: error: ")
     assert name in first
     assert re.search(words, first), first
-    assert last == f"cfsam: 1 of {count} images could not be done"
+    assert last == f"cfsam: 1 of {count} images could not be segmented"
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -207,7 +209,7 @@ def test_what_may_not_be_read_is_told(painted, open_folder, capsys):
     assert len(lines) == 3
     assert lines[0].endswith("closed: Permission denied")
     assert lines[1].endswith("closed.png: Permission denied")
-    assert lines[2] == "cfsam: 2 of 3 images could not be done"
+    assert lines[2] == "cfsam: 2 of 3 images could not be segmented"
     assert files(open_folder / "out") == outputs("a")
 
 
@@ -241,7 +243,7 @@ def test_any_file_name(kind, painted, tmp_path, capsys, monkeypatch):
         assert files(out) == outputs(stem)
         assert len(nuclei(out, stem)[1]) == 8
         shown = os.fsencode(name).decode("utf-8", "backslashreplace")
-        assert pd.read_csv(out / "summary.csv")["image"].iloc[0] == shown
+        assert pd.read_csv(out / "summary.csv")["image"].iloc[0] == safe_cell(shown)
         assert f'"image": {pd.io.json.ujson_dumps(shown, ensure_ascii=False)}' in (out / f"{stem}.geojson").read_text()
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1

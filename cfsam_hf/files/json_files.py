@@ -1,5 +1,6 @@
 """JSON that every reader accepts: values that are not finite become null."""
 
+import errno
 import json
 import math
 import os
@@ -43,9 +44,15 @@ def append_json_line(path: Path, record: Mapping[str, Any]) -> None:
     """Adds a line to a JSON Lines file and waits until it has reached the disk.
 
     Raises:
-        OSError: the file cannot be written.
+        OSError: the line cannot be written. The file keeps its whole lines.
     """
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(finite(dict(record)), allow_nan=False) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+    line = json.dumps(finite(dict(record)), allow_nan=False) + "\n"
+    with path.open("ab", buffering=0) as file:
+        size = file.tell()
+        try:
+            if file.write(line.encode()) < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+            os.fsync(file.fileno())
+        except BaseException:
+            file.truncate(size)
+            raise

@@ -12,16 +12,40 @@ from .result import DecodedNuclei
 
 # Pixel sizes that differ by less are taken for equal: nominal 0.25 um/px scanners measure 0.2425 to 0.2528.
 MPP_TOLERANCE = 0.02
-MAX_MPP = 10.0
+MIN_MPP, MAX_MPP = 0.01, 10.0
+# Pixel sizes of microscopes with objectives from 2.5x to 200x.
+PLAUSIBLE_MPP = (0.05, 4.0)
+OBJECTIVES = (20, 40, 60, 63, 80)
 
 
 def check_mpp(mpp: float, name: str = "mpp") -> float:
-    """Micrometres per pixel as a float; ValueError unless it lies in (0, 10]."""
+    """Micrometres per pixel as a float; ValueError unless it lies in [0.01, 10], with a guess at the unit meant."""
     if isinstance(mpp, bool) or not isinstance(mpp, (int, float, np.integer, np.floating)):
         raise TypeError(f"{name} must be a number of micrometres per pixel, got {mpp!r}")
-    if not 0 < mpp <= MAX_MPP:  # false for NaN
-        raise ValueError(f"{name} must be micrometres per pixel in (0, {MAX_MPP:g}], such as 0.25 at 40x; got {mpp!r}")
+    if not MIN_MPP <= mpp <= MAX_MPP:  # false for NaN
+        raise ValueError(
+            f"{name} must be micrometres per pixel from {MIN_MPP:g} to {MAX_MPP:g}, such as 0.25 at 40x; got {mpp!r}"
+            f"{_guess_unit(float(mpp))}"
+        )
     return float(mpp)
+
+
+def _guess_unit(value: float) -> str:
+    """What an impossible pixel size probably is, as the end of a sentence; empty if nothing is plausible."""
+    if value in OBJECTIVES:
+        return f". If {value:g}x is the objective, the pixel size is probably {10 / value:.3g}"
+    low, high = PLAUSIBLE_MPP
+    meanings = {
+        "in nanometres": value * 1e-3,
+        "in millimetres": value * 1e3,
+        "in centimetres": value * 1e4,
+        "in metres": value * 1e6,
+        "the number of pixels per centimetre": 1e4 / value if value > 0 else 0.0,
+    }
+    for meaning, micrometres in meanings.items():
+        if low <= micrometres <= high:
+            return f". If {value:g} is {meaning}, give {micrometres:.4g}"
+    return ""
 
 
 def resampled_size(height: int, width: int, mpp: float | None, model_mpp: float) -> tuple[int, int]:

@@ -1,15 +1,17 @@
 """The nuclei of one image or many as a COCO file, masks as run lengths."""
 
-import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from ..files.atomic import atomic_path
+from ..files.json_files import write_json
 from ..model.result import NucleiResult, provenance, type_styles
+
+BOX = ("bbox_x0", "bbox_y0", "bbox_x1", "bbox_y1")
+ANNOTATED = ("id", "type", "area_px", "score", "type_probability")
 
 
 def mask_run_lengths(mask: np.ndarray, box: Sequence[int], image_size: tuple[int, int]) -> list[int]:
@@ -38,7 +40,7 @@ def mask_run_lengths(mask: np.ndarray, box: Sequence[int], image_size: tuple[int
     edges = np.empty(2 * len(starts) + 2, dtype=np.int64)
     edges[0], edges[-1] = 0, width * height
     edges[1:-1:2], edges[2:-1:2] = starts, ends
-    lengths = np.diff(edges).tolist()
+    lengths: list[int] = np.diff(edges).tolist()
     return lengths if lengths[-1] else lengths[:-1]
 
 
@@ -69,7 +71,9 @@ def coco_record(results: Sequence[NucleiResult]) -> dict[str, Any]:
     Raises:
         ValueError: the results know different types, so that one list of categories cannot name them all.
     """
-    images, annotations, categories = [], [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    categories: list[dict[str, Any]] = []
     for image_id, result in enumerate(results, start=1):
         own = [{"id": s.type_id or 1, "name": s.name, "supercategory": "nucleus"} for s in type_styles(result)]
         if categories and own != categories:
@@ -82,44 +86,50 @@ def coco_record(results: Sequence[NucleiResult]) -> dict[str, Any]:
         images.append(
             {"id": image_id, "file_name": result.image_name or "", "width": width, "height": height, "mpp": result.mpp}
         )
-        for row in result.table.itertuples(index=False):
-            box = (int(row.bbox_x0), int(row.bbox_y0), int(row.bbox_x1), int(row.bbox_y1))
-            mask = result.instance_map[box[1] : box[3], box[0] : box[2]] == row.id
-            annotation = {
-                "id": len(annotations) + 1,
-                "image_id": image_id,
-                "category_id": int(row.type) or 1,
-                "segmentation": {
-                    "size": [height, width],
-                    "counts": compress_run_lengths(mask_run_lengths(mask, box, (width, height))),
-                },
-                "area": int(row.area_px),
-                "bbox": [box[0], box[1], box[2] - box[0], box[3] - box[1]],
-                "iscrowd": 0,
-                "score": round(float(row.score), 6),
-                "instance_id": int(row.id),
-            }
-            if math.isfinite(row.type_probability):
-                annotation["type_probability"] = round(float(row.type_probability), 6)
-            annotations.append(annotation)
+        annotations += _annotations(result, image_id, len(annotations) + 1)
     info = {"description": "Nuclei found by cfsam_hf", **(provenance(results[0]) if len(results) else {})}
     if len(results) > 1:
-        for key in ("image", "image_size", "nuclei", "mpp"):
+        for key in ("image", "image_size", "nuclei", "mpp", "mpp_source"):
             info.pop(key)
     return {"info": info, "images": images, "annotations": annotations, "categories": categories}
 
 
-def write_coco(results: NucleiResult | Sequence[NucleiResult], path: str | os.PathLike) -> None:
+def _annotations(result: NucleiResult, image_id: int, first_id: int) -> Iterator[dict[str, Any]]:
+    """The annotations of one image, numbered from `first_id`."""
+    width, height = (int(side) for side in result.image_size)
+    columns = {name: result.table[name].tolist() for name in (*ANNOTATED, *BOX)}
+    boxes = zip(*(columns[name] for name in BOX), strict=True)
+    for row, box in enumerate(boxes):
+        nucleus = {name: columns[name][row] for name in ANNOTATED}
+        mask = result.instance_map[box[1] : box[3], box[0] : box[2]] == nucleus["id"]
+        annotation = {
+            "id": first_id + row,
+            "image_id": image_id,
+            "category_id": nucleus["type"] or 1,
+            "segmentation": {
+                "size": [height, width],
+                "counts": compress_run_lengths(mask_run_lengths(mask, box, (width, height))),
+            },
+            "area": nucleus["area_px"],
+            "bbox": [box[0], box[1], box[2] - box[0], box[3] - box[1]],
+            "iscrowd": 0,
+            "score": round(nucleus["score"], 6),
+            "instance_id": nucleus["id"],
+        }
+        if math.isfinite(nucleus["type_probability"]):
+            annotation["type_probability"] = round(nucleus["type_probability"], 6)
+        yield annotation
+
+
+def write_coco(results: NucleiResult | Sequence[NucleiResult], path: str | os.PathLike[str]) -> None:
     """Writes the nuclei of one image or of several as a COCO JSON file (see [`coco_record`]).
 
     Args:
         results: one result, or several from the same checkpoint.
-        path: the file to write; an existing one is replaced.
+        path: the file; an existing one is replaced.
 
     Raises:
         ValueError: the results know different types.
         OSError: the file cannot be written.
     """
-    record = coco_record([results] if isinstance(results, NucleiResult) else list(results))
-    with atomic_path(path) as working:
-        working.write_text(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+    write_json(path, coco_record([results] if isinstance(results, NucleiResult) else list(results)), indent=None)

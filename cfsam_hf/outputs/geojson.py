@@ -46,7 +46,7 @@ def nucleus_features(result: NucleiResult) -> Iterator[dict[str, Any]]:
         }
 
 
-def write_geojson(result: NucleiResult, path: str | os.PathLike) -> None:
+def write_geojson(result: NucleiResult, path: str | os.PathLike[str]) -> None:
     """Writes a FeatureCollection with one feature per nucleus (see [`nucleus_features`]), a line each.
 
     The member `metadata` holds the provenance record. The coordinates are pixels, as QuPath takes them; readers that
@@ -55,7 +55,7 @@ def write_geojson(result: NucleiResult, path: str | os.PathLike) -> None:
 
     Args:
         result: the nuclei of one image.
-        path: the file to write; an existing one is replaced.
+        path: the file; an existing one is replaced.
 
     Raises:
         OSError: the file cannot be written.

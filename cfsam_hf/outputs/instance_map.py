@@ -7,26 +7,24 @@ import numpy as np
 import tifffile
 
 from ..files.atomic import atomic_path
+from ..files.own_results import SOFTWARE
 from ..model.result import NucleiResult, provenance
 
 
-def write_instance_map(result: NucleiResult, path: str | os.PathLike) -> None:
+def write_instance_map(result: NucleiResult, path: str | os.PathLike[str]) -> None:
     """Writes the instance map (H, W) as a one-page int32 TIFF, 0 background and the ids 1..N of the table.
 
-    Compressed with Deflate, which every TIFF reader knows. The provenance record stands as JSON in the image
-    description, and the resolution tags (pixels per centimetre) give the pixel size where mpp is known.
+    Compressed with Deflate, which every TIFF reader knows. The image description holds the provenance record as JSON,
+    and the resolution tags (pixels per centimetre) give the pixel size if mpp is known.
 
     Args:
         result: the nuclei of one image.
-        path: the file to write; an existing one is replaced.
+        path: the file; an existing one is replaced.
 
     Raises:
         OSError: the file cannot be written.
     """
-    tags = {}
-    if result.mpp is not None:
-        pixels_per_centimetre = 1e4 / result.mpp
-        tags = {"resolution": (pixels_per_centimetre, pixels_per_centimetre), "resolutionunit": "CENTIMETER"}
+    pixels_per_centimetre = None if result.mpp is None else 1e4 / result.mpp
     with atomic_path(path) as working:
         tifffile.imwrite(
             working,
@@ -34,7 +32,8 @@ def write_instance_map(result: NucleiResult, path: str | os.PathLike) -> None:
             photometric="minisblack",
             compression="zlib",
             description=json.dumps(provenance(result)),
-            software=f"cfsam_hf {result.version}",
+            software=f"{SOFTWARE} {result.version}",
             metadata=None,
-            **tags,
+            resolution=None if pixels_per_centimetre is None else (pixels_per_centimetre, pixels_per_centimetre),
+            resolutionunit=None if pixels_per_centimetre is None else "CENTIMETER",
         )

@@ -1,14 +1,17 @@
 """Counts and densities per type, for one image or many."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from ..files.atomic import atomic_path
+from ..files.csv_files import write_csv_file
+from ..files.own_results import is_blank
 from ..model.result import NucleiResult, type_styles
 
+SUMMARY_NAME = "summary.csv"
 SUMMARY_COLUMNS = (
     "image", "type", "type_name", "count", "fraction", "density_per_mm2", "mean_area_px", "mean_area_um2",
     "image_width_px", "image_height_px", "image_area_mm2", "mpp", "checkpoint", "version",
@@ -20,7 +23,7 @@ def summary_rows(result: NucleiResult) -> list[dict[str, Any]]:
 
     Returns:
         Rows with the keys `SUMMARY_COLUMNS`: `count`; `fraction` of the image's nuclei; `density_per_mm2` of the whole
-        image's area, not of the tissue in it; mean areas. Whatever needs mpp is None where it is unknown, and a
+        image's area, not of the tissue in it; mean areas. Values that need mpp are None if it is unknown, and a
         fraction or mean of no nuclei is None.
     """
     table = result.table
@@ -49,16 +52,44 @@ def summary_rows(result: NucleiResult) -> list[dict[str, Any]]:
     ]
 
 
-def write_summary(rows: Iterable[dict[str, Any]], path: str | os.PathLike) -> None:
+def write_summary(rows: Iterable[Mapping[str, Any]], path: str | os.PathLike[str]) -> None:
     """Writes rows of [`summary_rows`], of one image or of many, as CSV; an unknown value is an empty field.
 
+    Names that a spreadsheet would run as a formula get a leading apostrophe
+    ([`cfsam_hf.files.csv_files.write_csv_file`]).
+
     Args:
-        rows: the rows, in the order they are to stand in.
-        path: the file to write; an existing one is replaced.
+        rows: the rows, in their order in the file.
+        path: the file; an existing one is replaced.
 
     Raises:
         OSError: the file cannot be written.
     """
-    table = pd.DataFrame(list(rows), columns=list(SUMMARY_COLUMNS))
-    with atomic_path(path) as working:
-        table.to_csv(working, index=False, float_format="%.6g", lineterminator="\n")
+    table = pd.DataFrame([dict(row) for row in rows], columns=list(SUMMARY_COLUMNS))
+    write_csv_file(table, path, float_format="%.6g")
+
+
+def check_own_summary(path: Path) -> None:
+    """Makes sure that an existing summary may be replaced.
+
+    Raises:
+        FileExistsError: it has other columns than ours. A file that is empty, holds only zero bytes, or ends within
+            the header is what a power failure leaves of a summary, and is nobody's work.
+    """
+    if not has_header(path, SUMMARY_COLUMNS):
+        raise FileExistsError(f"{path} exists and was not written by cfsam; choose another folder with -o")
+
+
+def has_header(path: Path, columns: Iterable[str]) -> bool:
+    """Whether a CSV file is missing, blank, or has exactly these columns.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    if not path.exists() or is_blank(path):
+        return True
+    expected = ",".join(columns)
+    with open(path, encoding="utf-8-sig", errors="replace") as file:
+        text = file.read(len(expected) + 1)
+    first, newline, _ = text.partition("\n")
+    return first == expected if newline else expected.startswith(text.rstrip("\0"))

@@ -403,4 +403,4 @@ def test_weights_that_are_no_numbers_are_told_with_the_image(good, image, tmp_pa
     first, last = capsys.readouterr().err.splitlines()
     assert "a.png" in first
     assert "not finite" in first
-    assert last == "cfsam: 1 of 1 images could not be done"
+    assert last == "cfsam: 1 of 1 images could not be segmented"

@@ -132,10 +132,33 @@ def test_no_nuclei():
     assert result.centroids.shape == (0, 2)
 
 
-@pytest.mark.parametrize("mpp", [0, -0.25, float("nan"), float("inf"), 11])
+@pytest.mark.parametrize("mpp", [0, -0.25, float("nan"), float("inf"), 11, 1e-9, 5e9])
 def test_absurd_mpp(mpp):
-    with pytest.raises(ValueError, match="mpp"):
+    with pytest.raises(ValueError, match=r"mpp must be micrometres per pixel from 0.01 to 10.*; got [^ ]*$"):
         check_mpp(mpp)
+
+
+@pytest.mark.parametrize(
+    ("mpp", "guess"),
+    [
+        (250, "If 250 is in nanometres, give 0.25"),
+        (499, "If 499 is in nanometres, give 0.499"),
+        (0.0005, "If 0.0005 is in millimetres, give 0.5"),
+        (2.5e-5, "If 2.5e-05 is in centimetres, give 0.25"),
+        (2.5e-7, "If 2.5e-07 is in metres, give 0.25"),
+        (40_000, "If 40000 is the number of pixels per centimetre, give 0.25"),
+        (20, "If 20x is the objective, the pixel size is probably 0.5"),
+        (63, "If 63x is the objective, the pixel size is probably 0.159"),
+    ],
+)
+def test_the_unit_of_an_impossible_mpp_is_guessed(mpp, guess):
+    with pytest.raises(ValueError, match=guess):
+        check_mpp(mpp)
+
+
+@pytest.mark.parametrize("mpp", [0.01, 0.25, 1, 10])
+def test_possible_mpp(mpp):
+    assert check_mpp(mpp) == mpp
 
 
 @pytest.mark.parametrize("mpp", ["0.25", True, [0.25]])

@@ -7,7 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cfsam_hf.commands.inputs import as_options, collect_images, output_names
+from cfsam_hf.inference.collect import UNREADABLE_SLIDES, collect_images, output_names
+from cfsam_hf.model.pictures import IMAGE_SUFFIXES
+from cfsam_hf.outputs import write_instance_map
+
+from ..export_cases import make_result, small_map
 
 
 def make_files(folder, *names):
@@ -18,8 +22,8 @@ def make_files(folder, *names):
 
 
 def targets(inputs, output="out"):
-    jobs, problems = collect_images([str(i) for i in inputs], Path(output))
-    return {job.name: job.target.as_posix() for job in jobs}, problems
+    found = collect_images([str(i) for i in inputs], Path(output))
+    return {job.source.name: job.target.as_posix() for job in found.jobs}, found.problems
 
 
 def test_a_folder_is_searched_and_mirrored(tmp_path):
@@ -111,15 +115,49 @@ def test_names_in_the_outputs_are_text(tmp_path):
         make_files(tmp_path, name)
     except OSError:
         pytest.skip("the file system does not take such a name")
-    [job], _ = collect_images([str(tmp_path)], Path("out"))
-    assert job.name == "caf\\xe9.png"
-    assert (job.path.name, str(job.target)) == (name, name.removesuffix(".png"))
+    [job] = collect_images([str(tmp_path)], Path("out")).jobs
+    assert job.source.name == "caf\\xe9.png"
+    assert (job.source.path.name, str(job.target)) == (name, name.removesuffix(".png"))
 
 
-def test_messages_speak_of_the_options_of_the_command():
-    assert as_options("the limit max_pixels=9; raise it") == "the limit --max-pixels 9; raise it"
-    assert as_options("there is no page=3") == "there is no --page 3"
-    assert as_options("homepage=3, mpp of 3") == "homepage=3, mpp of 3"
+@pytest.mark.parametrize("suffix", IMAGE_SUFFIXES)
+def test_every_kind_of_image_is_found_in_folders_and_patterns(suffix, tmp_path):
+    make_files(tmp_path, f"a{suffix}", f"sub/b{suffix.upper()}", "notes.txt")
+    expected = {f"a{suffix}": "a", f"sub/b{suffix.upper()}": "sub/b"}
+    assert targets([tmp_path]) == (expected, [])
+    assert targets([tmp_path / "**" / "*"]) == (expected, [])
+    assert targets([tmp_path / f"*{suffix}"]) == ({f"a{suffix}": "a"}, [])
+
+
+@pytest.mark.parametrize("suffix", UNREADABLE_SLIDES)
+def test_slides_that_cannot_be_read_are_mentioned(suffix, tmp_path):
+    make_files(tmp_path, "a.png", f"s{suffix}", f"sub/t{suffix.upper()}")
+    found = collect_images([str(tmp_path)], Path("out"))
+    assert [job.source.name for job in found.jobs] == ["a.png"]
+    [note] = found.notes
+    assert f"left out 2 files ending in {suffix}" in note
+    assert "convert it to a pyramidal TIFF" in note
+    assert found.problems == []
+    [problem] = targets([tmp_path / f"s{suffix}"])[1]
+    assert f"s{suffix}: a slide of this format cannot be read" in problem
+
+
+def test_a_pattern_whose_matches_are_no_images_is_told_from_one_without_matches(tmp_path):
+    make_files(tmp_path, "a.txt", "b.txt")
+    [problem] = targets([tmp_path / "*.txt"])[1]
+    assert "none of the 2 files that match this pattern is an image" in problem
+
+
+def test_results_are_left_out_with_a_note(tmp_path):
+    make_files(tmp_path, "a.png", "run/b.png")
+    write_instance_map(make_result(small_map()), tmp_path / "run" / "renamed.tif")
+    for inputs in ([tmp_path], [tmp_path / "a.png", tmp_path / "run" / "b.png", tmp_path / "run" / "renamed.tif"]):
+        found = collect_images([str(i) for i in inputs], tmp_path / "elsewhere")
+        assert [job.source.path.name for job in found.jobs] == ["a.png", "b.png"]
+        assert found.problems == []
+        [note] = found.notes
+        assert note.startswith("left out 1 file that cfsam wrote as results: ")
+        assert note.endswith("renamed.tif")
 
 
 PARTS = st.sampled_from(["a", "b", "a.png", "a.png.jpg", "a.tif", "b.jpg", "summary.png", "é.png"])

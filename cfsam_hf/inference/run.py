@@ -1,0 +1,247 @@
+"""Jobs through a pipeline into a sink, with a record of what is done."""
+
+import contextlib
+import time
+import warnings
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..files.stage import clean_up
+from ..model.pixel_size import PixelSize, disagreement
+from ..model.result import NucleiResult
+from ..model.version import __version__
+from ..outputs.summary import summary_rows
+from .record import RunRecord, checkpoint_identity
+from .sink import FileSink
+from .sources import Job
+
+# Images that wait to be written, each with its pixels in memory.
+WRITES_AHEAD = 1
+# Options that change the speed or refuse images, and not the nuclei.
+WITHOUT_INFLUENCE = ("batch_size", "max_pixels", "progress", "timeout")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a job ended: [`Done`], [`Failed`] or [`Current`].
+
+    Attributes:
+        job: the job.
+        seconds: when it ended, in seconds since the run began. Several jobs are in progress at once, so that no job
+            has a duration of its own.
+    """
+
+    job: Job
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Done(Outcome):
+    """A job whose files are in place.
+
+    Attributes:
+        result: the image's nuclei.
+        files: the files by kind.
+    """
+
+    result: NucleiResult
+    files: dict[str, Path]
+
+
+@dataclass(frozen=True)
+class Failed(Outcome):
+    """A job that failed and wrote nothing.
+
+    Attributes:
+        error: what went wrong.
+    """
+
+    error: Exception
+
+
+@dataclass(frozen=True)
+class Current(Outcome):
+    """A job that was skipped, since its results are complete and doing it again would give the same."""
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """A job whose image has been read, with the pixel size that it states and its fingerprint from before."""
+
+    job: Job
+    image: np.ndarray
+    stated: PixelSize | None
+    fingerprint: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Unreadable:
+    """A job whose image could not be read."""
+
+    job: Job
+    error: Exception
+
+
+def run_jobs(
+    jobs: Sequence[Job],
+    pipe: Any,
+    sink: FileSink,
+    record: RunRecord,
+    options: Mapping[str, Any] | None = None,
+    *,
+    resume: bool = False,
+) -> Generator[Outcome, None, None]:
+    """Yields the outcomes of the jobs in their order; a job that fails does not affect the others.
+
+    While the network works on an image, the next one is read and the previous one is written, each in a thread. Close
+    the iterator if you leave it early (`contextlib.closing`): the image being written is finished then.
+
+    Example:
+
+    ```python
+    >>> from pathlib import Path
+    >>> from transformers import pipeline
+    >>> import cfsam_hf
+    >>> from cfsam_hf.inference import FileSink, RunRecord, collect_images, run_jobs
+
+    >>> out = Path("out")
+    >>> found = collect_images(["tiles"], out)
+    >>> pipe = pipeline("nuclei-segmentation")
+    >>> with RunRecord(out) as record:
+    ...     for outcome in run_jobs(found.jobs, pipe, FileSink(out), record, {"mpp": 0.25}):
+    ...         print(outcome.job.source.name, type(outcome).__name__)
+    ```
+
+    Args:
+        jobs: the images and the names of their results.
+        pipe: a [`NucleiSegmentationPipeline`], or any function of an image that returns a [`NucleiResult`].
+        sink: where the results go.
+        record: of this run, for the same folder as the sink. Its `finish` writes the summary.
+        options: arguments of the pipeline. Without `mpp`, the pixel size that an image's file states is used.
+        resume: whether to skip jobs whose results are complete and current.
+    """
+    options = dict(options or {})
+    made_by = _made_by(pipe, sink, options)
+    began = time.perf_counter()
+
+    def seconds() -> float:
+        return time.perf_counter() - began
+
+    for folder in {sink.folder / job.target.parent for job in jobs}:
+        clean_up(folder)
+    todo = []
+    for job in jobs:
+        if resume and record.is_current(job, made_by | job.source.reader_options()):
+            yield Current(job, seconds())
+        else:
+            todo.append(job)
+
+    def write(begun: _Begun, result: NucleiResult) -> Outcome:
+        job = begun.job
+        result.image_name = job.source.name
+        if begun.stated is not None and options.get("mpp") is None:
+            result.mpp_source = begun.stated.source
+        try:
+            files = sink.write(result, begun.image, job.target, record.other_targets(job))
+            settings = made_by | job.source.reader_options()
+            record.add(job, begun.fingerprint, settings, files.values(), summary_rows(result))
+        except Exception as error:  # one bad image in a folder of thousands must not cost the rest
+            return Failed(job, seconds(), error)
+        return Done(job, seconds(), result, files)
+
+    read: deque[_Begun | _Unreadable] = deque()
+    # One thread writes, so that outcomes keep the order of the jobs.
+    with ThreadPoolExecutor(1, "cfsam-write") as writer:
+        waiting: deque[Future[Outcome]] = deque()
+
+        def fail(job: Job, error: Exception) -> Outcome:
+            return Failed(job, seconds(), error)
+
+        def submit(task: Callable[..., Outcome], *arguments: Any) -> Iterator[Outcome]:
+            waiting.append(writer.submit(task, *arguments))
+            while len(waiting) > WRITES_AHEAD or (waiting and waiting[0].done()):
+                yield waiting.popleft().result()
+
+        def submit_unreadable() -> Iterator[Outcome]:
+            while read and isinstance(unreadable := read[0], _Unreadable):
+                read.popleft()
+                yield from submit(fail, unreadable.job, unreadable.error)
+
+        try:
+            for result in _results(pipe, _read(todo, sink, options, read), options):
+                yield from submit_unreadable()
+                begun = read.popleft()
+                if isinstance(result, Exception):
+                    yield from submit(fail, begun.job, result)
+                else:
+                    yield from submit(write, begun, result)
+                del begun, result
+            yield from submit_unreadable()
+            while waiting:
+                yield waiting.popleft().result()
+        except BaseException:
+            for future in waiting:
+                future.cancel()
+            raise
+
+
+def _made_by(pipe: Any, sink: FileSink, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Everything but the image that results depend on, as JSON-able values."""
+    given = {name: value for name, value in options.items() if value is not None and name not in WITHOUT_INFLUENCE}
+    settings = {"mpp": None, "threshold": None, "views": 1, **given}
+    identity = {"version": __version__, "checkpoint": checkpoint_identity(pipe), "files": sorted(sink.kinds)}
+    return {**identity, **settings}
+
+
+def _read(
+    jobs: Sequence[Job], sink: FileSink, options: Mapping[str, Any], read: deque[_Begun | _Unreadable]
+) -> Iterator[tuple[np.ndarray, float | None]]:
+    """Images with their micrometres per pixel, each when the network can take it; all jobs are noted in `read`."""
+    warned = False
+    for job in jobs:
+        try:
+            sink.check(job.target)
+            fingerprint = job.source.fingerprint()
+            image, stated = job.source.read(), job.source.pixel_size()
+            mpp = options.get("mpp")
+            if mpp is not None and not warned and (sentence := disagreement(mpp, stated)):
+                warned = True
+                warnings.warn(f"{job.source.name}: {sentence}", stacklevel=2)
+            mpp = stated.mpp if mpp is None and stated is not None else mpp
+        except Exception as error:
+            read.append(_Unreadable(job, error))
+        else:
+            read.append(_Begun(job, image, stated, fingerprint))
+            yield image, mpp
+
+
+def _results(
+    pipe: Any, images: Iterator[tuple[np.ndarray, float | None]], options: Mapping[str, Any]
+) -> Iterator[NucleiResult | Exception]:
+    """Results or errors in the order of the images."""
+    if not hasattr(pipe, "stream"):
+        # Any function of one image will do.
+        for image, mpp in images:
+            try:
+                result = pipe(image, **{**options, "mpp": mpp})
+            except Exception as error:
+                result = error
+            yield result
+        return
+    sizes: deque[float | None] = deque()
+
+    def pixels() -> Iterator[np.ndarray]:
+        for image, mpp in images:
+            sizes.append(mpp)
+            yield image
+
+    # The pipeline asks for an image's pixel size when it has the image.
+    each = iter(sizes.popleft, object())
+    with contextlib.closing(pipe.stream(pixels(), **{**options, "mpp": each})) as results:
+        yield from results

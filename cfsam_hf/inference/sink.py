@@ -1,0 +1,118 @@
+"""Where results go: the files of an image, all of them or none."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+
+import numpy as np
+
+from ..drawing.overlay import write_overlay
+from ..files.atomic import staged_folder
+from ..files.own_results import is_blank, is_own_result
+from ..model.result import TABLE_COLUMNS, NucleiResult
+from ..outputs import write_coco, write_csv, write_geojson, write_instance_map, write_table
+from ..outputs.summary import has_header
+
+
+@dataclass(frozen=True)
+class OutputKind:
+    """A file that is written for each image.
+
+    Attributes:
+        ending: what follows the image's target in its name.
+        write: writes a result and its image, (H, W, 3) uint8 RGB, to a path.
+    """
+
+    ending: str
+    write: Callable[[NucleiResult, np.ndarray, Path], None]
+
+
+# Each writer is called by the name of its module-level function, so that it can be replaced.
+OUTPUT_KINDS: dict[str, OutputKind] = {
+    "labels": OutputKind("_instances.tif", lambda result, image, path: write_instance_map(result, path)),
+    "geojson": OutputKind(".geojson", lambda result, image, path: write_geojson(result, path)),
+    "overlay": OutputKind("_overlay.png", lambda result, image, path: write_overlay(result, image, path)),
+    "csv": OutputKind("_nuclei.csv", lambda result, image, path: write_csv(result, path)),
+    "coco": OutputKind("_coco.json", lambda result, image, path: write_coco(result, path)),
+    "table": OutputKind(".parquet", lambda result, image, path: write_table(result, path)),
+}
+"""All that can be written for an image, by kind."""
+
+DEFAULT_KINDS = ("labels", "geojson", "table", "overlay")
+# Always written, and the last of an image's files to appear: where it is, the others are.
+LAST_KIND = "table"
+
+
+class FileSink:
+    """Writes the files of images into a folder.
+
+    The files of an image appear together and replace those of an earlier run, of which none stays: a kind that is no
+    longer written is removed. `TARGET.parquet` appears last and disappears first, so a reader that finds it finds the
+    complete set even if a run was killed between two files.
+
+    Args:
+        folder: the output folder.
+        kinds: what to write, of `OUTPUT_KINDS`; the table is always written.
+
+    Raises:
+        ValueError: there is no such kind.
+    """
+
+    def __init__(self, folder: Path, kinds: Sequence[str] = DEFAULT_KINDS):
+        unknown = sorted(set(kinds) - set(OUTPUT_KINDS))
+        if unknown:
+            raise ValueError(f"no output of the kind {unknown[0]!r}; choose from {', '.join(OUTPUT_KINDS)}")
+        self.folder = folder
+        self.kinds = tuple(kind for kind in OUTPUT_KINDS if kind in kinds or kind == LAST_KIND)
+
+    def path(self, target: PurePath, kind: str) -> Path:
+        """The file of a kind."""
+        return self.folder / target.parent / f"{target.name}{OUTPUT_KINDS[kind].ending}"
+
+    def check(self, target: PurePath) -> None:
+        """Makes sure that the results will overwrite nobody else's file, such as labels drawn by hand.
+
+        Raises:
+            FileExistsError, IsADirectoryError: there is such a file or folder.
+        """
+        for kind in self.kinds:
+            path = self.path(target, kind)
+            if path.is_dir():
+                raise IsADirectoryError(f"{path} is a folder where a file is to be written")
+            if path.exists() and not _is_own(path, kind):
+                raise FileExistsError(f"{path} exists and was not written by cfsam; choose another folder with -o")
+
+    def write(
+        self, result: NucleiResult, image: np.ndarray, target: PurePath, former: Sequence[PurePath] = ()
+    ) -> dict[str, Path]:
+        """Writes the files of an image, all of them or none.
+
+        Args:
+            result: the image's nuclei.
+            image: (H, W, 3) uint8 RGB.
+            target: the common beginning of the files, relative to the folder.
+            former: other targets of the same image, whose files are removed.
+
+        Returns:
+            The files by kind.
+
+        Raises:
+            OSError: a file cannot be written.
+        """
+        files = {kind: self.path(target, kind) for kind in self.kinds}
+        outdated = [(target, kind) for kind in OUTPUT_KINDS if kind not in self.kinds]
+        outdated += [(other, kind) for other in former if other.parent == target.parent for kind in OUTPUT_KINDS]
+        removed = [
+            path.name
+            for path, kind in ((self.path(*names), names[1]) for names in outdated)
+            if path.is_file() and _is_own(path, kind)
+        ]
+        with staged_folder(self.folder / target.parent, last=files[LAST_KIND].name, removed=removed) as stage:
+            for kind, path in files.items():
+                OUTPUT_KINDS[kind].write(result, image, stage / path.name)
+        return files
+
+
+def _is_own(path: Path, kind: str) -> bool:
+    """Whether a file may be replaced: it is a result, or holds nothing."""
+    return has_header(path, TABLE_COLUMNS) if kind == "csv" else is_own_result(path) or is_blank(path)
