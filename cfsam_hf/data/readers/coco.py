@@ -90,19 +90,18 @@ def decode_coco(record: TileRecord) -> Tile:
     entries: Sequence[dict[str, Any]] = record.options["annotations"]
     pixels = [_mask_pixels(entry, height, width, record) for entry in entries]
     crowds = [position for position, entry in enumerate(entries) if is_crowd(entry)]
-    notes, annotated = [], None
-    if crowds and record.options["crowds_are_objects"]:
-        notes.append(
-            f"all {len(crowds)} annotations of {record.image_path.name} have iscrowd 1: read as single objects"
-        )
-        crowds = []
-    elif crowds:
-        notes.append(
-            f"{len(crowds)} of {len(entries)} annotations of {record.image_path.name} have iscrowd 1: not annotated"
-        )
-        annotated = np.ones(height * width, dtype=bool)
-        annotated[np.concatenate([pixels[position] for position in crowds])] = False
-        annotated = annotated.reshape(height, width)
+    notes: list[str] = []
+    annotated = None
+    if crowds:
+        marked = f"{len(crowds)} of {len(entries)} annotations of {record.image_path.name} have iscrowd 1"
+        if record.options["crowds_are_objects"]:
+            notes.append(f"{marked}, as all of the file: read as single objects")
+            crowds = []
+        else:
+            notes.append(f"{marked}: their area is not annotated")
+            annotated = np.ones(height * width, dtype=bool)
+            annotated[np.concatenate([pixels[position] for position in crowds])] = False
+            annotated = annotated.reshape(height, width)
     others = set(crowds)
     single = [position for position in range(len(entries)) if position not in others]
     instance_map, positions, overlaps = paint_pixels(
@@ -144,9 +143,9 @@ def _polygons(segmentation: Any) -> list[np.ndarray]:
     """
     if not isinstance(segmentation, list):
         raise ValueError("segmentation must be run lengths or a list of polygons, each a list x, y, x, y, ...")
-    if all(isinstance(value, int | float) for value in segmentation) or (
-        len(segmentation) > 2 and all(isinstance(part, list) and len(part) == 2 for part in segmentation)
-    ):
+    is_flat = all(isinstance(value, int | float) for value in segmentation)
+    is_pairs = len(segmentation) > 2 and all(isinstance(part, list) and len(part) == 2 for part in segmentation)
+    if is_flat or is_pairs:
         segmentation = [segmentation]
     polygons = []
     for part in segmentation:

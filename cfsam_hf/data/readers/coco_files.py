@@ -105,11 +105,8 @@ def find_images(json_path: Path, names: Sequence[str], folder: str | Path | None
         found.append(place)
     # Where all problems are listed, each image is reported when its tile is read.
     if missing and not is_collecting():
-        where = next(
-            (path.parent for (path, _), name in zip(found, names, strict=True) if name not in missing), folders[0]
-        )
         raise FileNotFoundError(
-            f"{where}: no image {some_of(missing)} of {json_path}; if they lie elsewhere, pass images='<folder>'"
+            f"{folders[0]}: no image {some_of(missing)} of {json_path}; if they lie elsewhere, pass images='<folder>'"
         )
     owners: dict[Path, str] = {}
     for (path, _), name in zip(found, names, strict=True):
@@ -155,7 +152,7 @@ def _add(found: CocoFile, entry: dict[str, Any], number: int) -> None:
 
 def _check_image(entry: dict[str, Any], what: str) -> None:
     name = entry["file_name"]
-    if not isinstance(name, str) or not _ends(name) or not _ends(name)[-1].name:
+    if not isinstance(name, str) or PurePosixPath(name.replace("\\", "/")).name in ("", ".."):
         raise ValueError(f"{what}: file_name must be the name of a file, found {name!r:.100}")
     for member in ("height", "width"):
         value = entry.get(member)

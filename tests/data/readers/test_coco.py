@@ -204,7 +204,7 @@ def test_all_crowds_are_objects(tmp_path, value):
     )
     tile = list_coco(path)[0].load()
     assert (tile.instance_map.max(), tile.annotated) == (10, None)
-    assert tile.notes == ("all 10 annotations of a.png have iscrowd 1: read as single objects",)
+    assert tile.notes == ("10 of 10 annotations of a.png have iscrowd 1, as all of the file: read as single objects",)
     path = write(
         tmp_path,
         [annotation(99, [polygon(2, 2)], image=8), annotation(1, masks[0], iscrowd=value), annotation(2, masks[1])],
@@ -212,7 +212,7 @@ def test_all_crowds_are_objects(tmp_path, value):
     )
     tile = list_coco(path)[0].load()
     assert (tile.instance_map.max(), (~tile.annotated).sum()) == (1, 5)
-    assert tile.notes == ("1 of 2 annotations of a.png have iscrowd 1: not annotated",)
+    assert tile.notes == ("1 of 2 annotations of a.png have iscrowd 1: their area is not annotated",)
     assert list_coco(write(tmp_path, [annotation(1, masks[0], iscrowd="0")]))[0].load().annotated is None
 
 
