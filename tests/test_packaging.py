@@ -26,6 +26,7 @@ EXTRAS = {
     "evaluate": "train",
     "yaml": "train",
     "peft": "peft",
+    "roifile": "imagej",
     "torchstain": "stain",
 }
 MODULE_OF = {
@@ -59,13 +60,18 @@ def imported_modules(folder: Path) -> set[str]:
     return names - set(sys.stdlib_module_names) - {"cfsam_hf"}
 
 
+def declared(extra: str | None = None) -> list[Requirement]:
+    """The requirements of the package, or of one extra, as `setup.cfg` declares them."""
+    settings = configparser.ConfigParser()
+    settings.read(REPOSITORY / "setup.cfg")
+    text = settings["options"]["install_requires"] if extra is None else settings["options.extras_require"][extra]
+    return [Requirement(line) for line in text.split("\n") if line]
+
+
 def requirements(extra: str | None = None) -> set[str]:
-    """Names of the declared requirements, of one extra or of the package itself."""
-    declared = [Requirement(text) for text in importlib.metadata.requires("cfsam_hf")]
-    if extra is None:
-        return {normalized(r.name) for r in declared if r.marker is None or r.marker.evaluate({"extra": ""})}
-    wanted = [r for r in declared if r.marker is not None and r.marker.evaluate({"extra": extra})]
-    return {normalized(r.name) for r in wanted} - requirements()
+    """Names of the declared requirements, of the package or of one extra alone."""
+    names = {normalized(requirement.name) for requirement in declared(extra)}
+    return names if extra is None else names - requirements()
 
 
 @pytest.fixture(scope="module")
@@ -154,13 +160,6 @@ def test_tests_and_examples_need_only_the_test_extra():
         assert imported_modules(REPOSITORY / folder) - available - local - {"tests", "examples", "packaging"} == set()
 
 
-def declared_in_setup(extra: str) -> list[Requirement]:
-    """The requirements of an extra as `setup.cfg` declares them, whatever is installed."""
-    settings = configparser.ConfigParser()
-    settings.read(REPOSITORY / "setup.cfg")
-    return [Requirement(line) for line in settings["options.extras_require"][extra].split("\n") if line]
-
-
 def installed_with(waiting: list[tuple[str, str]]) -> set[str]:
     """Every package that comes with some, each a name and one of its extras (""), on this machine."""
     needed = set()
@@ -182,19 +181,14 @@ def test_constraints_pin_all_that_an_extra_installs(extra):
     pins = [Requirement(line) for line in lines if line and not line.startswith("#")]
     assert all(re.fullmatch(r"==[0-9.]+(post\d+)?", str(pin.specifier)) for pin in pins)
     pinned = {normalized(pin.name) for pin in pins}
-    direct = [
-        (requirement.name, wanted) for requirement in declared_in_setup(extra) for wanted in ("", *requirement.extras)
-    ]
+    wanted = [*declared(), *declared(extra)]
+    direct = [(requirement.name, part) for requirement in wanted for part in ("", *requirement.extras)]
     assert {normalized(name) for name, _ in direct} <= pinned
     if extra == "docs":
         pytest.importorskip("mkdocs", reason="the docs extra is not installed")
     # The accelerator libraries of a CUDA build are pinned by torch itself.
-    own = {
-        name
-        for name in installed_with([("cfsam_hf", ""), *direct])
-        if not name.startswith(("nvidia-", "cuda-", "triton"))
-    }
-    assert own - pinned - {"cfsam-hf"} == set()
+    own = {name for name in installed_with(direct) if not name.startswith(("nvidia-", "cuda-", "triton"))}
+    assert own - pinned == set()
 
 
 def test_readme_commands_are_marked_for_ci():
