@@ -13,10 +13,12 @@ from .options import add_debug_option, positive, size
 from .terminal import EXIT_FAILED, EXIT_OK
 
 if TYPE_CHECKING:
-    from ..data import TileRecord
+    from ..data import Tile, TileRecord
     from ..data.audit import Audit
 
 SHEET_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
+MOST_NOTES = 20
+"""Printed by `cfsam data check` without `--all-notes`."""
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -36,17 +38,15 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     info.add_argument("--split", metavar="FILE", help="split file whose parts are counted as folds")
     info.add_argument("-o", "--output", metavar="FILE", help="also write the printed text to a file")
     info.add_argument("--json", metavar="FILE", help="also write the counts as JSON")
-    info.add_argument("--sheet", metavar="FILE", help="draw tiles with outlined nuclei into a .png or .jpg")
-    info.add_argument(
-        "--tiles", type=positive(int), default=24, metavar="N", help="number of tiles on the sheet (default: 24)"
-    )
+    _add_sheet(info)
     check = actions.add_parser(
         "check",
         help="read everything and list every problem",
         description=(
-            "Reads every file and prints a line for each problem, which names the file, and a note for each tile with "
-            "overlapping outlines. Duplicate images are problems too, and so are leaks: a tile, patient or image in "
-            "two folds, in two parts of a split file, or in two data sets. The exit status is 1 if there "
+            "Reads every file and prints a summary, then notes, then a line for each problem, which names the file. "
+            "Notes tell what a reader left out of an annotation file, overlapping outlines, and nuclei whose median "
+            "diameter is not within 4 to 20 um. Duplicate images are problems too, and so are leaks: a tile, patient "
+            "or image in two folds, in two parts of a split file, or in two data sets. The exit status is 1 if there "
             "are problems."
         ),
     )
@@ -60,6 +60,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         metavar=("NAME", "PATH"),
         help="another data set, which must share no tile, patient or image with the first; can be repeated",
     )
+    check.add_argument("--all-notes", action="store_true", help=f"print all notes, not only the first {MOST_NOTES}")
+    _add_sheet(check)
     convert = actions.add_parser(
         "convert",
         help="write the data set as Parquet shards",
@@ -107,14 +109,11 @@ def run(args: argparse.Namespace) -> int:
 def _info(args: argparse.Namespace) -> int:
     from ..data import list_tiles
     from ..data.survey import TileFacts, survey
-    from ..drawing.tile_sheet import choose_tiles, tile_sheet
-    from ..files.atomic import atomic_path
+    from ..drawing.tile_sheet import choose_tiles
     from ..files.json_files import write_json
     from ..files.writable import check_file_writable, write_text
 
-    sheet = None if args.sheet is None else Path(args.sheet)
-    if sheet is not None and sheet.suffix.lower() not in SHEET_FORMATS:
-        raise ValueError(f"{sheet}: the sheet is a picture; its name must end in {', '.join(SHEET_FORMATS)}")
+    sheet = _sheet_path(args.sheet)
     records = list_tiles(args.name, args.path, **_options(args.option))
     for path in (args.output, args.json, args.sheet):
         if path:
@@ -140,18 +139,19 @@ def _info(args: argparse.Namespace) -> int:
         write_json(Path(args.json), found)
         print(f"counts -> {one_line(str(args.json))}")
     if sheet:
-        title = f"{args.name} {args.path}: {len(tiles)} of {found['tiles']:,} tiles"
-        picture = tile_sheet(tiles, title)
-        with atomic_path(sheet) as working:
-            picture.save(working, format=SHEET_FORMATS[sheet.suffix.lower()])
-        print(f"{len(tiles)} of {len(records)} tiles drawn -> {one_line(str(sheet))}")
+        _draw_sheet(tiles, sheet, f"{args.name} {args.path}", len(records))
     return EXIT_OK
 
 
 def _check(args: argparse.Namespace) -> int:
     from ..data.audit import audit_dataset, shared_images
     from ..data.leaks import find_leaks
+    from ..drawing.tile_sheet import choose_tiles
+    from ..files.writable import check_file_writable
 
+    sheet = _sheet_path(args.sheet)
+    if sheet is not None:
+        check_file_writable(sheet)
     options = _options(args.option)
     audits = [audit_dataset(args.name, args.path, _progress, **options)]
     audits += [audit_dataset(name, path, _progress) for name, path in args.against]
@@ -165,8 +165,14 @@ def _check(args: argparse.Namespace) -> int:
         groups = parts if parts is not None else _folds(first.records)
         first.problems += [f"leak: {leak}" for leak in find_leaks(groups)]
     for audit in audits:
-        for note in audit.notes:
-            print(f"note: {one_line(note)}")
+        for line in _summary(audit):
+            print(one_line(line))
+    notes = [note for audit in audits for note in audit.notes]
+    shown = len(notes) if args.all_notes else MOST_NOTES
+    for note in notes[:shown]:
+        print(f"note: {one_line(note)}")
+    if len(notes) > shown:
+        print(f"{len(notes) - shown:,} more notes; --all-notes prints them")
     problems = [problem for audit in audits for problem in audit.problems]
     for position, audit in enumerate(audits):
         for other in audits[position + 1 :]:
@@ -177,8 +183,10 @@ def _check(args: argparse.Namespace) -> int:
             problems += [f"leak: {line}" for line in shared_images(audit, other)]
     for problem in problems:
         print(f"problem: {one_line(problem)}")
-    for audit in audits:
-        print(one_line(_summary(audit)))
+    readable = {facts.id for facts in first.facts}
+    if sheet is not None and readable:
+        drawn = choose_tiles([record for record in first.records if record.id in readable], args.tiles)
+        _draw_sheet([record.load() for record in drawn], sheet, f"{args.name} {args.path}", len(first.records))
     print(f"{len(problems)} problem{'s' * (len(problems) != 1)}" if problems else "no problems")
     return EXIT_FAILED if problems else EXIT_OK
 
@@ -261,13 +269,55 @@ def _spread(diameter: dict[str, float] | None, unit: str) -> str:
     return f"{diameter['p5']:.1f} to {diameter['p95']:.1f}, median {diameter['median']:.1f} {unit}"
 
 
-def _summary(audit: "Audit") -> str:
+def _add_sheet(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--sheet", metavar="FILE", help="draw tiles with outlined nuclei: a .png or .jpg")
+    parser.add_argument(
+        "--tiles", type=positive(int), default=24, metavar="N", help="number of tiles on the sheet (default: 24)"
+    )
+
+
+def _sheet_path(text: str | None) -> Path | None:
+    if text is None:
+        return None
+    sheet = Path(text)
+    if sheet.suffix.lower() not in SHEET_FORMATS:
+        raise ValueError(f"{sheet}: the sheet is a picture; its name must end in {', '.join(SHEET_FORMATS)}")
+    return sheet
+
+
+def _draw_sheet(tiles: "Sequence[Tile]", path: Path, name: str, total: int) -> None:
+    from ..drawing.tile_sheet import tile_sheet
+    from ..files.atomic import atomic_path
+
+    picture = tile_sheet(tiles, f"{name}: {len(tiles)} of {total:,} tiles")
+    with atomic_path(path) as working:
+        picture.save(working, format=SHEET_FORMATS[path.suffix.lower()])
+    print(f"{len(tiles)} of {total} tiles drawn -> {one_line(str(path))}")
+
+
+def _summary(audit: "Audit") -> list[str]:
+    """What was read, as lines that fit on one screen."""
+    from ..data.survey import survey
+
     overlaps = audit.overlaps
-    return (
+    lines = [
         f"{audit.name}: {audit.tiles:,} of {len(audit.records):,} tiles read, {audit.nuclei:,} nuclei; "
         f"{audit.empty:,} empty tiles; overlaps in {audit.overlapping_tiles:,} tiles ({overlaps.nuclei:,} nuclei, "
         f"{overlaps.hidden:,} hidden, {overlaps.undrawn:,} outlines without a pixel)"
-    )
+    ]
+    if audit.facts:
+        found = survey(audit.facts, dict(audit.records[0].type_names))
+        unit = "µm" if found["diameter_unit"] == "um" else "px"
+        lines += [
+            f"  Size         {_tally(found['sizes'])} px",
+            f"  Pixel size   {_tally(found['mpp'])} µm",
+            f"  Annotated    {100 * found['annotated_share']:.4g} % of the pixels",
+            f"  Diameter     {_spread(found['diameter'], unit)}",
+        ]
+        if found["types"]:
+            types = [f"{name} {counts['nuclei']:,}" for name, counts in found["types"].items()]
+            lines.append(f"  Types        {', '.join(types)}")
+    return lines
 
 
 def _parts(records: "Sequence[TileRecord]", split: str | None) -> "dict[str, list[TileRecord]] | None":

@@ -1,32 +1,45 @@
 """Reading all of a data set to find what is wrong with it: every problem with its file, not only the first."""
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
+from .label_checks import label_map_fault
 from .leaks import tile_key
 from .polygons import Overlaps
 from .problems import collecting_problems
 from .records import Tile, TileRecord
 from .registry import check_options, list_tiles
+from .survey import TileFacts
 from .true_nuclei import annotated_nuclei
 
 RULES = {"later": "the later one keeps them", "smaller": "the smaller one keeps them"}
 
+USUAL_DIAMETER = (4.0, 20.0)
+"""Micrometres between which the median diameter of nuclei lies in every tissue."""
+
+SMALLEST_DIAMETER = 4.0
+"""Pixels. Below, no pixel size that microscopes have makes the median that of a nucleus."""
+
+FEWEST_MEASURED = 10
+"""Nuclei of which a median is formed."""
+
 
 @dataclass
 class Audit:
-    """What reading a data set has brought to light.
+    """What reading a data set has found.
 
     Attributes:
         name: what the data set is called in messages.
         records: the tiles that were listed.
-        problems: what must be put right, a line each.
-        notes: what a user should know, a line each: overlaps, empty tiles where these are in order, and nuclei without
-            type in a data set with types.
+        problems: what must be corrected, a line each.
+        notes: what a user should know, a line each: what readers left out, overlaps, empty tiles where these are
+            accepted, sizes that are not those of nuclei, classes that differ only in their spelling, and nuclei
+            without type in a data set with types.
         tiles: number of tiles that could be read.
         nuclei: number of their nuclei.
         typed_tiles: number of tiles with types.
@@ -34,6 +47,7 @@ class Audit:
         empty: number of tiles without nuclei.
         overlapping_tiles: number of tiles in which outlines overlap or draw nothing.
         overlaps: the sum over the tiles.
+        facts: sizes and types of the nuclei of each tile that could be read.
         digests: the tiles that show each image, by the hash of its pixels.
     """
 
@@ -48,6 +62,7 @@ class Audit:
     empty: int = 0
     overlapping_tiles: int = 0
     overlaps: Overlaps = field(default_factory=Overlaps)
+    facts: list[TileFacts] = field(default_factory=list)
     digests: dict[str, list[TileRecord]] = field(default_factory=dict)
 
 
@@ -79,6 +94,9 @@ def audit_dataset(name: str, path: str | Path, progress: Callable[[int, int], No
         _read(record, audit)
         if progress is not None:
             progress(number, len(audit.records))
+    if audit.tiles > 1 and audit.empty == audit.tiles:
+        audit.problems.append(f"{audit.name}: none of its {audit.tiles:,} tiles has a nucleus")
+    audit.notes += [f"{audit.name}: {note}" for note in (*_sizes(audit.facts), *_spellings(audit.records))]
     # A data set without types lacks nothing.
     if audit.typed_tiles and audit.untyped:
         count, first = sum(audit.untyped.values()), next(iter(audit.untyped))
@@ -91,6 +109,47 @@ def audit_dataset(name: str, path: str | Path, progress: Callable[[int, int], No
         f"{_files(tiles)}: one and the same image" for tiles in audit.digests.values() if len(tiles) > 1
     ]
     return audit
+
+
+def _sizes(facts: Sequence[TileFacts]) -> list[str]:
+    """What is unusual about the sizes of nuclei, in the tiles of each pixel size."""
+    by_mpp: dict[float | None, list[TileFacts]] = defaultdict(list)
+    for tile in facts:
+        by_mpp[tile.mpp].append(tile)
+    notes = []
+    for mpp, tiles in by_mpp.items():
+        areas = np.concatenate([tile.areas for tile in tiles])
+        if len(areas) < FEWEST_MEASURED:
+            continue
+        pixels = 2 * float(np.sqrt(np.median(areas) / np.pi))
+        where = f"{len(tiles):,} tile{'s' * (len(tiles) != 1)}"
+        if mpp is None:
+            if pixels < SMALLEST_DIAMETER:
+                notes.append(
+                    f"the median diameter of nuclei is {pixels:.1f} px in {where}; are the coordinates micrometres "
+                    "and not pixels?"
+                )
+        elif not USUAL_DIAMETER[0] <= pixels * mpp <= USUAL_DIAMETER[1]:
+            low, high = USUAL_DIAMETER
+            notes.append(
+                f"the median diameter of nuclei is {pixels:.1f} px, {pixels * mpp:.1f} um at {mpp:g} um per pixel, in "
+                f"{where}; nuclei have {low:g} to {high:g} um: is mpp right, are the coordinates pixels, are the "
+                "outlines nuclei?"
+            )
+    return notes
+
+
+def _spellings(records: Sequence[TileRecord]) -> list[str]:
+    """Classes that may be one class."""
+    names = {name for record in records for name in record.type_names.values()}
+    alike: dict[str, list[str]] = defaultdict(list)
+    for name in sorted(names):
+        alike["".join(character for character in name.lower() if character.isalnum())].append(name)
+    return [
+        f"the classes {', '.join(map(repr, group))} differ only in their spelling"
+        for group in alike.values()
+        if len(group) > 1
+    ]
 
 
 def shared_images(audit: Audit, other: Audit) -> list[str]:
@@ -107,7 +166,7 @@ def image_digest(image: np.ndarray) -> str | None:
     if image.size == 0 or (image == image[:1, :1]).all():
         return None
     digest = hashlib.blake2b(str(image.shape).encode(), digest_size=16)
-    digest.update(np.ascontiguousarray(image))
+    digest.update(np.ascontiguousarray(image).data)
     return digest.hexdigest()
 
 
@@ -116,11 +175,12 @@ def _read(record: TileRecord, audit: Audit) -> None:
         tile = replace(record, allow_empty=True).load()
     except (OSError, ValueError) as error:
         text = str(error)
-        # Files that hold many tiles do not tell which one is meant.
+        # The message of a file that holds many tiles does not name the tile.
         audit.problems.append(text if record.index is None else f"{text} (tile {record.id})")
         return
     audit.tiles += 1
     nuclei = annotated_nuclei(tile)
+    audit.facts.append(TileFacts.of(tile))
     audit.nuclei += len(nuclei)
     audit.typed_tiles += tile.type_map is not None
     if untyped := int((nuclei.types == 0).sum()):
@@ -133,6 +193,8 @@ def _read(record: TileRecord, audit: Audit) -> None:
         else:
             audit.problems.append(f"{line}; if that is right, read it with allow_empty=true")
     audit.notes += [f"{record.label_path}: {note}" for note in tile.notes]
+    if record.options.get("check_ids") is None and (fault := label_map_fault(tile.instance_map)):
+        audit.notes.append(f"{record.label_path}: tile {record.id}: {fault}")
     if tile.overlaps:
         audit.overlapping_tiles += 1
         total = audit.overlaps

@@ -89,7 +89,7 @@ def paint_pixels(
         height, width, overlap: as there.
     """
     check_overlap_rule(overlap)
-    order = range(len(pixels))
+    order: Sequence[int] = range(len(pixels))
     if overlap == "smaller":
         order = sorted(order, key=lambda position: -len(pixels[position]))
     canvas = np.zeros(height * width, dtype=np.int32)

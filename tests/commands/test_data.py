@@ -95,6 +95,13 @@ def test_a_clean_data_set(consep, capsys):
     assert captured.out.splitlines() == [
         f"consep {consep}: 8 of 8 tiles read, 56 nuclei; 0 empty tiles; overlaps in 0 tiles (0 nuclei, 0 hidden, 0 "
         "outlines without a pixel)",
+        "  Size         50 x 40 px",
+        "  Pixel size   0.25 µm",
+        "  Annotated    100 % of the pixels",
+        "  Diameter     1.3 to 1.3, median 1.3 µm",
+        "  Types        miscellaneous 8, inflammatory 8, epithelial 16, spindle-shaped 24",
+        f"note: consep {consep}: the median diameter of nuclei is 5.0 px, 1.3 um at 0.25 um per pixel, in 8 tiles; "
+        "nuclei have 4 to 20 um: is mpp right, are the coordinates pixels, are the outlines nuclei?",
         "no problems",
     ]
     assert captured.err == ""
@@ -122,7 +129,26 @@ def test_check_lists_all_that_is_wrong(consep, split_file, capsys):
         assert sum(words in problem for problem in problems) == 1, words
     assert len(problems) == 6
     assert out[-1] == "6 problems"
-    assert "4 of 6 tiles read" in out[-2]
+    assert "4 of 6 tiles read" in out[0]
+
+
+def test_check_draws_a_sheet_and_prints_a_screen_of_notes(tmp_path, capsys):
+    for number in range(30):
+        save_image(tmp_path / "own" / f"t{number}.png", painted(nuclei(ids=range(number + 1, number + 4))))
+        save_image(tmp_path / "own" / f"t{number}_instances.png", np.zeros((40, 50), dtype=np.uint8))
+    save_image(tmp_path / "own" / "t30.png", painted(nuclei(ids=range(50, 53))))
+    save_image(tmp_path / "own" / "t30_instances.png", nuclei().astype(np.uint8))
+    options = ("--option", "allow_empty=true", "--sheet", tmp_path / "sheet.png", "--tiles", 4)
+    assert run("check", "instance_pairs", tmp_path / "own", *options) == 0
+    out = capsys.readouterr().out
+    assert out.count("note: ") == 20
+    assert "10 more notes; --all-notes prints them" in out
+    assert "4 of 31 tiles drawn" in out
+    with Image.open(tmp_path / "sheet.png") as picture:
+        assert picture.format == "PNG"
+    assert run("check", "instance_pairs", tmp_path / "own", *options, "--all-notes") == 0
+    assert capsys.readouterr().out.count("note: ") == 30
+    assert run("check", "instance_pairs", tmp_path / "own", "--sheet", tmp_path / "sheet.gif") == 1
 
 
 def test_leaks(tmp_path, capsys):

@@ -1,5 +1,7 @@
 """A check that misses a damaged file is worse than none: each kind of fault is planted, and found with its file."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -131,3 +133,60 @@ def test_nuclei_without_type_are_a_note_where_others_have_one(tmp_path):
     assert audit.untyped == {"t0": 2, "t1": 2, "t2": 5}
     (note,) = audit.notes
     assert f"instance_pairs {tmp_path}: 9 nuclei without type, in 3 tiles, t0 the first" in note
+
+
+def blocks(side: int, count: int = 12) -> np.ndarray:
+    label_map = np.zeros((300, 400), dtype=np.int32)
+    for number in range(count):
+        row, column = divmod(number, 4)
+        label_map[90 * row : 90 * row + side, 90 * column : 90 * column + side] = number + 1
+    return label_map
+
+
+@pytest.mark.parametrize(
+    ("side", "mpp", "words"),
+    [
+        (4, 0.25, "4.5 px, 1.1 um at 0.25 um per pixel, in 1 tile; nuclei have 4 to 20 um"),
+        (85, 0.25, "95.9 px, 24.0 um at 0.25"),
+        (30, 0.05, "33.9 px, 1.7 um at 0.05"),
+        (3, None, "3.4 px in 1 tile; are the coordinates micrometres"),
+        (30, 0.25, None),
+        (85, 0.12, None),
+        (30, None, None),
+    ],
+)
+def test_sizes_that_are_not_those_of_nuclei_are_noted(tmp_path, side, mpp, words):
+    write_pair(tmp_path, "t0", label_map=blocks(side))
+    audit = audit_dataset("instance_pairs", tmp_path, mpp=mpp)
+    assert audit.problems == []
+    assert [words in note for note in audit.notes] == ([True] if words else [])
+    write_pair(tmp_path, "t0", label_map=blocks(4, count=9))
+    assert audit_dataset("instance_pairs", tmp_path, mpp=0.25).notes == []
+
+
+def test_a_mask_is_a_problem(tmp_path):
+    write_pair(tmp_path, "t0", label_map=(blocks(30) > 0) * 255)
+    audit = audit_dataset("instance_pairs", tmp_path)
+    assert "t0_instances.png: the only id, 255, lies in 12 separate pieces" in audit.problems[0]
+    assert audit_dataset("instance_pairs", tmp_path, check_ids=False).problems == []
+
+
+def test_classes_of_two_spellings_are_noted(tmp_path):
+    write_pair(tmp_path, "t0")
+    audit = audit_dataset("instance_pairs", tmp_path, type_names={1: "Tumor", 2: "tumor ", 3: "stroma"})
+    assert any("the classes 'Tumor', 'tumor ' differ only in their spelling" in note for note in audit.notes)
+
+
+def test_a_data_set_without_nuclei_is_a_problem(tmp_path):
+    for number in range(2):
+        write_pair(tmp_path, f"t{number}", np.zeros((40, 50), np.int32), painted(nuclei(ids=[number + 1])))
+    (problem,) = audit_dataset("instance_pairs", tmp_path, allow_empty=True).problems
+    assert problem.endswith("none of its 2 tiles has a nucleus")
+
+
+def test_what_readers_left_out_is_noted(tmp_path):
+    save_image(tmp_path / "a.png", painted(nuclei()))
+    point = {"type": "Feature", "geometry": {"type": "Point", "coordinates": [1, 1]}, "properties": {}}
+    (tmp_path / "a.geojson").write_text(json.dumps([point]))
+    audit = audit_dataset("qupath", tmp_path)
+    assert f"{tmp_path}/a.geojson: 1 object without area left out (1 Point)" in audit.notes

@@ -125,7 +125,7 @@ def _split_folders(root: Path, split: str | None) -> list[tuple[str | None, Path
             )
         return [(fold, root)]
     folders = [(name, root / name.capitalize()) for name in ("train", "test") if split in (None, name)]
-    found = [(name, folder) for name, folder in folders if (folder / "Labels").is_dir()]
+    found: list[tuple[str | None, Path]] = [(name, folder) for name, folder in folders if (folder / "Labels").is_dir()]
     if not found and split and (root / "Train" / "Labels").is_dir() | (root / "Test" / "Labels").is_dir():
         raise FileNotFoundError(f"{root}: no folder {split.capitalize()}/Labels; expected {LAYOUT}")
     return found

@@ -88,7 +88,7 @@ def _are_near(first: np.ndarray, second: np.ndarray, gap: float) -> bool:
     """Whether two rings are no farther apart than `gap` pixels, to half a pixel, or one lies within the other."""
     # Only what lies near the other's box matters: the rest may be large.
     points = [_dense(ring, other, gap) for ring, other in ((first, second), (second, first))]
-    if min(map(len, points)) and cKDTree(points[0]).query(points[1], k=1)[0].min() <= gap:
+    if min(map(len, points)) and np.min(cKDTree(points[0]).query(points[1], k=1)[0]) <= gap:
         return True
     return bool(points_in_poly(second[:1], first)[0] or points_in_poly(first[:1], second)[0])
 

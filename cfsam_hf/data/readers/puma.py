@@ -95,6 +95,6 @@ def decode_puma(record: TileRecord) -> Tile:
     instance_map, positions, overlaps = rasterise_shapes(
         [feature.polygons for feature in features], height, width, overlap=str(record.options["overlap"])
     )
-    types = np.array([ids_by_class[feature.name] for feature in features], dtype=np.int64)
+    types = np.array([ids_by_class[str(feature.name)] for feature in features], dtype=np.int64)
     type_map = np.concatenate([[0], types[positions]])[instance_map]
     return make_tile(record, image, instance_map, type_map, overlaps=overlaps, notes=content.notes)
