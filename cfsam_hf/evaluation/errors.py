@@ -8,7 +8,15 @@ from functools import cached_property
 import numpy as np
 
 from ..data import Tile
-from ..metrics import OverlapTable, PanopticQuality, defined_mean, detection_radius, overlap_table, pair_centroids
+from ..metrics import (
+    OverlapTable,
+    PanopticQuality,
+    defined_mean,
+    detection_radius,
+    overlap_table,
+    pair_centroids,
+    pooled,
+)
 from ..metrics.nucleus_types import table_types
 from .predictions import Prediction
 from .scoring import DEFAULT_MPP, renumbered_types
@@ -229,5 +237,5 @@ def repaired_quality(tiles: Sequence[ErrorCounts], iou: float) -> dict[str, floa
 
 def mean_iou(tiles: Sequence[ErrorCounts]) -> float:
     """Mean IoU of all matches of some tiles; NaN if nothing was matched."""
-    hits = sum(tile.true[MATCHED] for tile in tiles)
-    return sum(tile.iou_sum for tile in tiles) / hits if hits else float("nan")
+    total = pooled(tile.panoptic() for tile in tiles)
+    return total.sq if total.true_positives else float("nan")

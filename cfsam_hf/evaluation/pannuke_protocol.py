@@ -6,6 +6,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from ..data import list_tiles
+from ..metrics.summary import COUNTS
 from .bootstrap import RESAMPLES
 from .processes import Processes
 from .results import dataset_record
@@ -18,7 +19,6 @@ SPLITS = (("1", "2", "3"), ("2", "1", "3"), ("3", "2", "1"))
 
 Gamper et al., "PanNuke Dataset Extension, Insights and Baselines", arXiv 2003.10778 (2020), section 4.
 """
-COUNTS = ("images", "true_nuclei", "pred_nuclei", "true_nuclei_without_type")
 
 
 def evaluate_pannuke(

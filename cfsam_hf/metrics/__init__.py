@@ -6,7 +6,7 @@ metrics share a single pass. What is undefined (nothing to find and nothing foun
 `evaluate`.
 """
 
-from .averages import defined_mean, defined_mean_by
+from .averages import defined_mean, defined_mean_by, pooled
 from .boundary import BoundaryCounts, boundary_counts
 from .calibration import CalibrationCounts, calibration_counts, matched_nuclei, score_calibration_counts
 from .conic import ConicQuality, conic_quality, count_r2
@@ -59,6 +59,7 @@ __all__ = [
     "pair_centroids",
     "pannuke_quality",
     "panoptic_quality",
+    "pooled",
     "score_calibration_counts",
     "summarize",
     "typed_panoptic_quality",

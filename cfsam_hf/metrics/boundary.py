@@ -2,15 +2,17 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.ndimage import maximum_filter1d
 
+from .averages import Counts, ratio
 from .overlap import check_label_map
 
 
 @dataclass(frozen=True)
-class BoundaryCounts:
+class BoundaryCounts(Counts):
     """Boundary pixels and how many of them lie near the other side's boundary; counts add over images.
 
     Attributes:
@@ -25,7 +27,7 @@ class BoundaryCounts:
     true_near: int = 0
     true_total: int = 0
 
-    def __add__(self, other: "BoundaryCounts") -> "BoundaryCounts":
+    def __add__(self, other: object) -> "BoundaryCounts":
         if not isinstance(other, BoundaryCounts):
             return NotImplemented
         return BoundaryCounts(
@@ -35,28 +37,38 @@ class BoundaryCounts:
             self.true_total + other.true_total,
         )
 
-    def __radd__(self, other: int) -> "BoundaryCounts":
-        # sum() starts from the number 0.
-        return self if isinstance(other, int) and other == 0 else NotImplemented
-
     @property
     def precision(self) -> float:
         """Share of the predicted boundary that lies near a true one; NaN without predicted boundary."""
-        return self.pred_near / self.pred_total if self.pred_total else float("nan")
+        return self._scores()[1]
 
     @property
     def recall(self) -> float:
         """Share of the true boundary that lies near a predicted one; NaN without true boundary."""
-        return self.true_near / self.true_total if self.true_total else float("nan")
+        return self._scores()[2]
 
     @property
     def f1(self) -> float:
         """Harmonic mean of precision and recall; 0 where one side has no boundary, NaN where neither has."""
-        if not self.pred_total and not self.true_total:
-            return float("nan")
-        if not self.pred_near or not self.true_near:
-            return 0.0
-        return 2 * self.precision * self.recall / (self.precision + self.recall)
+        return self._scores()[0]
+
+    def _scores(self) -> tuple[float, float, float]:
+        f1, precision, recall = boundary_scores(self.pred_near, self.pred_total, self.true_near, self.true_total)
+        return float(f1), float(precision), float(recall)
+
+
+def boundary_scores(
+    pred_near: Any, pred_total: Any, true_near: Any, true_total: Any
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """F1, precision and recall, each (...), from the counts of `BoundaryCounts` as arrays (...).
+
+    Example:
+        >>> [scores.round(3).tolist() for scores in boundary_scores([2, 0], [4, 4], [4, 0], [4, 0])]
+        [[0.667, 0.0], [0.5, 0.0], [1.0, nan]]
+    """
+    precision, recall = ratio(pred_near, pred_total), ratio(true_near, true_total)
+    f1 = np.where((precision > 0) & (recall > 0), ratio(2 * precision * recall, precision + recall), 0)
+    return np.where(np.isnan(precision) & np.isnan(recall), np.nan, f1), precision, recall
 
 
 def boundary_counts(true: np.ndarray, pred: np.ndarray, *, tolerance: float = 2.0) -> BoundaryCounts:

@@ -2,14 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from .averages import Counts, ratio
 from .overlap import OverlapTable, as_table
 
 
 @dataclass(frozen=True, eq=False)
-class CalibrationCounts:
+class CalibrationCounts(Counts):
     """Scores and outcomes by bin of score; counts add over images.
 
     M equal bins cover [0, 1]; bin m holds the scores in [m / M, (m + 1) / M), the last one also 1.
@@ -24,7 +26,7 @@ class CalibrationCounts:
     score_sums: np.ndarray
     matched: np.ndarray
 
-    def __add__(self, other: "CalibrationCounts") -> "CalibrationCounts":
+    def __add__(self, other: object) -> "CalibrationCounts":
         if not isinstance(other, CalibrationCounts):
             return NotImplemented
         if len(self.counts) != len(other.counts):
@@ -33,25 +35,31 @@ class CalibrationCounts:
             self.counts + other.counts, self.score_sums + other.score_sums, self.matched + other.matched
         )
 
-    def __radd__(self, other: int) -> "CalibrationCounts":
-        # sum() starts from the number 0.
-        return self if isinstance(other, int) and other == 0 else NotImplemented
-
     @property
     def ece(self) -> float:
         """Mean over nuclei of the gap between their bin's mean score and its share of matches; NaN without nuclei."""
-        total = self.counts.sum()
-        return float(np.abs(self.score_sums - self.matched).sum() / total) if total else float("nan")
+        return float(calibration_errors(self.counts, self.score_sums, self.matched))
 
     @property
     def mean_scores(self) -> np.ndarray:
         """(M,) mean score of each bin, NaN where empty; with `match_rates` the two axes of a reliability diagram."""
-        return np.divide(self.score_sums, self.counts, out=np.full(len(self.counts), np.nan), where=self.counts > 0)
+        return ratio(self.score_sums, self.counts)
 
     @property
     def match_rates(self) -> np.ndarray:
         """(M,) share of matches in each bin, NaN where empty."""
-        return np.divide(self.matched, self.counts, out=np.full(len(self.counts), np.nan), where=self.counts > 0)
+        return ratio(self.matched, self.counts)
+
+
+def calibration_errors(counts: Any, score_sums: Any, matched: Any) -> np.ndarray:
+    """Expected calibration errors (...) from the counts of `CalibrationCounts` as arrays (..., M).
+
+    Example:
+        >>> calibration_errors([[2, 2]], [[0.4, 1.8]], [[1, 2]]).round(3).tolist()
+        [0.2]
+    """
+    gaps = np.abs(np.asarray(score_sums) - np.asarray(matched))
+    return ratio(gaps.sum(axis=-1), np.asarray(counts).sum(axis=-1))
 
 
 def calibration_counts(scores: np.ndarray, matched: np.ndarray, *, num_bins: int = 15) -> CalibrationCounts:

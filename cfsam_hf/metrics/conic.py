@@ -2,16 +2,20 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from .averages import defined_mean
+from .averages import first_values, ratio, row_means, weighted_sums, weighted_totals
+from .panoptic import panoptic_scores
 from .typed_panoptic import TypedPanopticQuality
+
+Value = TypeVar("Value", float, np.ndarray)
 
 
 @dataclass(frozen=True)
-class ConicQuality:
-    """CoNIC's scores of a data set.
+class ConicQuality(Generic[Value]):
+    """CoNIC's scores of a data set as numbers, or of R data sets as arrays (R,).
 
     Attributes:
         mpq_plus: mean over types of `type_pq_plus`, types absent from truth and prediction left out.
@@ -21,18 +25,18 @@ class ConicQuality:
         type_r2: coefficient of determination of the nuclei counted per image, for types 1..T.
     """
 
-    mpq_plus: float
-    type_pq_plus: tuple[float, ...]
-    r2: float
-    type_r2: tuple[float, ...]
+    mpq_plus: Value
+    type_pq_plus: tuple[Value, ...]
+    r2: Value
+    type_r2: tuple[Value, ...]
 
 
-def conic_quality(images: Sequence[TypedPanopticQuality]) -> ConicQuality:
+def conic_quality(images: Sequence[TypedPanopticQuality]) -> ConicQuality[float]:
     """mPQ+ and R2 from the counts of single images.
 
-    Counting pools what averaging per image would not: a type's false alarms in images where it is absent do cost.
-    For R2 the nuclei of each type are counted per image by the label maps; the challenge asked for counts in the
-    central 224 x 224 pixels of its 256 x 256 patches, for which `count_r2` takes any counts.
+    Pooling counts what averaging per image leaves out: false alarms of a type in images where it is absent.
+    For R2 the nuclei of each type are counted per image in the label maps; the challenge asked for counts in the
+    central 224 x 224 pixels of its 256 x 256 patches, for which `count_r2` accepts any counts.
 
     Args:
         images: `typed_panoptic_quality` of each image (not added up).
@@ -50,17 +54,32 @@ def conic_quality(images: Sequence[TypedPanopticQuality]) -> ConicQuality:
         >>> round(quality.mpq_plus, 3)
         0.6
     """
+    quality: ConicQuality[float] = first_values(weighted_conic_quality(images, np.ones((1, len(images)))))
+    return quality
+
+
+def weighted_conic_quality(images: Sequence[TypedPanopticQuality], weights: np.ndarray) -> ConicQuality[np.ndarray]:
+    """As `conic_quality`, of R data sets that hold the N images as often as weights (R, N) say.
+
+    Example:
+        >>> from cfsam_hf.metrics import PanopticQuality
+        >>> image = TypedPanopticQuality(PanopticQuality(2, 0, 0, 1.6), (PanopticQuality(2, 0, 0, 1.6),))
+        >>> weighted_conic_quality([image, image], np.array([[1, 1], [2, 0]])).mpq_plus.tolist()
+        [0.8, 0.8]
+    """
     if not len(images):
         raise ValueError("no images: mPQ+ and R2 need at least one")
-    total = sum(images)
-    type_pq = tuple(counts.pq for counts in total.types)
+    if len({len(image.types) for image in images}) > 1:
+        raise ValueError("images were scored with differing numbers of types; score all with one num_types")
+    types = list(zip(*(image.types for image in images), strict=True))
+    type_pq = tuple(panoptic_scores(*weighted_totals(weights, counts))[2] for counts in types)
     true_counts = [[counts.num_true for counts in image.types] for image in images]
     pred_counts = [[counts.num_pred for counts in image.types] for image in images]
-    type_r2 = count_r2(np.array(true_counts), np.array(pred_counts))
-    return ConicQuality(defined_mean(type_pq), type_pq, defined_mean(type_r2), tuple(type_r2.tolist()))
+    type_r2 = count_r2(true_counts, pred_counts, weights)
+    return ConicQuality(row_means(np.stack(type_pq, axis=1)), type_pq, row_means(type_r2), tuple(type_r2.T))
 
 
-def count_r2(true_counts: np.ndarray, pred_counts: np.ndarray) -> np.ndarray:
+def count_r2(true_counts: Any, pred_counts: Any, weights: np.ndarray | None = None) -> np.ndarray:
     """Coefficient of determination of counts per image, for each type: 1 - sum (t - p)^2 / sum (t - mean t)^2.
 
     Where all true counts of a type are equal it is 1 for exact predictions and else 0 (`r2_score` of scikit-learn).
@@ -68,9 +87,10 @@ def count_r2(true_counts: np.ndarray, pred_counts: np.ndarray) -> np.ndarray:
     Args:
         true_counts: (N, T) true nuclei of each type in each image.
         pred_counts: (N, T) predicted ones.
+        weights: (R, N), how often each of R data sets holds each image; by default there is one that holds each once.
 
     Returns:
-        (T,) float64, at most 1 and possibly negative; NaN for fewer than two images.
+        (T,) float64, or (R, T) with weights; at most 1 and possibly negative; NaN for fewer than two images.
 
     Raises:
         ValueError: shapes that are not (N, T) or differ.
@@ -79,15 +99,16 @@ def count_r2(true_counts: np.ndarray, pred_counts: np.ndarray) -> np.ndarray:
         >>> count_r2([[1, 5], [3, 5]], [[1, 5], [2, 5]]).tolist()
         [0.5, 1.0]
     """
-    true_counts = np.asarray(true_counts, dtype=np.float64)
-    pred_counts = np.asarray(pred_counts, dtype=np.float64)
+    true_counts, pred_counts = np.asarray(true_counts), np.asarray(pred_counts)
     if true_counts.ndim != 2 or true_counts.shape != pred_counts.shape:
         raise ValueError(
             f"counts must be two (images, types) arrays of one shape, got {true_counts.shape} and {pred_counts.shape}"
         )
-    if len(true_counts) < 2:
-        return np.full(true_counts.shape[1], np.nan)
-    residual = ((true_counts - pred_counts) ** 2).sum(axis=0)
-    spread = ((true_counts - true_counts.mean(axis=0)) ** 2).sum(axis=0)
+    rows = np.ones((1, len(true_counts))) if weights is None else weights
+    number = rows.sum(axis=1)[:, None]
+    # Both sums times the number of images: whole numbers, so that equal counts have no spread at all.
+    residual = number * weighted_sums(rows, (true_counts - pred_counts) ** 2)
+    spread = number * weighted_sums(rows, true_counts**2) - weighted_sums(rows, true_counts) ** 2
     constant = np.where(residual == 0, 1.0, 0.0)
-    return np.where(spread > 0, 1 - residual / np.where(spread > 0, spread, 1), constant)
+    r2 = np.where(number < 2, np.nan, np.where(spread > 0, 1 - ratio(residual, spread), constant))
+    return r2[0] if weights is None else r2

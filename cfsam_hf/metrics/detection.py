@@ -1,12 +1,14 @@
 """Detection and type F1 by pairing centroids, as HoVer-Net counts them."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial import KDTree
 from scipy.spatial.distance import cdist
 
+from .averages import Counts, ratio
 from .matching import best_pairs
 from .nucleus_types import UNKNOWN_TYPE, NucleusTypes, check_types, table_types
 from .overlap import OverlapTable, as_table
@@ -21,7 +23,7 @@ LARGEST_DENSE_PAIRING = 1 << 29
 
 
 @dataclass(frozen=True, eq=False)
-class DetectionCounts:
+class DetectionCounts(Counts):
     """What became of each true and each predicted nucleus; counts add over images, so that scores pool a data set.
 
     T is the number of types; index 0 stands for untyped nuclei, and is the only one where types are not compared.
@@ -50,22 +52,24 @@ class DetectionCounts:
     unknown_paired: int = 0
     unknown_missed: int = 0
 
-    def __add__(self, other: "DetectionCounts") -> "DetectionCounts":
+    def __add__(self, other: object) -> "DetectionCounts":
         if not isinstance(other, DetectionCounts):
             return NotImplemented
-        # An image may end at a lower type than the next one; its missing types count 0.
-        size = max(len(self.missed), len(other.missed))
+        num_types = max(self.num_types, other.num_types)
+        mine, theirs = self.padded(num_types), other.padded(num_types)
         return DetectionCounts(
-            _padded(self.pairs, size) + _padded(other.pairs, size),
-            _padded(self.missed, size) + _padded(other.missed, size),
-            _padded(self.spurious, size) + _padded(other.spurious, size),
-            self.unknown_paired + other.unknown_paired,
-            self.unknown_missed + other.unknown_missed,
+            mine.pairs + theirs.pairs,
+            mine.missed + theirs.missed,
+            mine.spurious + theirs.spurious,
+            mine.unknown_paired + theirs.unknown_paired,
+            mine.unknown_missed + theirs.unknown_missed,
         )
 
-    def __radd__(self, other: int) -> "DetectionCounts":
-        # sum() starts from the number 0.
-        return self if isinstance(other, int) and other == 0 else NotImplemented
+    def padded(self, num_types: int) -> "DetectionCounts":
+        """The same counts with types up to at least `num_types`; those that an image does not go up to count 0."""
+        added = (0, max(num_types - self.num_types, 0))
+        arrays = (np.pad(counts, added) for counts in (self.pairs, self.missed, self.spurious))
+        return DetectionCounts(*arrays, self.unknown_paired, self.unknown_missed)
 
     @property
     def num_types(self) -> int:
@@ -95,22 +99,22 @@ class DetectionCounts:
     @property
     def precision(self) -> float:
         """TP / (TP + FP); NaN without predictions."""
-        return _ratio(self.true_positives, self.true_positives + self.false_positives)
+        return self._detection_scores()[1]
 
     @property
     def recall(self) -> float:
         """TP / (TP + FN); NaN without true nuclei."""
-        return _ratio(self.true_positives, self.true_positives + self.false_negatives)
+        return self._detection_scores()[2]
 
     @property
     def f1(self) -> float:
         """Fd = 2 TP / (2 TP + FP + FN); NaN without any nucleus."""
-        return _ratio(2 * self.true_positives, 2 * self.true_positives + self.false_positives + self.false_negatives)
+        return self._detection_scores()[0]
 
     @property
     def type_accuracy(self) -> float:
         """Share of the pairs with a known true type whose types agree; NaN without such pairs."""
-        return _ratio(int(np.trace(self.pairs)), int(self.pairs.sum()))
+        return float(type_accuracies(self.pairs))
 
     @property
     def type_f1(self) -> np.ndarray:
@@ -120,26 +124,72 @@ class DetectionCounts:
         of the type without a pair. The published formula also carries TNc; its code keeps only pairs that touch the
         type, so TNc is 0 there and here.
         """
-        hits, wrong_given, wrong_denied = self._pairs_by_type()
-        errors = 2 * wrong_given + 2 * wrong_denied + self.spurious[1:] + self.missed[1:]
-        return _ratios(2 * hits, 2 * hits + errors)
+        return type_scores(self.pairs, self.missed, self.spurious)[0]
 
     @property
     def type_precision(self) -> np.ndarray:
         """(T,) TPc / (TPc + 2 FPc + FPd_c), whose harmonic mean with `type_recall` is `type_f1`."""
-        hits, wrong_given, _ = self._pairs_by_type()
-        return _ratios(hits, hits + 2 * wrong_given + self.spurious[1:])
+        return type_scores(self.pairs, self.missed, self.spurious)[1]
 
     @property
     def type_recall(self) -> np.ndarray:
         """(T,) TPc / (TPc + 2 FNc + FNd_c)."""
-        hits, _, wrong_denied = self._pairs_by_type()
-        return _ratios(hits, hits + 2 * wrong_denied + self.missed[1:])
+        return type_scores(self.pairs, self.missed, self.spurious)[2]
 
-    def _pairs_by_type(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(T,) pairs of the right type, wrongly given the type, wrongly denied it."""
-        hits = np.diag(self.pairs)
-        return hits[1:], (self.pairs.sum(axis=0) - hits)[1:], (self.pairs.sum(axis=1) - hits)[1:]
+    def _detection_scores(self) -> tuple[float, float, float]:
+        f1, precision, recall = detection_scores(self.true_positives, self.false_positives, self.false_negatives)
+        return float(f1), float(precision), float(recall)
+
+
+def detection_scores(
+    true_positives: Any, false_positives: Any, false_negatives: Any
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """F1, precision and recall, each (...), from counts (...); NaN where nothing defines them.
+
+    Example:
+        >>> [scores.tolist() for scores in detection_scores([3, 0], [1, 0], [2, 4])]
+        [[0.6666666666666666, 0.0], [0.75, nan], [0.6, 0.0]]
+    """
+    hits = np.asarray(true_positives)
+    return (
+        ratio(2 * hits, 2 * hits + false_positives + false_negatives),
+        ratio(hits, hits + false_positives),
+        ratio(hits, hits + false_negatives),
+    )
+
+
+def type_scores(pairs: Any, missed: Any, spurious: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """F1, precision and recall of types 1..T, each (..., T), as `DetectionCounts` defines them.
+
+    Args:
+        pairs: (..., T + 1, T + 1) pairs by true and predicted type.
+        missed, spurious: (..., T + 1) nuclei without a pair.
+
+    Example:
+        >>> [scores.tolist() for scores in type_scores([[0, 0], [0, 3]], [0, 1], [0, 0])]
+        [[0.8571428571428571], [1.0], [0.75]]
+    """
+    pairs = np.asarray(pairs)
+    missed, spurious = np.asarray(missed)[..., 1:], np.asarray(spurious)[..., 1:]
+    hits = np.diagonal(pairs, axis1=-2, axis2=-1)
+    wrong_given, wrong_denied = ((pairs.sum(axis=axis) - hits)[..., 1:] for axis in (-2, -1))
+    hits = hits[..., 1:]
+    return (
+        ratio(2 * hits, 2 * hits + 2 * wrong_given + 2 * wrong_denied + spurious + missed),
+        ratio(hits, hits + 2 * wrong_given + spurious),
+        ratio(hits, hits + 2 * wrong_denied + missed),
+    )
+
+
+def type_accuracies(pairs: Any) -> np.ndarray:
+    """(...) shares of the pairs (..., T + 1, T + 1) whose types agree.
+
+    Example:
+        >>> type_accuracies([[0, 0, 0], [0, 2, 1], [0, 0, 1]]).tolist()
+        0.75
+    """
+    pairs = np.asarray(pairs)
+    return ratio(np.trace(pairs, axis1=-2, axis2=-1), pairs.sum(axis=(-2, -1)))
 
 
 def detection_counts(
@@ -345,15 +395,3 @@ def _points(xy: np.ndarray, name: str) -> np.ndarray:
     if not np.isfinite(xy).all():
         raise ValueError(f"{name} holds values that are not finite; drop those points first")
     return xy
-
-
-def _padded(counts: np.ndarray, size: int) -> np.ndarray:
-    return np.pad(counts, [(0, size - length) for length in counts.shape])
-
-
-def _ratio(numerator: int, denominator: int) -> float:
-    return numerator / denominator if denominator else float("nan")
-
-
-def _ratios(numerators: np.ndarray, denominators: np.ndarray) -> np.ndarray:
-    return np.divide(numerators, denominators, out=np.full(len(numerators), np.nan), where=denominators > 0)

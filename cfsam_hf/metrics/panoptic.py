@@ -1,14 +1,16 @@
 """Panoptic quality: detection quality times segmentation quality."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from .averages import Counts, ratio
 from .overlap import OverlapTable, as_table
 
 
 @dataclass(frozen=True)
-class PanopticQuality:
+class PanopticQuality(Counts):
     """Counts of a panoptic comparison; they add over images and classes, and give DQ, SQ and PQ.
 
     Attributes:
@@ -28,7 +30,7 @@ class PanopticQuality:
     false_negatives: int = 0
     iou_sum: float = 0.0
 
-    def __add__(self, other: "PanopticQuality") -> "PanopticQuality":
+    def __add__(self, other: object) -> "PanopticQuality":
         if not isinstance(other, PanopticQuality):
             return NotImplemented
         return PanopticQuality(
@@ -37,10 +39,6 @@ class PanopticQuality:
             self.false_negatives + other.false_negatives,
             self.iou_sum + other.iou_sum,
         )
-
-    def __radd__(self, other: int) -> "PanopticQuality":
-        # sum() starts from the number 0.
-        return self if isinstance(other, int) and other == 0 else NotImplemented
 
     @property
     def num_true(self) -> int:
@@ -55,20 +53,27 @@ class PanopticQuality:
     @property
     def dq(self) -> float:
         """Detection quality, the F1 of the pairs at this IoU: TP / (TP + FP / 2 + FN / 2); NaN without any nucleus."""
-        total = self.num_true + self.num_pred
-        return 2 * self.true_positives / total if total else float("nan")
+        return self._scores()[0]
 
     @property
     def sq(self) -> float:
         """Segmentation quality, the mean IoU of the pairs; 0 with nuclei but no pair, NaN without any nucleus."""
-        if self.true_positives:
-            return self.iou_sum / self.true_positives
-        return 0.0 if self.num_true or self.num_pred else float("nan")
+        return self._scores()[1]
 
     @property
     def pq(self) -> float:
         """Panoptic quality, DQ x SQ; NaN without any nucleus."""
-        return self.dq * self.sq
+        return self._scores()[2]
+
+    @property
+    def pq_of_present(self) -> float:
+        """PQ if the truth has a nucleus, else NaN, as PanNuke counts it: false alarms are free where there is none."""
+        return self.pq if self.num_true else float("nan")
+
+    def _scores(self) -> tuple[float, float, float]:
+        counts = (self.true_positives, self.false_positives, self.false_negatives, self.iou_sum)
+        dq, sq, pq = panoptic_scores(*counts)
+        return float(dq), float(sq), float(pq)
 
     def to_dict(self) -> dict[str, float]:
         """The scores and the counts by name."""
@@ -81,6 +86,22 @@ class PanopticQuality:
             "false_negatives": self.false_negatives,
             "iou_sum": self.iou_sum,
         }
+
+
+def panoptic_scores(
+    true_positives: Any, false_positives: Any, false_negatives: Any, iou_sum: Any
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """DQ, SQ and PQ, each (...), from the counts of `PanopticQuality` as arrays (...).
+
+    Example:
+        >>> [scores.round(3).tolist() for scores in panoptic_scores([3, 0], [3, 0], [1, 0], [2.4, 0.0])]
+        [[0.6, nan], [0.8, nan], [0.48, nan]]
+    """
+    hits = np.asarray(true_positives)
+    dq = ratio(2 * hits, 2 * hits + false_positives + false_negatives)
+    # Without a pair SQ is 0 if there are nuclei; if there are none all three are undefined.
+    sq = np.where(np.isnan(dq), np.nan, np.where(hits > 0, ratio(iou_sum, hits), 0))
+    return dq, sq, dq * sq
 
 
 def panoptic_quality(

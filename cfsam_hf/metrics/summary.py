@@ -1,22 +1,29 @@
-"""Every metric of one image from one overlap table, and the table of a data set with each average named."""
+"""Every metric of one image from one overlap table, and the table of a data set with each average named.
 
-from collections.abc import Mapping, Sequence
+Every score of a data set is a function of sums over its images: of counts if it is pooled, of values and of how many
+are defined if it is a mean. So one table serves a data set and its resamples, which hold each image so many times.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from .averages import defined_mean
-from .boundary import BoundaryCounts, boundary_counts
-from .calibration import CalibrationCounts, score_calibration_counts
-from .conic import conic_quality
-from .detection import DetectionCounts, detection_counts
+from .averages import row_means, weighted_means, weighted_sums, weighted_totals
+from .boundary import BoundaryCounts, boundary_counts, boundary_scores
+from .calibration import CalibrationCounts, calibration_errors, score_calibration_counts
+from .conic import weighted_conic_quality
+from .detection import DetectionCounts, detection_counts, detection_scores, type_accuracies, type_scores
 from .dice import dice, dice2
 from .jaccard import aggregated_jaccard_index, aggregated_jaccard_index_plus
 from .nucleus_types import NucleusTypes, table_types
 from .overlap import overlap_table
-from .pannuke import pannuke_quality
-from .panoptic import PanopticQuality, panoptic_quality
+from .pannuke import PanNukeQuality, weighted_pannuke_quality
+from .panoptic import PanopticQuality, panoptic_quality, panoptic_scores
 from .typed_panoptic import TypedPanopticQuality, typed_panoptic_quality
+
+COUNTS = ("images", "true_nuclei", "pred_nuclei", "true_nuclei_without_type")
+"""What is counted in the table of a data set; everything else in it is a score."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +91,7 @@ def image_metrics(
         raise TypeError("give both true_types and pred_types, or neither")
     table = overlap_table(true, pred)
     typed = None
-    if true_types is not None:
+    if true_types is not None and pred_types is not None:
         # By id from here on, so that a type map is read once.
         maps = (np.asarray(true), np.asarray(pred))
         true_rows, pred_rows = table_types(table, maps, true_types, pred_types, num_types)
@@ -129,9 +136,10 @@ def summarize(
         type_names: names of types 1..T; by default the numbers.
 
     Returns:
-        Name to value; NaN where a score is undefined. mPQ and CoNIC's scores appear only where every image has types,
-        calibration only where every image has scores. Without types bPQ counts all nuclei. With types
-        `true_nuclei_without_type` tells how many true nuclei no score of types counts, their types being unknown.
+        Name to value; NaN where a score is undefined. mPQ and CoNIC's scores appear only if every image has types,
+        calibration only if every image has scores. Without types bPQ counts all nuclei. With types
+        `true_nuclei_without_type` is the number of true nuclei that no score of types counts, their type being
+        unknown.
 
     Raises:
         ValueError: no images, or a wrong number of tissues or type names.
@@ -143,91 +151,132 @@ def summarize(
         >>> table["pq_mean_over_images"], round(table["pq_pooled"], 3), round(table["detection_f1_pooled"], 3)
         (0.5, 0.667, 0.667)
     """
+    scores = weighted_scores(images, np.ones((1, len(images))), tissues=tissues, type_names=type_names)
+    return {name: int(values[0]) if name in COUNTS else float(values[0]) for name, values in scores.items()}
+
+
+def weighted_scores(
+    images: Sequence[ImageMetrics],
+    weights: np.ndarray,
+    *,
+    tissues: Sequence[str] | None = None,
+    type_names: Sequence[str] | None = None,
+) -> dict[str, np.ndarray]:
+    """The scores of R data sets that hold each of N images so many times.
+
+    Args:
+        images, tissues, type_names: as in `summarize`.
+        weights: (R, N) how often each data set holds each image.
+
+    Returns:
+        (R,) float64 by the names that `summarize` gives them.
+
+    Example:
+        >>> import numpy as np
+        >>> true = np.array([[1, 1, 0, 2], [1, 1, 0, 2]])
+        >>> images = [image_metrics(true, true), image_metrics(true, true * 0)]
+        >>> weighted_scores(images, np.array([[1, 1], [3, 1]]))["pq_mean_over_images"].tolist()
+        [0.5, 0.75]
+    """
     if not len(images):
         raise ValueError("no images to summarize; score at least one with image_metrics")
     if tissues is not None and len(tissues) != len(images):
         raise ValueError(f"{len(images)} images but {len(tissues)} tissues; give one tissue per image")
-    panoptic = sum(image.panoptic for image in images)
-    boundary = sum(image.boundary for image in images)
+    weights = np.asarray(weights, dtype=np.float64)
+    panoptic = [image.panoptic for image in images]
+    boundary = [image.boundary for image in images]
+
+    def mean(values: Iterable[float]) -> np.ndarray:
+        return weighted_means(weights, list(values))
+
+    dq, sq, pq = panoptic_scores(*weighted_totals(weights, panoptic))
     table = {
-        "images": len(images),
-        "true_nuclei": panoptic.num_true,
-        "pred_nuclei": panoptic.num_pred,
-        "dice_mean_over_images": defined_mean(image.dice for image in images),
-        "dice2_mean_over_images": defined_mean(image.dice2 for image in images),
-        "aji_mean_over_images": defined_mean(image.aji for image in images),
-        "aji_plus_mean_over_images": defined_mean(image.aji_plus for image in images),
-        "dq_mean_over_images": defined_mean(image.panoptic.dq for image in images),
-        "sq_mean_over_images": defined_mean(image.panoptic.sq for image in images),
-        "pq_mean_over_images": defined_mean(image.panoptic.pq for image in images),
-        "dq_pooled": panoptic.dq,
-        "sq_pooled": panoptic.sq,
-        "pq_pooled": panoptic.pq,
-        "boundary_f1_mean_over_images": defined_mean(image.boundary.f1 for image in images),
-        "boundary_f1_pooled": boundary.f1,
+        "images": weights.sum(axis=1),
+        "true_nuclei": weighted_sums(weights, [counts.num_true for counts in panoptic]),
+        "pred_nuclei": weighted_sums(weights, [counts.num_pred for counts in panoptic]),
+        "dice_mean_over_images": mean(image.dice for image in images),
+        "dice2_mean_over_images": mean(image.dice2 for image in images),
+        "aji_mean_over_images": mean(image.aji for image in images),
+        "aji_plus_mean_over_images": mean(image.aji_plus for image in images),
+        "dq_mean_over_images": mean(counts.dq for counts in panoptic),
+        "sq_mean_over_images": mean(counts.sq for counts in panoptic),
+        "pq_mean_over_images": mean(counts.pq for counts in panoptic),
+        "dq_pooled": dq,
+        "sq_pooled": sq,
+        "pq_pooled": pq,
+        "boundary_f1_mean_over_images": mean(counts.f1 for counts in boundary),
+        "boundary_f1_pooled": boundary_scores(*weighted_totals(weights, boundary))[0],
     }
-    table |= _detection(sum(image.detection for image in images), type_names)
-    if all(image.typed is not None for image in images):
-        table |= _typed([image.typed for image in images], tissues, type_names)
+    table |= _detection([image.detection for image in images], weights, type_names)
+    typed = [image.typed for image in images if image.typed is not None]
+    if len(typed) == len(images):
+        table |= _typed(typed, weights, tissues, type_names)
     else:
-        table |= _bpq([image.panoptic for image in images], tissues)
-    if all(image.calibration is not None for image in images):
-        table["score_ece_pooled"] = sum(image.calibration for image in images).ece
+        untyped = [TypedPanopticQuality(counts, ()) for counts in panoptic]
+        quality = weighted_pannuke_quality(untyped, weights, tissues)
+        table |= {"bpq_mean_over_images": quality.bpq_over_images} | _tissues(quality, ("bpq",))
+    calibration = [image.calibration for image in images if image.calibration is not None]
+    if len(calibration) == len(images):
+        table["score_ece_pooled"] = calibration_errors(*weighted_totals(weights, calibration))
     return table
 
 
-def _detection(counts: DetectionCounts, type_names: Sequence[str] | None) -> dict[str, float]:
-    table = {
-        "detection_f1_pooled": counts.f1,
-        "detection_precision_pooled": counts.precision,
-        "detection_recall_pooled": counts.recall,
-    }
-    if counts.num_types:
-        names = _names(type_names, counts.num_types)
-        table["true_nuclei_without_type"] = counts.num_unknown
-        table["type_accuracy_pooled"] = counts.type_accuracy
-        table["type_f1_pooled_mean_over_types"] = defined_mean(counts.type_f1)
-        for what, values in (
-            ("f1", counts.type_f1),
-            ("precision", counts.type_precision),
-            ("recall", counts.type_recall),
-        ):
-            table |= {f"type_{what}_pooled/{name}": float(v) for name, v in zip(names, values, strict=True)}
-    return table
-
-
-def _bpq(images: list[PanopticQuality], tissues: Sequence[str] | None) -> dict[str, float]:
-    pannuke = pannuke_quality([TypedPanopticQuality(counts, ()) for counts in images], tissues)
-    table = {"bpq_mean_over_images": pannuke.bpq_over_images}
-    if tissues is not None:
-        table["bpq_mean_over_tissues"] = pannuke.bpq_over_tissues
-        table |= {f"bpq_mean_over_images/{tissue}": value for tissue, value in pannuke.tissue_bpq.items()}
+def _detection(
+    images: Sequence[DetectionCounts], weights: np.ndarray, type_names: Sequence[str] | None
+) -> dict[str, np.ndarray]:
+    num_types = max(counts.num_types for counts in images)
+    totals = weighted_totals(weights, [counts.padded(num_types) for counts in images])
+    pairs, missed, spurious, unknown_paired, unknown_missed = totals
+    f1, precision, recall = detection_scores(
+        pairs.sum(axis=(1, 2)) + unknown_paired, spurious.sum(axis=1), missed.sum(axis=1) + unknown_missed
+    )
+    table = {"detection_f1_pooled": f1, "detection_precision_pooled": precision, "detection_recall_pooled": recall}
+    if num_types:
+        type_f1, type_precision, type_recall = type_scores(pairs, missed, spurious)
+        names = _names(type_names, num_types)
+        table["true_nuclei_without_type"] = unknown_paired + unknown_missed
+        table["type_accuracy_pooled"] = type_accuracies(pairs)
+        table["type_f1_pooled_mean_over_types"] = row_means(type_f1)
+        table |= _by_name("type_f1_pooled", names, type_f1.T)
+        table |= _by_name("type_precision_pooled", names, type_precision.T)
+        table |= _by_name("type_recall_pooled", names, type_recall.T)
     return table
 
 
 def _typed(
-    images: list[TypedPanopticQuality], tissues: Sequence[str] | None, type_names: Sequence[str] | None
-) -> dict[str, float]:
-    pannuke, conic = pannuke_quality(images, tissues), conic_quality(images)
+    images: Sequence[TypedPanopticQuality],
+    weights: np.ndarray,
+    tissues: Sequence[str] | None,
+    type_names: Sequence[str] | None,
+) -> dict[str, np.ndarray]:
+    pannuke, conic = weighted_pannuke_quality(images, weights, tissues), weighted_conic_quality(images, weights)
     names = _names(type_names, len(images[0].types))
-    table = {
+    return {
         "bpq_mean_over_images": pannuke.bpq_over_images,
         "mpq_mean_over_images": pannuke.mpq_over_images,
         "mpq_plus_pooled": conic.mpq_plus,
         "r2_mean_over_types": conic.r2,
+        **_by_name("type_pq_mean_over_images", names, pannuke.type_pq),
+        **_by_name("type_pq_pooled", names, conic.type_pq_plus),
+        **_by_name("type_r2", names, conic.type_r2),
+        **_tissues(pannuke, ("bpq", "mpq")),
     }
-    for key, values in (
-        ("type_pq_mean_over_images", pannuke.type_pq),
-        ("type_pq_pooled", conic.type_pq_plus),
-        ("type_r2", conic.type_r2),
-    ):
-        table |= {f"{key}/{name}": value for name, value in zip(names, values, strict=True)}
-    if tissues is not None:
-        table["bpq_mean_over_tissues"] = pannuke.bpq_over_tissues
-        table["mpq_mean_over_tissues"] = pannuke.mpq_over_tissues
-        table |= {f"bpq_mean_over_images/{tissue}": value for tissue, value in pannuke.tissue_bpq.items()}
-        table |= {f"mpq_mean_over_images/{tissue}": value for tissue, value in pannuke.tissue_mpq.items()}
+
+
+def _tissues(pannuke: PanNukeQuality[np.ndarray], scores: Sequence[str]) -> dict[str, np.ndarray]:
+    """Means over tissues and those of each tissue; nothing where tissues are unknown."""
+    if not pannuke.tissue_bpq:
+        return {}
+    means = {"bpq": pannuke.bpq_over_tissues, "mpq": pannuke.mpq_over_tissues}
+    table = {f"{score}_mean_over_tissues": means[score] for score in scores}
+    of_tissues = {"bpq": pannuke.tissue_bpq, "mpq": pannuke.tissue_mpq}
+    for score in scores:
+        table |= _by_name(f"{score}_mean_over_images", list(of_tissues[score]), list(of_tissues[score].values()))
     return table
+
+
+def _by_name(score: str, names: Sequence[str], values: Iterable[np.ndarray]) -> dict[str, np.ndarray]:
+    return {f"{score}/{name}": value for name, value in zip(names, values, strict=True)}
 
 
 def _names(type_names: Sequence[str] | None, num_types: int) -> Sequence[str]:

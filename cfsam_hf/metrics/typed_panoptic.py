@@ -4,13 +4,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .averages import Counts
 from .nucleus_types import UNKNOWN_TYPE, NucleusTypes, table_types
 from .overlap import OverlapTable, as_table
 from .panoptic import PanopticQuality, panoptic_quality
 
 
 @dataclass(frozen=True)
-class TypedPanopticQuality:
+class TypedPanopticQuality(Counts):
     """Panoptic counts of one image (or of several, added), of all typed nuclei and of each type.
 
     Attributes:
@@ -23,17 +24,13 @@ class TypedPanopticQuality:
     nuclei: PanopticQuality
     types: tuple[PanopticQuality, ...]
 
-    def __add__(self, other: "TypedPanopticQuality") -> "TypedPanopticQuality":
+    def __add__(self, other: object) -> "TypedPanopticQuality":
         if not isinstance(other, TypedPanopticQuality):
             return NotImplemented
         if len(self.types) != len(other.types):
             raise ValueError(f"counts of {len(self.types)} and of {len(other.types)} types do not add")
         types = tuple(mine + theirs for mine, theirs in zip(self.types, other.types, strict=True))
         return TypedPanopticQuality(self.nuclei + other.nuclei, types)
-
-    def __radd__(self, other: int) -> "TypedPanopticQuality":
-        # sum() starts from the number 0.
-        return self if isinstance(other, int) and other == 0 else NotImplemented
 
 
 def typed_panoptic_quality(

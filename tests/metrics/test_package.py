@@ -34,7 +34,7 @@ def test_every_public_function_has_an_example():
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
 def test_plain_functions_import_numpy_and_scipy_only(path):
-    allowed = {"numpy", "scipy", "collections", "dataclasses", "functools", "math"}
+    allowed = {"numpy", "scipy", "collections", "dataclasses", "functools", "math", "operator", "typing"}
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             assert {alias.name.split(".")[0] for alias in node.names} <= allowed
