@@ -6,7 +6,7 @@ draws of a bootstrap those of its resamples.
 
 import operator
 from collections.abc import Iterable, Sequence
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import reduce
 from typing import Any, TypeVar
 
@@ -15,6 +15,7 @@ import numpy as np
 Added = TypeVar("Added", bound="Counts")
 
 
+@dataclass(frozen=True, eq=False)
 class Counts:
     """Base of counts that add over images with `+`, `sum` and `pooled`."""
 
@@ -31,7 +32,10 @@ def pooled(counts: Iterable[Added]) -> Added:
         >>> pooled([PanopticQuality(3, 1, 1, 2.4), PanopticQuality(0, 2, 0, 0.0)]).false_positives
         3
     """
-    return reduce(operator.add, counts)
+    images = list(counts)
+    if not images:
+        raise ValueError("no images: there are no counts to add up")
+    return reduce(operator.add, images)
 
 
 def defined_mean(values: Iterable[float]) -> float:
@@ -41,8 +45,8 @@ def defined_mean(values: Iterable[float]) -> float:
         >>> defined_mean([0.5, float("nan"), 1.0]), defined_mean([float("nan")])
         (0.75, nan)
     """
-    values = np.array(list(values), dtype=np.float64)
-    return float(weighted_means(np.ones((1, len(values))), values)[0])
+    given = list(values)
+    return float(weighted_means(np.ones((1, len(given))), given)[0])
 
 
 def defined_mean_by(values: Iterable[float], groups: Iterable[str]) -> dict[str, float]:

@@ -121,7 +121,8 @@ def _boundary(label_map: np.ndarray) -> np.ndarray:
     inner = framed[1:-1, 1:-1]
     differs = (inner != framed[:-2, 1:-1]) | (inner != framed[2:, 1:-1])
     differs |= (inner != framed[1:-1, :-2]) | (inner != framed[1:-1, 2:])
-    return differs & (label_map != 0)
+    boundary: np.ndarray = differs & (label_map != 0)
+    return boundary
 
 
 def _count_near(points: np.ndarray, targets: np.ndarray, tolerance: float) -> int:

@@ -1,6 +1,6 @@
 """Detection and type F1 by pairing centroids, as HoVer-Net counts them."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -68,8 +68,12 @@ class DetectionCounts(Counts):
     def padded(self, num_types: int) -> "DetectionCounts":
         """The same counts with types up to at least `num_types`; those that an image does not go up to count 0."""
         added = (0, max(num_types - self.num_types, 0))
-        arrays = (np.pad(counts, added) for counts in (self.pairs, self.missed, self.spurious))
-        return DetectionCounts(*arrays, self.unknown_paired, self.unknown_missed)
+        return replace(
+            self,
+            pairs=np.pad(self.pairs, added),
+            missed=np.pad(self.missed, added),
+            spurious=np.pad(self.spurious, added),
+        )
 
     @property
     def num_types(self) -> int:
@@ -238,16 +242,17 @@ def detection_counts(
         [1.0, 0.0]
     """
     table = as_table(true, pred)
-    if (true_types is None) != (pred_types is None):
-        raise TypeError("give both true_types and pred_types, or neither")
-    if true_types is not None:
+    true_rows, pred_rows = None, None
+    if true_types is not None and pred_types is not None:
         maps = (None, None) if isinstance(true, OverlapTable) else (np.asarray(true), np.asarray(pred))
-        true_types, pred_types = table_types(table, maps, true_types, pred_types, num_types)
+        true_rows, pred_rows = table_types(table, maps, true_types, pred_types, num_types)
+    elif true_types is not None or pred_types is not None:
+        raise TypeError("give both true_types and pred_types, or neither")
     return detection_counts_from_centroids(
         table.true_centroids,
         table.pred_centroids,
-        true_types=true_types,
-        pred_types=pred_types,
+        true_types=true_rows,
+        pred_types=pred_rows,
         num_types=num_types,
         radius=radius,
         pairing=pairing,
@@ -280,10 +285,10 @@ def detection_counts_from_centroids(
         0.5
     """
     true_xy, pred_xy = _points(true_xy, "true_xy"), _points(pred_xy, "pred_xy")
-    if (true_types is None) != (pred_types is None):
-        raise TypeError("give both true_types and pred_types, or neither")
-    if true_types is None:
+    if true_types is None and pred_types is None:
         true_types, pred_types = np.zeros(len(true_xy), np.int64), np.zeros(len(pred_xy), np.int64)
+    if true_types is None or pred_types is None:
+        raise TypeError("give both true_types and pred_types, or neither")
     true_types = check_types(true_types, num_types, "true_types", unknown=True)
     pred_types = check_types(pred_types, num_types, "pred_types")
     for points, types, name in ((true_xy, true_types, "true"), (pred_xy, pred_types, "pred")):

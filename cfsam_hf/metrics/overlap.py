@@ -1,6 +1,5 @@
 """One sparse pass over two label maps: the table that every instance metric reads."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -52,12 +51,14 @@ class OverlapTable:
     @cached_property
     def unions(self) -> np.ndarray:
         """(K,) int64 pixels in the union of each pair."""
-        return self.true_areas[self.pair_true] + self.pred_areas[self.pair_pred] - self.intersections
+        unions: np.ndarray = self.true_areas[self.pair_true] + self.pred_areas[self.pair_pred] - self.intersections
+        return unions
 
     @cached_property
     def ious(self) -> np.ndarray:
         """(K,) float64 intersection over union of each pair."""
-        return self.intersections / self.unions
+        ious: np.ndarray = self.intersections / self.unions
+        return ious
 
     def matches(self, iou_threshold: float = 0.5) -> np.ndarray:
         """Indices into the pairs that match: IoU **greater than** the threshold, at least .5, so each nucleus once.
@@ -163,16 +164,6 @@ def as_table(true: "np.ndarray | OverlapTable", pred: np.ndarray | None) -> Over
     if pred is None:
         raise TypeError("pred is missing: give two label maps, or one OverlapTable")
     return overlap_table(true, pred)
-
-
-def as_tables(true: Iterable, pred: Iterable | None) -> list[OverlapTable]:
-    """Tables of several images: two equally long sequences of label maps, or one sequence of tables."""
-    if pred is None:
-        return [as_table(table, None) for table in true]
-    true, pred = list(true), list(pred)
-    if len(true) != len(pred):
-        raise ValueError(f"{len(true)} true label maps but {len(pred)} predicted ones; give one of each per image")
-    return [as_table(true_map, pred_map) for true_map, pred_map in zip(true, pred, strict=True)]
 
 
 def check_label_map(label_map: np.ndarray, name: str) -> np.ndarray:

@@ -1,9 +1,11 @@
 """Outlines of all nuclei of a label map, along pixel edges, in one vectorised pass.
 
 The outline of a nucleus encloses exactly its pixels, so polygon area and pixel count agree and rasterising the polygon
-gives the nucleus back. The method is this project's own: corners are read off the ends of horizontal runs, joined to
-their successors by sorting along rows and columns, and put in order by pointer doubling; no loop visits a nucleus.
+restores the nucleus. The method is this project's own: corners are read off the ends of horizontal runs, joined to
+their successors by sorting along rows and columns, and ordered by pointer doubling; there is no loop over nuclei.
 """
+
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,14 +13,14 @@ import numpy as np
 def nucleus_contours(instance_map: np.ndarray, boxes: np.ndarray) -> list[list[np.ndarray]]:
     """Closed rings of each nucleus, the exterior first, then its holes.
 
-    Where two pixels of a nucleus touch at a corner only, the ring passes between the two background pixels there. As
+    Where two pixels of a nucleus touch only at a corner, the ring passes between the two background pixels there. As
     the nucleus is 4-connected, a loop inside it encloses one of those two, so they lie on different rings: no ring
-    meets itself, and two rings meet in at most one point. That makes each nucleus a valid polygon in the sense of the
-    OGC simple features, and its area is the pixel count.
+    meets itself, and two rings meet in at most one point. So each nucleus is a valid polygon in the sense of the OGC
+    simple features, and its area is the pixel count.
 
     Args:
         instance_map: (H, W) integers, 0 for background and ids 1..N, each id a 4-connected region.
-        boxes: (N, 4), half-open x0, y0, x1, y1 of the nuclei; their number is what counts here.
+        boxes: (N, 4), half-open x0, y0, x1, y1 of the nuclei; only their number is used.
 
     Returns:
         For each nucleus a list of rings, each (K, 2) int64, x and y in pixels, every second edge horizontal. The first
@@ -27,7 +29,7 @@ def nucleus_contours(instance_map: np.ndarray, boxes: np.ndarray) -> list[list[n
         up to the pixel count.
 
     Raises:
-        ValueError: the map is not two-dimensional, or its ids and the boxes do not fit.
+        ValueError: the map is not two-dimensional, or has ids without a box.
     """
     instance_map = np.asarray(instance_map)
     if instance_map.ndim != 2 or not np.issubdtype(instance_map.dtype, np.integer):
@@ -56,19 +58,21 @@ def nucleus_contours(instance_map: np.ndarray, boxes: np.ndarray) -> list[list[n
     return contours
 
 
-def _rings(labels, width, ids, starts, lasts):
+def _rings(
+    labels: np.ndarray, width: int, ids: np.ndarray, starts: np.ndarray, lasts: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """All points (K, 2), the number of points of each ring, and the ring's id, from the runs of the padded map.
 
     Clockwise, a ring goes up along left edges and down along right edges. Each corner ends a vertical edge, so all
-    corners are found at the four vertices of the runs' first and last pixels: where the pixel diagonally outside is of
-    the same id the ring turns to that one (concave), else it turns around this pixel (convex) unless the nucleus goes
-    straight on.
+    corners are found at the four vertices of the runs' first and last pixels: where the pixel diagonally outside has
+    the same id the ring turns towards it (concave), else it turns around this pixel (convex) unless the edge
+    continues.
     """
     left_top = _corners(labels, ids, starts, -width, -1)
     left_bottom = _corners(labels, ids, starts, width, -1)
     right_top = _corners(labels, ids, lasts, -width, 1)
     right_bottom = _corners(labels, ids, lasts, width, 1)
-    # The vertex of a corner is kept as the flat index of the pixel below and right of it.
+    # The vertex of a corner is stored as the flat index of the pixel below and right of it.
     vertices = [
         starts[left_top.run],
         starts[left_bottom.run] + width,
@@ -110,28 +114,27 @@ def _rings(labels, width, ids, starts, lasts):
     return np.stack([columns - 1, rows - 1], axis=1), 2 * lengths, ring_ids
 
 
-class _Corners:
+class _Corners(NamedTuple):
     """Corners at one of the four vertices of the runs' end pixels: the run of each and whether it is convex."""
 
-    def __init__(self, run: np.ndarray, convex: np.ndarray):
-        self.run = run
-        self.convex = convex
+    run: np.ndarray
+    convex: np.ndarray
 
 
-def _corners(labels, ids, pixels, beyond, outward) -> _Corners:
+def _corners(labels: np.ndarray, ids: np.ndarray, pixels: np.ndarray, beyond: int, outward: int) -> _Corners:
     concave = labels[pixels + (beyond + outward)] == ids
     run = np.flatnonzero(concave | (labels[pixels + beyond] != ids))
     return _Corners(run, ~concave[run])
 
 
-def _by_column(vertices, width) -> np.ndarray:
+def _by_column(vertices: np.ndarray, width: int) -> np.ndarray:
     """Order of the vertices by column, then row."""
     rows, columns = np.divmod(vertices, width)
     return np.argsort(columns * (vertices[-1] // width + 1) + rows) if len(vertices) else vertices
 
 
-def _order_cycles(successor):
-    """For each element of a permutation: the smallest of its cycle, the steps from there to it, the cycle's length."""
+def _order_cycles(successor: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """For each element of a permutation: the smallest of its cycle, the steps from there, and the cycle length."""
     elements = np.arange(len(successor))
     leader, pointer = elements, successor
     while True:

@@ -1,21 +1,22 @@
 """The losses. Each is computed per image, then averaged over the images, so it adds up over batches and processes.
 
-An image that lacks what a term needs (no nuclei, no type labels, nothing annotated) adds exactly zero to that term,
-with zero, not missing, gradients.
+An image without what a term needs (nuclei, type labels, annotated pixels) contributes exactly zero to that term, with
+gradients that are zero, not missing.
 """
 
 from dataclasses import dataclass, fields
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 
 IGNORE_INDEX = -100
-# Pixels between the two ends of the finite difference that stands for the gradient of the HV maps.
+# Pixels between the two ends of the finite difference that approximates the gradient of the HV maps.
 HV_GRADIENT_SPAN = 4
-# Side of the square around a pixel whose share of nuclei tells whether a contour faces another nucleus: along a
-# straight contour that faces tissue it is 5/9 at most, and up to 1 where two nuclei touch.
+# Side of the square around a pixel whose share of nuclei shows whether a contour faces another nucleus: at most 5/9
+# along a straight contour that faces tissue, and up to 1 where two nuclei touch.
 CONTACT_WINDOW = 9
-# Shares of nuclei between which a contour pixel goes from facing tissue to facing another nucleus.
+# Shares of nuclei from which a contour pixel starts to count as facing another nucleus, and counts fully.
 CONTACT_SHARES = (0.6, 0.9)
 
 
@@ -24,9 +25,9 @@ class LossWeights:
     """Weights of the terms, this project's choice; the order of magnitude follows CellViT and HoVer-Net.
 
     `hv_*` are in squared units of the HV maps (each nucleus spans -1..1), hence larger. `initial` multiplies the same
-    terms on the initial maps. `contact` is no term: with it a pixel where nuclei touch, or nearly so, counts up to
-    1 + `contact` times in every mean over pixels of the nuclei, HV and boundary maps (see [`contact_weights`]); Dice
-    and focal Tversky are no such means.
+    terms on the initial maps. `contact` is not a term: a pixel where nuclei touch, or nearly touch, counts up to
+    1 + `contact` times in every mean over pixels of the nuclei, HV and boundary maps (see [`contact_weights`]), but
+    not in Dice and focal Tversky.
     """
 
     nuclei_bce: float = 1.0
@@ -100,10 +101,10 @@ def _binary_terms(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Ten
 def contact_weights(nuclei_labels: torch.Tensor, boundary_labels: torch.Tensor, contact: float) -> torch.Tensor:
     """How much each pixel counts: up to 1 + `contact` along a contour between two nuclei, 1 elsewhere.
 
-    Which contours these are is told by the share of nuclei around them. So a gap of up to three pixels between two
-    nuclei counts more as well, the more the narrower it is, and so do deep notches of a single one, since the labels
-    do not tell nuclei apart. What the weight map of U-Net is for (Ronneberger, Fischer and Brox 2015), from the labels
-    at hand.
+    These contours are recognised by the share of nuclei around them. So a gap of up to three pixels between two nuclei
+    counts more too, the narrower the more, and so do deep notches of a single nucleus, since the labels do not
+    distinguish nuclei. It has the purpose of U-Net's weight map (Ronneberger, Fischer and Brox 2015) and needs only
+    these labels.
 
     Args:
         nuclei_labels, boundary_labels (`torch.Tensor` of shape `(B, H, W)`): 1, 0, or -100 for not annotated.
@@ -113,7 +114,7 @@ def contact_weights(nuclei_labels: torch.Tensor, boundary_labels: torch.Tensor, 
         A float32 tensor of shape `(B, H, W)`.
     """
     nuclei = (nuclei_labels == 1).float()
-    # Beyond the border everything goes on as it is there: a contour that runs along it faces tissue.
+    # Values at the border continue beyond it: a contour that runs along it faces tissue.
     around = F.pad(nuclei, (CONTACT_WINDOW // 2,) * 4, mode="replicate")
     share = F.avg_pool2d(around, CONTACT_WINDOW, stride=1)
     low, high = CONTACT_SHARES
@@ -216,8 +217,9 @@ def map_losses(
 
 
 def weighted_sum(terms: dict[str, torch.Tensor], weights: LossWeights) -> torch.Tensor:
-    """The weighted sum (B,) of terms (B,) named as in [`LossWeights`]."""
-    return sum(getattr(weights, name) * value for name, value in terms.items())
+    """The weighted sum (B,) of terms (B,), at least one, named as in [`LossWeights`]."""
+    total: torch.Tensor = sum(getattr(weights, name) * value for name, value in terms.items())
+    return total
 
 
 def nuclei_segmentation_loss(
@@ -232,11 +234,11 @@ def nuclei_segmentation_loss(
     nuclei_loss: str,
     type_loss_weights: list[float] | None,
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """The loss that a model is trained with, and its parts.
+    """The training loss and its terms.
 
     Args:
         maps: nuclei logits (B, 1, H, W), HV maps (B, 2, H, W), type logits (B, T + 1, H, W) or `None`.
-        initial_maps: the same before a refinement, where there is one.
+        initial_maps: the same before the refinement, or `None` without one.
         boundary_logits (`torch.Tensor` of shape `(B, 1, H, W)`, *optional*).
         nuclei_labels, hv_labels, type_labels, boundary_labels: as the model's `forward` takes them.
         weights (`LossWeights`): of the terms.
@@ -248,25 +250,33 @@ def nuclei_segmentation_loss(
         initial maps begin with `initial_`.
 
     Raises:
-        ValueError: there are no `hv_labels`, or no `boundary_labels` and a weight of contacts.
+        ValueError: `hv_labels` are missing, or `boundary_labels` although contacts have a weight.
     """
     if hv_labels is None:
         raise ValueError("nuclei_labels need hv_labels beside them.")
     class_weights = None
     if type_loss_weights is not None:
         class_weights = torch.tensor(type_loss_weights, dtype=torch.float32, device=nuclei_labels.device)
-    counts = 1.0
+    counts: torch.Tensor | float = 1.0
     if weights.contact:
         if boundary_labels is None:
-            raise ValueError("The loss weight contact needs boundary_labels: it is told from them.")
+            raise ValueError("The loss weight contact needs boundary_labels: contacts are found in them.")
         counts = contact_weights(nuclei_labels, boundary_labels, weights.contact)
-    labels = (nuclei_labels, hv_labels, type_labels, nuclei_loss, class_weights, counts)
-    terms = map_losses(*maps, *labels)
+    losses_of = partial(
+        map_losses,
+        nuclei_labels=nuclei_labels,
+        hv_labels=hv_labels,
+        type_labels=type_labels,
+        nuclei_loss=nuclei_loss,
+        class_weights=class_weights,
+        counts=counts,
+    )
+    terms = losses_of(*maps)
     if boundary_logits is not None and boundary_labels is not None:
         terms |= boundary_losses(boundary_logits.float(), boundary_labels, counts)
     loss = weighted_sum(terms, weights)
     if initial_maps is not None:
-        initial_terms = map_losses(*initial_maps, *labels)
+        initial_terms = losses_of(*initial_maps)
         loss = loss + weights.initial * weighted_sum(initial_terms, weights)
         terms |= {f"initial_{name}": value for name, value in initial_terms.items()}
     return loss.mean(), {name: value.detach().mean() for name, value in terms.items()}
@@ -275,7 +285,7 @@ def nuclei_segmentation_loss(
 def types_inside_nuclei_loss(
     logits: torch.Tensor, labels: torch.Tensor, type_loss_weights: list[float] | None
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """Cross-entropy of the types given a nucleus, where there is one of known type.
+    """Cross-entropy of the types inside nuclei of known type.
 
     Args:
         logits (`torch.Tensor` of shape `(B, T, H, W)`).

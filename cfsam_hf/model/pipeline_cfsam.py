@@ -392,9 +392,7 @@ class NucleiSegmentationPipeline(Pipeline):
                 pending.extend(batch.started)
                 if not counts_images:
                     bar.total += sum(run.tiles or 0 for run in batch.started)
-                for index, (run, window) in enumerate(batch.tiles):
-                    if run.error is None:
-                        run.add_tile(window, batch.maps[index], batch.layout, parameters, keep_maps)
+                batch.blend(parameters, keep_maps)
                 if not counts_images:
                     bar.update(len(batch.tiles))
                 while pending and pending[0].is_finished:

@@ -1,4 +1,4 @@
-"""Between the pixels of the image and those of the model: resampling of images, and of nuclei back."""
+"""Resampling of images to the model's pixel size, and of nuclei back to the image's."""
 
 import math
 from collections.abc import Sequence
@@ -8,9 +8,9 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from .result import DecodedNuclei
+from .result import DecodedNuclei, consecutive_ids
 
-# Pixel sizes that differ by less are taken for equal: nominal 0.25 um/px scanners measure 0.2425 to 0.2528.
+# Pixel sizes that differ by less are treated as equal: nominal 0.25 um/px scanners measure 0.2425 to 0.2528.
 MPP_TOLERANCE = 0.02
 MIN_MPP, MAX_MPP = 0.01, 10.0
 # Pixel sizes of microscopes with objectives from 2.5x to 200x.
@@ -50,8 +50,8 @@ def _guess_unit(value: float) -> str:
 
 def resampled_size(height: int, width: int, mpp: float | None, model_mpp: float) -> tuple[int, int]:
     """
-    Height and width in the model's pixels of an image of pixel size `mpp`. The size itself where `mpp` is None or
-    within 2 % of the model's.
+    Height and width in the model's pixels of an image of pixel size `mpp`: unchanged if `mpp` is None or within 2 % of
+    the model's.
     """
     if mpp is None:
         return height, width
@@ -63,14 +63,15 @@ def resampled_size(height: int, width: int, mpp: float | None, model_mpp: float)
 
 def resample_image(image: np.ndarray, height: int, width: int) -> np.ndarray:
     """
-    Resample (H, W, 3) uint8 to `height` x `width`: area means when it shrinks, cubic when it grows.
-
-    Area means keep a shrunken image free of aliasing, cubic interpolation keeps a grown one's edges.
+    Resample (H, W, 3) uint8 to `height` x `width`: area means when it shrinks, which avoids aliasing, cubic
+    interpolation when it grows, which keeps edges.
     """
     if image.shape[:2] == (height, width):
         return image
     shrinks = height * width < image.shape[0] * image.shape[1]
-    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
+    interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
+    resampled: np.ndarray = cv2.resize(image, (width, height), interpolation=interpolation)
+    return resampled
 
 
 class ResampledInstances(NamedTuple):
@@ -94,17 +95,8 @@ def resample_nuclei(decoded: DecodedNuclei, height: int, width: int) -> DecodedN
     if decoded.instance_map.shape == (height, width):
         return decoded
     found = resample_instances(decoded.instance_map, decoded.boxes, height, width)
-    return replace(
-        decoded,
-        instance_map=found.instance_map,
-        type_ids=decoded.type_ids[found.kept],
-        type_probabilities=decoded.type_probabilities[found.kept],
-        scores=decoded.scores[found.kept],
-        boxes=found.boxes,
-        centroids=found.centroids,
-        areas=found.areas,
-        measures=None if decoded.measures is None else decoded.measures[found.kept],
-    )
+    kept = decoded.take(found.kept, found.instance_map)
+    return replace(kept, boxes=found.boxes, centroids=found.centroids, areas=found.areas)
 
 
 def resample_instances(instance_map: np.ndarray, boxes: np.ndarray, height: int, width: int) -> ResampledInstances:
@@ -122,25 +114,36 @@ def resample_instances(instance_map: np.ndarray, boxes: np.ndarray, height: int,
         boxes: (N, 4), half-open x0, y0, x1, y1 of the nuclei.
         height, width: the size to bring it to.
     """
-    shares = [_shares(instance_map, index + 1, box, height, width) for index, box in enumerate(boxes.tolist())]
-    labels = _assign_pixels(shares, height, width)
-    geometry = [_keep_largest_part(labels, index + 1, patch) for index, (*patch, _) in enumerate(shares)]
-    for index, of in enumerate(geometry):
-        if of is None:
-            geometry[index] = _restore(labels, index + 1, *shares[index])
+    patches = [_patch(instance_map, label, box, height, width) for label, box in enumerate(boxes.tolist(), start=1)]
+    labels = _assign_pixels(patches, height, width)
+    geometry = [_keep_largest_part(labels, label, patch) for label, patch in enumerate(patches, start=1)]
+    for index, patch in enumerate(patches):
+        geometry[index] = geometry[index] or _restore(labels, index + 1, patch)
     kept = np.array([of is not None for of in geometry], dtype=bool)
-    if not kept.all():
-        renumber = np.zeros(len(kept) + 1, dtype=np.int32)
-        renumber[1:][kept] = np.arange(1, kept.sum() + 1)
-        labels = renumber[labels]
-    measured = [of for of in geometry if of is not None]
+    found = [of for of in geometry if of is not None]
     return ResampledInstances(
-        instance_map=labels,
+        instance_map=labels if kept.all() else consecutive_ids(kept)[labels],
         kept=kept,
-        boxes=np.array([box for _, box, _ in measured], dtype=np.int64).reshape(-1, 4),
-        centroids=np.array([center for *_, center in measured], dtype=np.float64).reshape(-1, 2),
-        areas=np.array([area for area, *_ in measured], dtype=np.int64),
+        boxes=np.array([of.box for of in found], dtype=np.int64).reshape(-1, 4),
+        centroids=np.array([of.centroid for of in found], dtype=np.float64).reshape(-1, 2),
+        areas=np.array([of.area for of in found], dtype=np.int64),
     )
+
+
+class _Patch(NamedTuple):
+    """Where a nucleus lies: rows, columns, and its share (rows, columns) float32 of each pixel there."""
+
+    rows: slice
+    columns: slice
+    shares: np.ndarray
+
+
+class _Geometry(NamedTuple):
+    """Of one nucleus: pixels, half-open box x0, y0, x1, y1, and centroid x, y."""
+
+    area: int
+    box: tuple[int, int, int, int]
+    centroid: tuple[float, float]
 
 
 def _axis_weights(start: int, stop: int, source: int, target: int) -> tuple[int, np.ndarray]:
@@ -162,39 +165,34 @@ def _axis_weights(start: int, stop: int, source: int, target: int) -> tuple[int,
     return first, weights.astype(np.float32)
 
 
-def _shares(
-    instance_map: np.ndarray, label: int, box: Sequence[int], height: int, width: int
-) -> tuple[slice, slice, np.ndarray]:
-    """Target rows, target columns and the share of each of these pixels that nucleus `label` holds."""
+def _patch(instance_map: np.ndarray, label: int, box: Sequence[int], height: int, width: int) -> _Patch:
+    """The target pixels of nucleus `label`."""
     x0, y0, x1, y1 = box
     top, by_row = _axis_weights(y0, y1, instance_map.shape[0], height)
     left, by_column = _axis_weights(x0, x1, instance_map.shape[1], width)
     mask = (instance_map[y0:y1, x0:x1] == label).astype(np.float32)
     shares = by_row @ mask @ by_column.T
-    return slice(top, top + shares.shape[0]), slice(left, left + shares.shape[1]), shares
+    return _Patch(slice(top, top + shares.shape[0]), slice(left, left + shares.shape[1]), shares)
 
 
-def _assign_pixels(shares: list[tuple[slice, slice, np.ndarray]], height: int, width: int) -> np.ndarray:
+def _assign_pixels(patches: list[_Patch], height: int, width: int) -> np.ndarray:
     """Label map (height, width): the nucleus with the largest share where all together hold half of the pixel."""
     labels = np.zeros((height, width), dtype=np.int32)
     best = np.zeros((height, width), dtype=np.float32)
     total = np.zeros((height, width), dtype=np.float32)
-    for index, (rows, columns, share) in enumerate(shares):
+    for label, (rows, columns, share) in enumerate(patches, start=1):
         total[rows, columns] += share
         wins = share > best[rows, columns]
-        labels[rows, columns][wins] = index + 1
+        labels[rows, columns][wins] = label
         best[rows, columns][wins] = share[wins]
-    # A hair below one half, where rounding of an exact half falls.
+    # Slightly less than one half, so that an exact half counts whichever way it was rounded.
     labels[total < 0.5 - 1e-4] = 0
     return labels
 
 
-def _keep_largest_part(labels: np.ndarray, label: int, patch: Sequence[slice]) -> tuple | None:
-    """
-    Erase all but the largest 4-connected part of `label` (the first of equals), which lies in `patch` alone. Returns
-    its area, box and centroid; None if there is no pixel of it.
-    """
-    rows, columns = patch
+def _keep_largest_part(labels: np.ndarray, label: int, patch: _Patch) -> _Geometry | None:
+    """Erase all but the largest 4-connected part of `label` (the first of equals); None if it has no pixel."""
+    rows, columns, _ = patch
     mask = (labels[rows, columns] == label).view(np.uint8)
     count, parts, stats, centroids = cv2.connectedComponentsWithStats(mask, connectivity=4)
     if count == 1:
@@ -204,16 +202,19 @@ def _keep_largest_part(labels: np.ndarray, label: int, patch: Sequence[slice]) -
         labels[rows, columns][(parts > 0) & (parts != largest)] = 0
     x, y, width, height, area = (int(value) for value in stats[largest])
     x, y = x + columns.start, y + rows.start
-    center = centroids[largest] + (columns.start + 0.5, rows.start + 0.5)
-    return area, (x, y, x + width, y + height), center
+    center_x, center_y = (float(value) for value in centroids[largest])
+    return _Geometry(
+        area, (x, y, x + width, y + height), (center_x + (columns.start + 0.5), center_y + (rows.start + 0.5))
+    )
 
 
-def _restore(labels: np.ndarray, label: int, rows: slice, columns: slice, share: np.ndarray) -> tuple | None:
-    """Give a nucleus without a pixel the free one that it covers most; its measures, or None if there is none."""
-    free = np.where(labels[rows, columns] == 0, share, 0)
+def _restore(labels: np.ndarray, label: int, patch: _Patch) -> _Geometry | None:
+    """Give a nucleus without a pixel the free one that it covers most; None if there is none."""
+    rows, columns, shares = patch
+    free = np.where(labels[rows, columns] == 0, shares, 0)
     if free.size == 0 or free.max() == 0:
         return None
     row, column = np.unravel_index(free.argmax(), free.shape)
     y, x = rows.start + int(row), columns.start + int(column)
     labels[y, x] = label
-    return 1, (x, y, x + 1, y + 1), np.array([x + 0.5, y + 0.5])
+    return _Geometry(1, (x, y, x + 1, y + 1), (x + 0.5, y + 0.5))

@@ -73,16 +73,24 @@ class DecodedNuclei:
             instance_map (`np.ndarray` of shape (H, W)): the label map that numbers these nuclei 1, 2, ...
         """
         columns = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "instance_map"}
-        taken = {name: None if values is None else values[rows] for name, values in columns.items()}
+        taken: dict[str, Any] = {name: None if values is None else values[rows] for name, values in columns.items()}
         return DecodedNuclei(instance_map, **taken)
 
     def select(self, kept: np.ndarray) -> DecodedNuclei:
         """The nuclei for which `kept` (N,) is true, renumbered 1, 2, ... in their order."""
-        if kept.all():
-            return self
-        numbers = np.zeros(len(kept) + 1, dtype=np.int32)
-        numbers[1:][kept] = np.arange(1, kept.sum() + 1)
-        return self.take(kept, numbers[self.instance_map])
+        return self if kept.all() else self.take(kept, consecutive_ids(kept)[self.instance_map])
+
+
+def consecutive_ids(kept: np.ndarray) -> np.ndarray:
+    """
+    New ids of nuclei of which only some are kept: (N + 1,) int32, by old id; 0 for what is not kept and for background.
+
+    >>> consecutive_ids(np.array([True, False, True]))
+    array([0, 1, 0, 2], dtype=int32)
+    """
+    numbers = np.zeros(len(kept) + 1, dtype=np.int32)
+    numbers[1:][kept] = np.arange(1, kept.sum() + 1)
+    return numbers
 
 
 @dataclass

@@ -183,7 +183,8 @@ class InstanceRuns:
     @cached_property
     def lengths(self) -> np.ndarray:
         """(R,) pixels of each run."""
-        return self.ends - self.starts
+        lengths: np.ndarray = self.ends - self.starts
+        return lengths
 
     @cached_property
     def _places(self) -> tuple[np.ndarray, np.ndarray]:
@@ -277,7 +278,8 @@ class InstanceRuns:
         variance_x = self.sums(squares) / self.areas - mean_columns**2 + 1 / 12
         variance_y = self.sums(self.lengths * rows * rows) / self.areas - mean_rows**2 + 1 / 12
         covariance = self.sums(columns * rows) / self.areas - mean_columns * mean_rows
-        return variance_x * variance_y - covariance**2
+        determinants: np.ndarray = variance_x * variance_y - covariance**2
+        return determinants
 
 
 def large_instances(runs: LabelledRuns, minimum_area: int, shape: tuple[int, int]) -> InstanceRuns:

@@ -1,15 +1,15 @@
-"""An image on its way through the network: tiles in batches, their maps, and the nuclei decoded from these.
+"""The stages through which an image passes: tiles in batches, their maps, and the nuclei decoded from these.
 
-Each stage runs ahead of its consumer, in a thread of its own.
+`read_ahead` lets each stage run ahead of its consumer, in a thread of its own.
 """
 
 import contextlib
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -20,20 +20,20 @@ from .tiling import MapBlender, Window, cut_window, tile_windows, turn_tiles, tu
 
 Item = TypeVar("Item")
 
-# How often a stage that cannot hand on its item looks whether it is still wanted, in seconds.
+# How often a stage whose consumer is busy checks whether it is still needed, in seconds.
 CHECK_INTERVAL = 0.1
-# How long to wait for the item that a stage is making when it is wanted no more.
+# How long to wait, in seconds, for the item that a stage is making when it is no longer needed.
 LONGEST_ITEM = 60.0
 _END = object()
 
 
-def read_ahead(items: Iterable[Item], depth: int) -> Iterator[Item]:
+def read_ahead(items: Iterable[Item], depth: int) -> Generator[Item, None, None]:
     """
-    The items in their order, made in a thread while the consumer is busy with those before.
+    The items in their order, made in a thread while the consumer is busy with earlier ones.
 
-    The thread begins with the first item that is asked for. At most `depth` finished items wait and one more is in the
-    making, so what is held is bounded. An exception comes where the item would have come. When the consumer stops, by
-    an error, Ctrl-C or `close()`, so does the thread, after the item it is at.
+    The thread starts when the first item is requested. At most `depth` finished items wait while one more is being
+    made, so memory is bounded. An exception is raised in place of the item that failed. When the consumer stops, by an
+    error, Ctrl-C or `close()`, so does the thread, after its current item.
 
     Args:
         items (`Iterable`): a generator is closed in the thread in which it ran.
@@ -44,11 +44,11 @@ def read_ahead(items: Iterable[Item], depth: int) -> Iterator[Item]:
     return _read_ahead(items, depth)
 
 
-def _read_ahead(items: Iterable[Item], depth: int) -> Iterator[Item]:
-    finished: queue.Queue = queue.Queue(maxsize=depth)
+def _read_ahead(items: Iterable[Item], depth: int) -> Generator[Item, None, None]:
+    finished: queue.Queue[tuple[Any, BaseException | None]] = queue.Queue(maxsize=depth)
     unwanted = threading.Event()
 
-    def hand_on(item, error=None) -> bool:
+    def hand_on(item: Any, error: BaseException | None = None) -> bool:
         while not unwanted.is_set():
             try:
                 finished.put((item, error), timeout=CHECK_INTERVAL)
@@ -63,7 +63,7 @@ def _read_ahead(items: Iterable[Item], depth: int) -> Iterator[Item]:
                 if not hand_on(item):
                     return
             hand_on(_END)
-        except BaseException as error:  # everything is told to the consumer, as if it had happened there
+        except BaseException as error:  # raised in the consumer, as if it had happened there
             hand_on(_END, error)
         finally:
             if hasattr(items, "close"):
@@ -87,23 +87,23 @@ def _read_ahead(items: Iterable[Item], depth: int) -> Iterator[Item]:
 @dataclass
 class ImageRun:
     """
-    One image on its way.
+    One image on its way through the stages.
 
     Attributes:
         image: (H, W, 3) uint8 in the model's pixels, until its last tile is cut.
         size: (height, width) of the image as given.
         mpp: micrometres per pixel of the image as given.
         mpp_source: where that value comes from, as in `NucleiResult`.
-        name: its file's name.
+        name: the name of its file.
         model_size: (height, width) in the model's pixels.
         is_grey: whether it has no colour.
-        tiling: size, overlap and views of its tiles, as for `tile_windows`.
-        tiles: how many there are, once that is known.
+        tiling: size, overlap and views of its tiles, as for `tile_windows`, once they are known.
+        tiles: number of its tiles, once it is known.
         done: how many of them are blended.
-        bands: the blended maps, where they are asked for.
-        decoded: the nuclei in the model's pixels, in the end.
+        bands: the blended maps, if they are kept.
+        decoded: the nuclei in the model's pixels, once all tiles are blended.
         error: why there are none.
-        warnings: what to tell the caller, by kind; one of each kind per call is enough.
+        warnings: warnings for the caller, by kind; one of each kind per call is enough.
     """
 
     image: np.ndarray | None = None
@@ -125,6 +125,7 @@ class ImageRun:
 
     @property
     def is_finished(self) -> bool:
+        """Whether there is a result or an error."""
         return self.error is not None or self.done == self.tiles
 
     @property
@@ -148,37 +149,62 @@ class ImageRun:
             keep_maps: collect the blended maps in `bands` and decode nothing.
         """
         try:
-            if self._blender is None:
-                self._decoder = None if keep_maps else BandDecoder(*self.model_size, parameters)
-                sink = self.bands.append if keep_maps else self._decoder.add
-                self._blender = MapBlender(
-                    layout.channels, *self.model_size, *self.tiling, sink=lambda rows: sink(layout.split(rows))
-                )
-            self._blender.add(window, maps)
+            blender = self._blender or self._start_blending(layout, parameters, keep_maps)
+            blender.add(window, maps)
             self.done += 1
             if self.done == self.tiles:
-                self._blender.finish()
-                self.decoded = None if keep_maps else self._decoder.result()
+                blender.finish()
+                self.decoded = None if self._decoder is None else self._decoder.result()
                 self._blender = self._decoder = None
         except Exception as error:
             self.error = error
 
+    def _start_blending(self, layout: MapLayout, parameters: DecodingParameters, keep_maps: bool) -> MapBlender:
+        """The blender that passes bands of rows on to `bands` or to the decoder."""
+        if self.tiling is None:
+            raise ValueError("an image needs its tiling before its first tile")
+        sink: Callable[[NucleiMaps], None] = self.bands.append
+        if not keep_maps:
+            self._decoder = BandDecoder(*self.model_size, parameters)
+            sink = self._decoder.add
+        self._blender = MapBlender(
+            layout.channels, *self.model_size, *self.tiling, sink=lambda rows: sink(layout.split(rows))
+        )
+        return self._blender
+
 
 @dataclass
 class Batch:
-    """Tiles that pass through the network together."""
+    """
+    Tiles that pass through the network together.
 
-    started: list[ImageRun] = field(default_factory=list)  # images that begin in this batch
+    Attributes:
+        started: images whose first tile is in this batch, and images that failed before.
+        tiles: image and window of each of the B tiles.
+        values: (B, 3, size, size) float32, the input of the network, each tile in its view.
+        maps: (B, C, size, size) float32, its output, turned back; None if it failed.
+        layout: order of the maps.
+    """
+
+    started: list[ImageRun] = field(default_factory=list)
     tiles: list[tuple[ImageRun, Window]] = field(default_factory=list)
-    values: np.ndarray | None = None  # (B, 3, size, size) float32, what the network is given, each in its view
-    maps: np.ndarray | None = None  # (B, C, size, size) float32, what it gives, turned back
+    values: np.ndarray | None = None
+    maps: np.ndarray | None = None
     layout: MapLayout | None = None
+
+    def blend(self, parameters: DecodingParameters, keep_maps: bool = False) -> None:
+        """Blends the maps of all tiles, but those of images that failed; arguments as in `ImageRun.add_tile`."""
+        if self.maps is None or self.layout is None:
+            return
+        for (run, window), maps in zip(self.tiles, self.maps, strict=False):
+            if run.error is None:
+                run.add_tile(window, maps, self.layout, parameters, keep_maps)
 
 
 @dataclass
 class NetworkClock:
     """
-    How busy the network was in the latest call.
+    How much of the latest call the network was busy.
 
     Attributes:
         busy (`float`): seconds in the network.
@@ -199,20 +225,21 @@ def make_batches(
     batch_size: int,
     tiling_for: Callable[[int, int], tuple[int, int, int]],
     pixel_values: Callable[[np.ndarray], np.ndarray],
-) -> Iterator[Batch]:
-    """The tiles of the images in batches, ready for the network; the last may be smaller, and so may be one before
+) -> Generator[Batch, None, None]:
+    """The tiles of the images in batches, ready for the network. The last may be smaller, and so may a batch before
     tiles of another size.
 
     Args:
         runs: images, or errors in place of them.
-        batch_size: tiles in a batch, also of several images.
+        batch_size: tiles in a batch, possibly of several images.
         tiling_for: height and width of an image to size, overlap and views of its tiles, as for `tile_windows`.
         pixel_values: tiles (B, size, size, 3) uint8 to (B, 3, size, size) float32.
     """
 
     def filled(batch: Batch) -> Batch:
-        if batch.tiles:
-            batch.values = pixel_values(np.stack([cut_window(run.image, window) for run, window in batch.tiles]))
+        pixels = [cut_window(run.image, window) for run, window in batch.tiles if run.image is not None]
+        if pixels:
+            batch.values = pixel_values(np.stack(pixels))
             turn_tiles(batch.values, [window.view for _, window in batch.tiles])
         return batch
 
@@ -241,16 +268,16 @@ def make_batches(
 
 
 def run_network(
-    batches: Iterator[Batch],
+    batches: Generator[Batch, None, None],
     predict: Callable[[np.ndarray], tuple[np.ndarray, MapLayout]],
     clock: NetworkClock,
-) -> Iterator[Batch]:
-    """Fills in the maps of batches; a batch that fails gives its error to its images.
+) -> Generator[Batch, None, None]:
+    """Fills in the maps of batches; if a batch fails, its images get the error.
 
     Args:
-        batches: a generator, which is closed in the end.
+        batches: a generator, which is closed at the end.
         predict: values (B, 3, size, size) to maps (B, C, size, size) and their layout.
-        clock: what is to be kept up to date.
+        clock: updated after each batch.
     """
     first = None
     with contextlib.closing(batches):
@@ -258,7 +285,7 @@ def run_network(
             began = time.perf_counter()
             first = began if first is None else first
             try:
-                if batch.tiles:
+                if batch.values is not None:
                     batch.maps, batch.layout = predict(batch.values)
                     turn_tiles_back(batch.maps, [window.view for _, window in batch.tiles])
             except Exception as error:

@@ -1,5 +1,7 @@
 """Aggregated Jaccard index and Dice of nuclei as an `evaluate` module."""
 
+from typing import Any
+
 import datasets
 import evaluate
 import numpy as np
@@ -49,7 +51,7 @@ class NucleiAggregatedJaccardIndex(evaluate.Metric):
             features=datasets.Features({"predictions": label_map, "references": label_map}),
         )
 
-    def _compute(self, predictions: list, references: list) -> dict[str, float]:
+    def _compute(self, predictions: list[Any], references: list[Any]) -> dict[str, float]:
         from cfsam_hf.metrics import (
             aggregated_jaccard_index,
             aggregated_jaccard_index_plus,

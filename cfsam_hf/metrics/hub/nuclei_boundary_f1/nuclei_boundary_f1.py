@@ -1,5 +1,7 @@
 """F1 of the boundaries of nuclei as an `evaluate` module."""
 
+from typing import Any
+
 import datasets
 import evaluate
 import numpy as np
@@ -50,14 +52,14 @@ class NucleiBoundaryF1(evaluate.Metric):
             features=datasets.Features({"predictions": label_map, "references": label_map}),
         )
 
-    def _compute(self, predictions: list, references: list, tolerance: float = 2.0) -> dict[str, float]:
-        from cfsam_hf.metrics import boundary_counts, defined_mean
+    def _compute(self, predictions: list[Any], references: list[Any], tolerance: float = 2.0) -> dict[str, float]:
+        from cfsam_hf.metrics import boundary_counts, defined_mean, pooled
 
         images = [
             boundary_counts(np.asarray(true), np.asarray(pred), tolerance=tolerance)
             for true, pred in zip(references, predictions, strict=True)
         ]
-        total = sum(images)
+        total = pooled(images)
         return {
             "boundary_f1_mean_over_images": defined_mean(image.f1 for image in images),
             "boundary_f1_pooled": total.f1,

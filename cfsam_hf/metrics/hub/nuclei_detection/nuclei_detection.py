@@ -1,5 +1,7 @@
 """Detection and type F1 of nuclei as an `evaluate` module."""
 
+from typing import Any
+
 import datasets
 import evaluate
 import numpy as np
@@ -55,31 +57,34 @@ class NucleiDetection(evaluate.Metric):
 
     def _compute(
         self,
-        predictions: list,
-        references: list,
+        predictions: list[Any],
+        references: list[Any],
         num_types: int = 0,
         radius: float = 12.0,
         pairing: str = "hovernet",
     ) -> dict[str, float | list[float]]:
-        from cfsam_hf.metrics import detection_counts_from_centroids
+        from cfsam_hf.metrics import detection_counts_from_centroids, pooled
 
-        def points(nuclei: list) -> tuple[np.ndarray, np.ndarray]:
+        def points(nuclei: list[Any]) -> tuple[np.ndarray, np.ndarray]:
             rows = np.asarray(nuclei, dtype=np.float64).reshape(-1, 3)
             return rows[:, :2], rows[:, 2].astype(np.int64) if num_types else np.zeros(len(rows), np.int64)
 
-        counts = 0
+        images = []
         for true, pred in zip(references, predictions, strict=True):
             (true_xy, true_types), (pred_xy, pred_types) = points(true), points(pred)
-            counts += detection_counts_from_centroids(
-                true_xy,
-                pred_xy,
-                true_types=true_types,
-                pred_types=pred_types,
-                num_types=num_types,
-                radius=radius,
-                pairing=pairing,
+            images.append(
+                detection_counts_from_centroids(
+                    true_xy,
+                    pred_xy,
+                    true_types=true_types,
+                    pred_types=pred_types,
+                    num_types=num_types,
+                    radius=radius,
+                    pairing=pairing,
+                )
             )
-        scores = {
+        counts = pooled(images)
+        scores: dict[str, float | list[float]] = {
             "detection_f1_pooled": counts.f1,
             "detection_precision_pooled": counts.precision,
             "detection_recall_pooled": counts.recall,

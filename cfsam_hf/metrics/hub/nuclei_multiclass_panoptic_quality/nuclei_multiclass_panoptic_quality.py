@@ -1,5 +1,7 @@
 """Multi-class panoptic quality of nuclei, PanNuke's and CoNIC's, as an `evaluate` module."""
 
+from typing import Any
+
 import datasets
 import evaluate
 import numpy as np
@@ -54,7 +56,7 @@ class NucleiMulticlassPanopticQuality(evaluate.Metric):
         )
 
     def _compute(
-        self, predictions: list, references: list, num_types: int, tissues: list[str] | None = None
+        self, predictions: list[Any], references: list[Any], num_types: int, tissues: list[str] | None = None
     ) -> dict[str, float | list[float]]:
         from cfsam_hf.metrics import conic_quality, pannuke_quality, typed_panoptic_quality
 
@@ -68,7 +70,7 @@ class NucleiMulticlassPanopticQuality(evaluate.Metric):
                 )
             )
         pannuke, conic = pannuke_quality(images, tissues), conic_quality(images)
-        scores = {
+        scores: dict[str, float | list[float]] = {
             "bpq_mean_over_images": pannuke.bpq_over_images,
             "mpq_mean_over_images": pannuke.mpq_over_images,
             "type_pq_mean_over_images": list(pannuke.type_pq),

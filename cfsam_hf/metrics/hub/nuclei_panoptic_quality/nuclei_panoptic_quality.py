@@ -1,5 +1,7 @@
 """Panoptic quality of nuclei as an `evaluate` module."""
 
+from typing import Any
+
 import datasets
 import evaluate
 import numpy as np
@@ -48,14 +50,14 @@ class NucleiPanopticQuality(evaluate.Metric):
             features=datasets.Features({"predictions": label_map, "references": label_map}),
         )
 
-    def _compute(self, predictions: list, references: list) -> dict[str, float]:
-        from cfsam_hf.metrics import defined_mean, panoptic_quality
+    def _compute(self, predictions: list[Any], references: list[Any]) -> dict[str, float]:
+        from cfsam_hf.metrics import defined_mean, panoptic_quality, pooled
 
         images = [
             panoptic_quality(np.asarray(true), np.asarray(pred))
             for true, pred in zip(references, predictions, strict=True)
         ]
-        total = sum(images)
+        total = pooled(images)
         return {
             "pq_mean_over_images": defined_mean(image.pq for image in images),
             "dq_mean_over_images": defined_mean(image.dq for image in images),

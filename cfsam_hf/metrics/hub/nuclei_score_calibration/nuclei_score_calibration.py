@@ -1,5 +1,7 @@
 """Expected calibration error of the scores of nuclei as an `evaluate` module."""
 
+from typing import Any
+
 import datasets
 import evaluate
 import numpy as np
@@ -53,11 +55,16 @@ class NucleiScoreCalibration(evaluate.Metric):
         )
 
     def _compute(
-        self, predictions: list, references: list, scores: list, num_bins: int = 15, iou_threshold: float = 0.5
+        self,
+        predictions: list[Any],
+        references: list[Any],
+        scores: list[Any],
+        num_bins: int = 15,
+        iou_threshold: float = 0.5,
     ) -> dict[str, float | list[float]]:
-        from cfsam_hf.metrics import score_calibration_counts
+        from cfsam_hf.metrics import pooled, score_calibration_counts
 
-        total = sum(
+        total = pooled(
             score_calibration_counts(
                 np.asarray(true), np.asarray(pred), scores=of_image, iou_threshold=iou_threshold, num_bins=num_bins
             )
