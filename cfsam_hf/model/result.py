@@ -83,7 +83,7 @@ class DecodedNuclei:
 
 def consecutive_ids(kept: np.ndarray) -> np.ndarray:
     """
-    New ids of nuclei of which only some are kept: (N + 1,) int32, by old id; 0 for what is not kept and for background.
+    New ids (N + 1,) int32, by old id, of nuclei of which only some are kept: 0 for the others and for background.
 
     >>> consecutive_ids(np.array([True, False, True]))
     array([0, 1, 0, 2], dtype=int32)
