@@ -98,6 +98,14 @@ def test_every_value_has_its_reason():
             assert len(field.metadata.get("help", "")) >= 5, field.name
 
 
+def test_help_lists_every_value(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        parse_recipe(["--help"])
+    assert stopped.value.code == 0
+    shown = capsys.readouterr().out
+    assert all(f"--{field.name}" in shown for section in SECTIONS for field in fields(section))
+
+
 def test_every_value_is_read():
     """A value that nothing reads would promise what does not happen."""
     library = [path for path in (ROOT / "cfsam_hf" / "training").glob("*.py") if path.name != "recipe.py"]

@@ -40,8 +40,9 @@ class SamplingOptions:
     rarity_power: float = field(
         default=0.75,
         metadata={
-            "help": "a nucleus is drawn by (1 / frequency of its type) to this power: 0 types as frequent as they "
-            "are, 1 all alike; .75 draws one of four types that has 2 % of the nuclei in one of seven draws"
+            "help": "a nucleus is drawn with probability proportional to (1 / frequency of its type) to this power: "
+            "0 keeps the natural frequencies, 1 makes all types equally frequent; with .75, one of four types that "
+            "has a fiftieth of the nuclei comes up in one of seven draws"
         },
     )
     density_power: float = field(
