@@ -1,7 +1,7 @@
-"""The C library's allocator, told to keep what a network frees.
+"""Makes the C library's allocator keep the memory that a network frees.
 
-A network's large tensors are freed and asked for again many times a second. glibc gives blocks above 32 MB back to the
-kernel at once, which has to clear every page of the next one; a fifth of the time of a tile on two cores went there.
+A network frees and requests large tensors many times a second. glibc returns blocks above 32 MB to the kernel at once,
+which then has to clear every page of the next one; that took a fifth of the time of a tile on two cores.
 """
 
 import ctypes
@@ -9,20 +9,20 @@ import os
 
 # Numbers of mallopt(3), from glibc's malloc.h.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
-# Larger blocks still go back to the kernel: those are a large image's, made once, and no tile's.
+# Larger blocks are still returned: they belong to a large image, are made once, and hold no tile.
 LARGEST_KEPT_BYTES = 256 * 2**20
-# What is set is the user's choice.
+# If the user sets one of these, the user has chosen.
 VARIABLES = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_MAX_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_ARENA_MAX", "LD_PRELOAD")
 
 
 def keep_freed_memory() -> bool:
-    """Lets this process keep freed memory for its next tensors: one heap, of which nothing is given back.
+    """Lets this process keep freed memory for its next tensors, in one heap that is never trimmed.
 
-    For programs whose process is theirs, at their start, before tensors are made; a library does not choose this for
-    others. The heap stays at its peak until the process ends.
+    For programs that own their process, at their start, before any tensors are made; a library does not decide this
+    for others. The heap stays at its peak size until the process ends.
 
     Returns:
-        Whether it is so: not where the C library is another than glibc, or the environment chooses (`VARIABLES`).
+        False if nothing changed: the C library is not glibc, or the environment decides (`VARIABLES`).
     """
     if any(name in os.environ for name in VARIABLES):
         return False

@@ -1,4 +1,4 @@
-"""Where the allocator is told to keep memory, it must do so, and leave alone what the user has chosen."""
+"""Why: freed memory must be kept where the allocator can do so, and the settings of the user must win."""
 
 import os
 import platform
@@ -63,7 +63,7 @@ def test_the_command_asks_for_it_in_its_own_process_alone(monkeypatch):
     from cfsam_hf.commands import terminal as cli
 
     asked = []
-    monkeypatch.setattr(cli, "keep_freed_memory", lambda: asked.append(True))
+    monkeypatch.setattr(allocator, "keep_freed_memory", lambda: asked.append(True))
     cli.main(["info"])
     assert asked == []
     monkeypatch.setattr(sys, "argv", ["cfsam", "info"])
