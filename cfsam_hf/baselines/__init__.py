@@ -1,1 +1,1 @@
-"""Systems to stand beside: a classical method without weights, and a plain U-Net. Nothing else imports them."""
+"""Baselines for comparison: a classical method without weights, and a plain U-Net."""

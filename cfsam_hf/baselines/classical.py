@@ -1,4 +1,4 @@
-"""Nuclei without training: Otsu's threshold on the haematoxylin stain, divided by a watershed of distances."""
+"""Nuclei without training: Otsu's threshold on the haematoxylin stain, split by a watershed of distances."""
 
 from dataclasses import asdict, dataclass
 
@@ -20,9 +20,9 @@ class ClassicalParameters:
     Attributes:
         smoothing: standard deviation of the Gaussian on the haematoxylin channel.
         opening: radius of the disc of the opening, which removes threads and noise.
-        distance_smoothing: standard deviation of the Gaussian on the distances, against several peaks in one nucleus.
+        distance_smoothing: standard deviation of the Gaussian on the distances, which merges peaks of one nucleus.
         peak_distance: least distance between the centres of two nuclei.
-        least_diameter, largest_diameter: of a disc with the area of a nucleus; what lies outside is left out.
+        least_diameter, largest_diameter: limits of the diameter of a disc with the area of a nucleus.
     """
 
     smoothing: float = 0.25
@@ -47,22 +47,22 @@ def segment_classical(
 ) -> np.ndarray:
     """Finds nuclei in an H&E image by thresholds alone.
 
-    Haematoxylin by colour deconvolution, smoothed; Otsu's threshold; opening; holes filled; a watershed of the
-    smoothed distance transform from its peaks; size limits. There are no types.
+    The steps are: haematoxylin by colour deconvolution, smoothed; Otsu's threshold; opening; hole filling; a watershed
+    of the smoothed distance transform from its peaks; size limits. It does not predict types.
 
-    Otsu always finds two classes: in an image without nuclei the darker parts come out as nuclei, and ink in a tile
-    hides the nuclei in it.
+    Otsu's method always finds two classes: in an image without nuclei it reports the darker parts, and ink in a tile
+    hides the nuclei.
 
     Args:
         image: `(H, W, 3)` uint8 RGB.
-        mpp: micrometres per pixel; 0.25 (40x) where None.
+        mpp: micrometres per pixel; 0.25 (40x) by default.
         parameters: sizes.
 
     Returns:
         `(H, W)` int32 label map, 0 background, ids 1..N, each 4-connected.
 
     Raises:
-        ValueError: the image is not RGB uint8, or mpp not positive.
+        ValueError: the image is not RGB uint8, or mpp is not positive.
 
     References:
         Ruifrok and Johnston 2001 (deconvolution); Otsu 1979; Malpica et al. 1997 (watershed of distances).
@@ -84,7 +84,7 @@ def segment_classical(
     opened = cv2.morphologyEx(stained.astype(np.uint8), cv2.MORPH_OPEN, disc)
     nuclei = ndimage.binary_fill_holes(opened)
 
-    # The frame counts as background, so that a nucleus cut by it has its peak inside.
+    # The outside of the image counts as background, so that a nucleus at the border has its peak inside.
     distances = cv2.distanceTransform(np.pad(nuclei, 1).astype(np.uint8), cv2.DIST_L2, 5)[1:-1, 1:-1]
     distances = ndimage.gaussian_filter(distances, sizes.distance_smoothing / mpp)
     peaks = peak_local_max(

@@ -1,8 +1,8 @@
-"""A plain U-Net with CF-SAM's outputs, losses and decoding, so that only the network differs in a comparison.
+"""A plain U-Net with the outputs, losses and decoding of CF-SAM, so that a comparison differs in the network alone.
 
-Ronneberger, Fischer and Brox 2015: two 3x3 convolutions a level, halving down, doubling up, skips joined. Norms are
-layer norms over channels and ReLUs as in CF-SAM's heads. `stem_stride` 2 puts the finest level, and with it the
-maps, at stride 2, as CF-SAM has them.
+Ronneberger, Fischer and Brox 2015: two 3x3 convolutions per level, resolution halved on the way down and doubled on
+the way up, skip connections concatenated. Layer norms over channels and ReLUs as in CF-SAM's heads. With `stem_stride`
+2 the finest level and the maps have stride 2, as in CF-SAM.
 """
 
 from itertools import pairwise
@@ -29,12 +29,12 @@ class UNetConfig(NucleusTypesMixin, PreTrainedConfig):
 
     Args:
         widths (`list[int]`): channels of the levels, finest first; each level halves the resolution.
-        stem_stride (`int`): 1 or 2, of the first convolution: the stride of the finest level and of the maps.
+        stem_stride (`int`): stride of the first convolution, 1 or 2; the finest level and the maps have it too.
         num_types, id2label, type_colors, mpp, nuclei_loss, loss_weights, type_loss_weights, checkpoint_info:
             As in [`CfSamConfig`].
 
     Raises:
-        ValueError: a field is out of range; `num_types` and `id2label` disagree.
+        ValueError: a field is out of range, or `num_types` and `id2label` disagree.
     """
 
     model_type = "unet_nuclei"
@@ -60,7 +60,7 @@ class UNetConfig(NucleusTypesMixin, PreTrainedConfig):
 
     @property
     def pad_multiple(self) -> int:
-        """Tiles must be multiples of this many pixels."""
+        """Height and width of tiles must be multiples of this number of pixels."""
         return self.stem_stride * 2 ** (len(self.widths) - 1)
 
 
@@ -69,14 +69,14 @@ def _two_convolutions(in_channels: int, out_channels: int, stride: int = 1) -> n
 
 
 class UNetForNucleiSegmentation(PreTrainedModel):
-    """A plain U-Net that predicts the maps of [`CfSamForNucleiSegmentation`] and is trained with its losses."""
+    """A plain U-Net that predicts the maps of [`CfSamForNucleiSegmentation`] and trains with its losses."""
 
     config_class = UNetConfig
     config: UNetConfig
     base_model_prefix = "unet"
     main_input_name = "pixel_values"
     input_modalities = ("image",)
-    # `forward` takes any keyword; transformers' Trainer would conclude that it averages over gradient accumulation.
+    # `forward` accepts any keyword; transformers' Trainer would conclude that it averages over accumulated steps.
     accepts_loss_kwargs = False
 
     def __init__(self, config: UNetConfig):
@@ -113,10 +113,10 @@ class UNetForNucleiSegmentation(PreTrainedModel):
         return_dict: bool | None = None,
         **kwargs,
     ) -> CfSamNucleiSegmentationOutput | tuple:
-        """Maps of nuclei, and the loss where labels are given; shapes as in `CfSamForNucleiSegmentation.forward`.
+        """The maps, and the loss if there are labels; shapes as in `CfSamForNucleiSegmentation.forward`.
 
         Raises:
-            ValueError: a size that is no multiple of `config.pad_multiple`; `nuclei_labels` without `hv_labels`.
+            ValueError: the size is not a multiple of `config.pad_multiple`; `nuclei_labels` come without `hv_labels`.
         """
         height, width = pixel_values.shape[2:]
         if height % self.config.pad_multiple or width % self.config.pad_multiple:
@@ -136,6 +136,9 @@ class UNetForNucleiSegmentation(PreTrainedModel):
 
         loss, loss_parts = None, None
         if nuclei_labels is not None:
+            if hv_labels is None:
+                raise ValueError("nuclei_labels came without hv_labels; the loss needs both")
+            type_weights = self.config.type_loss_weights
             loss, loss_parts = nuclei_segmentation_loss(
                 (nuclei, offsets, typed),
                 None,
@@ -146,7 +149,7 @@ class UNetForNucleiSegmentation(PreTrainedModel):
                 boundary_labels,
                 self.loss_weights,
                 self.config.nuclei_loss,
-                self.config.type_loss_weights,
+                None if type_weights is None else [float(weight) for weight in type_weights],
             )
         output = CfSamNucleiSegmentationOutput(loss, loss_parts, nuclei, offsets, typed, boundary_logits=boundary)
         return output.to_tuple() if return_dict is False else output

@@ -1,7 +1,8 @@
-"""A picture of what the augmentation does, with the labels' outlines drawn, to be looked at before training."""
+"""A picture of the augmentation: crops after each kind of change, with the outlines of their labels."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -16,7 +17,7 @@ _CAPTION = 18
 
 
 def augmentation_names() -> list[str]:
-    """The kinds of change, each a field `<name>_probability` of `AugmentationOptions`."""
+    """Names of the kinds of change; each has a field `<name>_probability` in `AugmentationOptions`."""
     return [
         option.name.removesuffix("_probability")
         for option in fields(AugmentationOptions)
@@ -32,32 +33,32 @@ def augmentation_sheet(
     seed: int = 0,
     mpp: float | None = None,
 ) -> np.ndarray:
-    """Draw one row of crops for each kind of change alone, and a last row as training sees them.
+    """Draw a row of unchanged crops, a row for each kind of change alone, and a row of crops as in training.
 
-    The strengths are those of `options`; rows of single changes apply them to every crop, whatever their probability.
-    Stain transfer gets a row only where its probability is positive, since it needs torchstain.
+    The strengths are those of `options`; the rows of single changes apply them to every crop, whatever their
+    probability. Stain transfer gets a row only if its probability is positive, since it needs torchstain.
 
     Args:
-        tiles: where the crops come from.
-        options: strengths, and probabilities of the last row.
+        tiles: source of the crops.
+        options: strengths, and the probabilities of the last row.
         size: side of the crops in pixels.
-        columns: crops in a row; the same for all rows of one `seed` as far as the place is concerned.
+        columns: crops in a row; all rows show the same places.
         seed: of places and changes.
-        mpp: micrometres per pixel of the crops; None leaves the tiles as they are.
+        mpp: micrometres per pixel of the crops; None keeps the pixel size of the tiles.
 
     Returns:
-        `(H, W, 3)` uint8. Outlines are yellow; grey are pixels that nobody annotated.
+        `(H, W, 3)` uint8. Outlines are yellow, pixels that nobody annotated are grey.
 
     Raises:
-        ValueError: fewer than one column, or no tiles.
+        ValueError: `columns` is not positive, or there are no tiles.
     """
     if columns < 1:
         raise ValueError(f"columns must be positive, got {columns}")
-    nothing = replace(options, **{f"{name}_probability": 0.0 for name in augmentation_names()})
-    rows = {"as it is": nothing}
+    nothing = _with_probabilities(options, dict.fromkeys(augmentation_names(), 0.0))
+    rows = {"unchanged": nothing}
     for name in augmentation_names():
         if name != "stain_transfer" or options.stain_transfer_probability > 0:
-            rows[name.replace("_", " ")] = replace(nothing, **{f"{name}_probability": 1.0})
+            rows[name.replace("_", " ")] = _with_probabilities(nothing, {name: 1.0})
     rows["as in training"] = options
     pictures = []
     for caption, row_options in rows.items():
@@ -67,6 +68,11 @@ def augmentation_sheet(
         )
         pictures.append(_row(crops, columns, seed, caption))
     return np.concatenate(pictures)
+
+
+def _with_probabilities(options: AugmentationOptions, probabilities: Mapping[str, float]) -> AugmentationOptions:
+    changes: dict[str, Any] = {f"{name}_probability": value for name, value in probabilities.items()}
+    return replace(options, **changes)
 
 
 def _row(crops: CropDataset, columns: int, seed: int, caption: str) -> np.ndarray:

@@ -26,22 +26,20 @@ def line_chart(title: str, curves: Sequence[Curve], logarithmic: bool = False) -
 
     Args:
         title: caption of the figure.
-        curves: in the order of their colours. A value that is missing, not finite, or not positive on a logarithmic
-            axis is left out.
+        curves: with different names, in the order of their colours. A value that is missing, not finite, or not
+            positive on a logarithmic axis is left out.
         logarithmic: whether the vertical axis is logarithmic.
 
     Returns:
         HTML; empty if no curve has a point.
     """
-    shown = [
-        Curve(curve.name, _thinned([p for p in curve.points if _is_drawable(p[1], logarithmic)])) for curve in curves
-    ]
-    shown = [curve for curve in shown if curve.points]
+    drawable = {curve.name: _thinned(_drawable(curve.points, logarithmic)) for curve in curves}
+    shown = {name: points for name, points in drawable.items() if points}
     if not shown:
         return ""
     scale = math.log10 if logarithmic else float
-    steps = [step for curve in shown for step, _ in curve.points]
-    values = [scale(value) for curve in shown for _, value in curve.points]
+    steps = [step for points in shown.values() for step, _ in points]
+    values = [scale(value) for points in shown.values() for _, value in points]
     first, last = min(steps), max(steps)
     low, high = min(values), max(values)
     margin = 0.05 * (high - low) or 0.05 * abs(high) or 0.5
@@ -64,16 +62,16 @@ def line_chart(title: str, curves: Sequence[Curve], logarithmic: bool = False) -
     for step, anchor in ((first, "start"), (last, "end")):
         drawn.append(f'<text x="{x(step):.1f}" y="{HEIGHT - 8}" text-anchor="{anchor}">{step:g}</text>')
     keys = []
-    for number, curve in enumerate(shown, start=1):
+    for number, (name, points) in enumerate(shown.items(), start=1):
         color = default_type_color(number)
-        points = " ".join(f"{x(step):.1f},{y(scale(value)):.1f}" for step, value in curve.points)
-        drawn.append(f'<polyline points="{points}" fill="none" stroke="{color}" stroke-width="1.5"/>')
-        if len(curve.points) < 30:
+        line = " ".join(f"{x(step):.1f},{y(scale(value)):.1f}" for step, value in points)
+        drawn.append(f'<polyline points="{line}" fill="none" stroke="{color}" stroke-width="1.5"/>')
+        if len(points) < 30:
             drawn += [
                 f'<circle cx="{x(step):.1f}" cy="{y(scale(value)):.1f}" r="2.5" fill="{color}"/>'
-                for step, value in curve.points
+                for step, value in points
             ]
-        keys.append(f'<span class="swatch" style="background:{color}"></span>{html.escape(curve.name)}')
+        keys.append(f'<span class="swatch" style="background:{color}"></span>{html.escape(name)}')
     return (
         f"<figure><figcaption>{html.escape(title)}</figcaption>"
         f'<svg width="{WIDTH}" height="{HEIGHT}" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
@@ -81,8 +79,12 @@ def line_chart(title: str, curves: Sequence[Curve], logarithmic: bool = False) -
     )
 
 
-def _is_drawable(value: float | None, logarithmic: bool) -> bool:
-    return value is not None and math.isfinite(value) and (value > 0 or not logarithmic)
+def _drawable(points: Sequence[tuple[float, float | None]], logarithmic: bool) -> list[tuple[float, float]]:
+    return [
+        (step, value)
+        for step, value in points
+        if value is not None and math.isfinite(value) and (value > 0 or not logarithmic)
+    ]
 
 
 def _thinned(points: list[tuple[float, float]]) -> list[tuple[float, float]]:

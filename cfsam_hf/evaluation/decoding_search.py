@@ -4,6 +4,7 @@ import contextlib
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -137,6 +138,7 @@ def _variants(
     for value in values:
         # Some values contradict another parameter, such as a core threshold below the marker threshold.
         with contextlib.suppress(ValueError):
-            tried = replace(parameters, **{name: value})
+            change: dict[str, Any] = {name: value}
+            tried = replace(parameters, **change)
             if tried != parameters:
                 yield value, tried

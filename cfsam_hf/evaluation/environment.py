@@ -63,7 +63,8 @@ def _git(*arguments: str) -> str | None:
     command = ["git", "-C", str(PACKAGE), *arguments]
     try:
         # Without this, reading would rewrite the index of a checkout that others use.
-        options = {"env": os.environ | {"GIT_OPTIONAL_LOCKS": "0"}, "timeout": 30, "check": True}
-        return subprocess.run(command, capture_output=True, text=True, **options).stdout.strip()
+        variables = os.environ | {"GIT_OPTIONAL_LOCKS": "0"}
+        done = subprocess.run(command, capture_output=True, text=True, env=variables, timeout=30, check=True)
+        return done.stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None

@@ -210,9 +210,10 @@ def classify_nuclei(tile: Tile, prediction: Prediction) -> NucleusErrors:
     true_classes[loose[:, 0]] = LOOSE
     pred_classes[loose[:, 1]] = LOOSE
 
-    confusion, mistyped = Counter(), np.zeros((0, 2), dtype=np.int64)
-    numbers = None if prediction.types is None else renumbered_types(tile, prediction.type_names)
-    if numbers is not None:
+    confusion: Counter[tuple[str, str]] = Counter()
+    mistyped = np.zeros((0, 2), dtype=np.int64)
+    numbers = renumbered_types(tile, prediction.type_names)
+    if prediction.types is not None and numbers is not None:
         names = prediction.type_names
         types = table_types(table, (truth, found), numbers, prediction.types, len(names))
         pairs = np.column_stack([types[0][true_rows], types[1][pred_rows]])

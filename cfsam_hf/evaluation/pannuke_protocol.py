@@ -61,8 +61,8 @@ def evaluate_pannuke(
     for make_system, (train, validation, test) in zip(systems, SPLITS, strict=True):
         system = make_system()
         tiles = evaluate_records(folds[test if part == "test" else validation], system, processes, progress=progress)
-        facts = {"train": train, "validation": validation, "test": test, "system": {"name": system.name}}
-        facts["system"] |= system.facts
+        facts: dict[str, Any] = {"train": train, "validation": validation, "test": test}
+        facts["system"] = {"name": system.name, **system.facts}
         results.append({**facts, **dataset_record(tiles, resamples=resamples, seed=seed)})
         scores.append(tiles)
     return {"protocol": "PanNuke, three folds", **average_folds(results), "folds": results}, scores

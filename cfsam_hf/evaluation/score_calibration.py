@@ -42,6 +42,8 @@ def scored_tile(maps: NucleiMaps, truth: np.ndarray, parameters: DecodingParamet
     outcomes = matched_nuclei(table)
     matched = np.zeros(len(decoded), dtype=bool)
     matched[np.array(list(outcomes), dtype=np.int64) - 1] = list(outcomes.values())
+    if decoded.measures is None:
+        raise ValueError("the decoded nuclei carry no measures, which scores are made of")
     return ScoredTile(decoded.measures, matched, table.num_true)
 
 
@@ -83,7 +85,10 @@ def fit_score_weights(measures: np.ndarray, matched: np.ndarray) -> ScoreWeights
         return value / len(matched), gradient / len(matched)
 
     options = {"ftol": 1e-14, "gtol": 1e-9, "maxiter": 1000}
-    *changes, shift = minimize(loss, np.zeros(columns.shape[1]), jac=True, method="L-BFGS-B", options=options).x
+    start = np.zeros(columns.shape[1])
+    # The types of scipy's stubs do not know that a loss may return its gradient.
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", options=options)  # type: ignore[call-overload]
+    *changes, shift = found.x
     weights = np.array(changes) / deviations
     intercept = float(shift - weights @ means)
     weights[0] += 1

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -55,7 +56,8 @@ def score_tile(tile: Tile, prediction: Prediction, *, seconds: float = float("na
             f"tile {tile.id}: the prediction is {found.shape} (rows, columns) but the tile {truth.shape}; predictions "
             "must be in the tile's own pixels"
         )
-    types, obstacle = {}, None
+    types: dict[str, Any] = {}
+    obstacle = None
     if prediction.types is not None:
         obstacle = type_obstacle(tile, prediction.type_names)
         true_types = renumbered_types(tile, prediction.type_names)
@@ -108,14 +110,12 @@ def why_types_are_not_compared(tiles: Sequence[TileScore]) -> str | None:
         if tiles[0].type_names is None or _types_known(tiles) or not any(tile.truth_has_types for tile in tiles):
             return None
         return "no true nucleus has a known type"
-    untyped = next((tile for tile in tiles if tile.type_names is None), None)
-    if untyped is not None:
-        return f"the prediction of tile {untyped.id} has no types, those of other tiles have"
-    other = next(tile for tile in tiles if tile.type_names != tiles[0].type_names)
-    return (
-        f"the predicted types are {', '.join(tiles[0].type_names)} in tile {tiles[0].id}, "
-        f"{', '.join(other.type_names)} in tile {other.id}"
-    )
+    texts: dict[tuple[str, ...], str] = {}
+    for tile in tiles:
+        if tile.type_names is None:
+            return f"the prediction of tile {tile.id} has no types, those of other tiles have"
+        texts.setdefault(tile.type_names, f"{', '.join(tile.type_names)} in tile {tile.id}")
+    return f"the predicted types are {', '.join(list(texts.values())[:2])}"
 
 
 def summarize_tiles(tiles: Sequence[TileScore]) -> dict[str, float]:
@@ -132,7 +132,8 @@ def summarize_tiles(tiles: Sequence[TileScore]) -> dict[str, float]:
 def known_tissues(tiles: Iterable[TileScore]) -> list[str] | None:
     """The tissue of each tile; None if that of any tile is unknown."""
     tissues = [tile.tissue for tile in tiles]
-    return None if None in tissues else tissues
+    known = [tissue for tissue in tissues if tissue is not None]
+    return known if len(known) == len(tissues) else None
 
 
 def renumbered_types(tile: Tile, type_names: Mapping[int, str]) -> np.ndarray | None:

@@ -3,6 +3,7 @@
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import cv2
 import numpy as np
@@ -39,7 +40,10 @@ class Condition:
 
     def records(self, records: Sequence[TileRecord]) -> list[TileRecord]:
         """Records whose tiles are changed when they are loaded."""
-        return [replace(record, decode=lambda _, record=record: self.change(record.load())) for record in records]
+        return [replace(record, decode=partial(self._changed, record)) for record in records]
+
+    def _changed(self, record: TileRecord, _: TileRecord) -> Tile:
+        return self.change(record.load())
 
     def system(self, system: System) -> System:
         """The system, with or without the pixel size."""
@@ -64,37 +68,26 @@ def shift_conditions(seed: int = 0) -> list[Condition]:
         _stain_condition({"haematoxylin": 1.3, "eosin": 0.77}),
         _stain_condition({"haematoxylin": 0.77, "eosin": 1.3}),
     ]
-    for sigma in (0.7, 1.0, 1.5, 2.0):
-        conditions.append(
-            _image_condition(f"blur, sigma {sigma:g} px", "blur", lambda i, _, sigma=sigma: blur_focus(i, sigma))
-        )
+    for blur in (0.7, 1.0, 1.5, 2.0):
+        conditions.append(_image_condition(f"blur, sigma {blur:g} px", "blur", partial(blur_focus, sigma=blur)))
     for quality in (70, 40, 20):
         conditions.append(
-            _image_condition(f"JPEG, quality {quality}", "jpeg", lambda i, _, q=quality: compress_jpeg(i, q))
+            _image_condition(f"JPEG, quality {quality}", "jpeg", partial(compress_jpeg, quality=quality))
         )
     for brightness in (-40, -20, 20, 40):
-        conditions.append(
-            _image_condition(
-                f"brightness {brightness:+d} grey values", "light", lambda i, _, b=brightness: change_light(i, 1.0, b)
-            )
-        )
+        change = partial(change_light, contrast=1.0, brightness=brightness)
+        conditions.append(_image_condition(f"brightness {brightness:+d} grey values", "light", change))
     for contrast in (0.6, 0.8, 1.2, 1.5):
-        conditions.append(
-            _image_condition(f"contrast x {contrast:g}", "light", lambda i, _, c=contrast: change_light(i, c, 0.0))
-        )
-    for sigma in (5, 10, 20):
-        conditions.append(
-            _image_condition(
-                f"noise, sigma {sigma} grey values",
-                "noise",
-                lambda image, tile, sigma=sigma: add_noise(image, sigma, _generator(seed, tile)),
-            )
-        )
+        change = partial(change_light, contrast=contrast, brightness=0.0)
+        conditions.append(_image_condition(f"contrast x {contrast:g}", "light", change))
+    for noise in (5, 10, 20):
+        name = f"noise, sigma {noise} grey values"
+        conditions.append(Condition(name, "noise", partial(_noisy, sigma=noise, seed=seed)))
     conditions.append(Condition("as scanned, mpp not given", "magnification", lambda tile: tile, mpp_given=False))
     for power, mpp in ((20, 0.5), (10, 1.0)):
         for given in (True, False):
             name = f"{power}x ({mpp:g} um per pixel), mpp {'given' if given else 'not given'}"
-            conditions.append(Condition(name, "magnification", lambda tile, mpp=mpp: shrink_tile(tile, mpp), given))
+            conditions.append(Condition(name, "magnification", partial(shrink_tile, mpp=mpp), given))
     return conditions
 
 
@@ -102,7 +95,7 @@ def choose_conditions(wanted: Sequence[str], seed: int = 0) -> list[Condition]:
     """The conditions of some kinds or names in their usual order, always with the plain tiles.
 
     Args:
-        wanted: kinds such as `blur`, or names; all where empty.
+        wanted: kinds such as `blur`, or names; all if empty.
         seed: as in [`shift_conditions`].
 
     Raises:
@@ -166,13 +159,14 @@ def _stain_condition(gains: dict[str, float]) -> Condition:
     factors = np.array([gains.get(stain, 1.0) for stain in ALL_STAINS] + [1.0])
     alike = len(gains) == len(ALL_STAINS) and len(set(gains.values())) == 1
     parts = [f"{' and '.join(gains)} x {factors[0]:g}"] if alike else [f"{s} x {gain:g}" for s, gain in gains.items()]
-    return _image_condition(", ".join(parts), "stain", lambda image, _: jitter_stains(image, factors, np.zeros(3)))
+    return _image_condition(", ".join(parts), "stain", lambda image: jitter_stains(image, factors, np.zeros(3)))
 
 
-def _image_condition(name: str, kind: str, change: Callable[[np.ndarray, Tile], np.ndarray]) -> Condition:
-    return Condition(name, kind, lambda tile: replace(tile, image=change(tile.image, tile)))
+def _image_condition(name: str, kind: str, change: Callable[[np.ndarray], np.ndarray]) -> Condition:
+    return Condition(name, kind, lambda tile: replace(tile, image=change(tile.image)))
 
 
-def _generator(seed: int, tile: Tile) -> np.random.Generator:
-    """The generator of a tile's noise, seeded by its name, so that it does not depend on the tiles before it."""
-    return np.random.default_rng((seed, zlib.crc32(tile.id.encode())))
+def _noisy(tile: Tile, sigma: float, seed: int) -> Tile:
+    # Seeded by the tile's name, so that its noise does not depend on the tiles before it.
+    generator = np.random.default_rng((seed, zlib.crc32(tile.id.encode())))
+    return replace(tile, image=add_noise(tile.image, sigma, generator))

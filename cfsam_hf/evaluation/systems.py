@@ -95,6 +95,7 @@ def _origin(source: str, model: Any) -> dict[str, str]:
         `source`, the Hub id or the folder's name; `revision`; and `weights_sha256` of the file of weights (for an
         adapter, of its own file). Weights in several files have no such hash.
     """
+    weights: Any
     if os.path.isdir(source) or is_meant_as_path(source):
         folder = Path(source).resolve()
         facts = {"source": folder.name}

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 DEFAULT_TYPE_COLORS = (
     "#009e73",
@@ -78,6 +79,11 @@ def _as_rgb(color: tuple[int, int, int]) -> tuple[int, int, int]:
 
 class NucleusTypesMixin:
     """For a configuration class with the fields `num_types`, `id2label`, `label2id` and `type_colors`."""
+
+    num_types: Any
+    id2label: Any
+    label2id: Any
+    type_colors: Any
 
     def _resolve_types(self) -> None:
         """Makes `num_types`, `id2label`, `label2id` and `type_colors` agree."""

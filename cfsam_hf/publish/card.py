@@ -1,4 +1,4 @@
-"""The card of a checkpoint: metadata that the Hub reads, and a text for people, from what the checkpoint says."""
+"""The card of a checkpoint: metadata for the Hub and a text for people, from the checkpoint's configuration."""
 
 import re
 from pathlib import Path
@@ -11,7 +11,7 @@ from ..model.configuration_cfsam import CfSamConfig
 TEMPLATE = Path(__file__).with_name("card.md.jinja")
 TASK = "image-segmentation"
 TAGS = ("pathology", "histology", "nuclei", "instance-segmentation", "cfsam")
-# Names that the Hub knows; any other licence is "other" there, with a name of its own.
+# The licences that the Hub knows; any other is "other" there, with a name of its own.
 HUB_LICENSES = frozenset(
     (
         "apache-2.0",
@@ -32,19 +32,19 @@ def card_metadata(config: CfSamConfig, eval_results: list[EvalResult] | None = N
     """The metadata of a checkpoint's card.
 
     Args:
-        config: of the checkpoint; its `checkpoint_info` tells `name`, `license`, `license_link`, `base_model`,
-            `datasets` and `widget`, as far as they are known.
-        eval_results (*optional*): figures, with the data and the average that each belongs to.
-        fields: metadata that is not in the configuration, or in place of it.
+        config: of the checkpoint; its `checkpoint_info` may hold `name`, `license`, `license_link`, `base_model`,
+            `datasets` and `widget`.
+        eval_results (*optional*): figures, each with its data and average.
+        fields: further metadata, which takes precedence over the configuration's.
 
     Returns:
-        The metadata. What is not known is left out; the licence above all must be known before a push.
+        The metadata, without unknown fields. A push requires the licence.
     """
     info = config.checkpoint_info or {}
     base = str(info.get("base_model") or "")
-    known = {
+    known: dict[str, Any] = {
         **_license_fields(info),
-        # A base may also be a folder, of which nobody else knows.
+        # A base may also be a folder, which means nothing to others.
         "base_model": base if _HUB_ID.fullmatch(base) else None,
         "datasets": info.get("datasets"),
         "metrics": sorted({result.metric_type for result in eval_results}) if eval_results else None,
@@ -59,7 +59,7 @@ def card_metadata(config: CfSamConfig, eval_results: list[EvalResult] | None = N
 
 
 def checkpoint_card(config: CfSamConfig) -> ModelCard:
-    """A card made of nothing but the configuration: figures, data and limits as `checkpoint_info` has them."""
+    """A card from the configuration alone, with the figures, data and limits in `checkpoint_info`."""
     info = config.checkpoint_info or {}
     metrics = info.get("metrics") or {}
     results = [
@@ -103,7 +103,7 @@ def _license_fields(info: dict[str, Any]) -> dict[str, str]:
 
 
 def _slug(text: str) -> str:
-    """A name as the Hub writes names.
+    """A name in the form of the Hub's names.
 
     >>> _slug("CC BY-NC-SA 4.0 (from MoNuSeg)")
     'cc-by-nc-sa-4.0-from-monuseg'

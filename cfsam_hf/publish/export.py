@@ -1,4 +1,4 @@
-"""A checkpoint as a folder that describes itself: whoever has transformers loads it, without this package."""
+"""Exports a checkpoint as a self-describing folder, which transformers loads without this package."""
 
 import json
 import os
@@ -42,27 +42,27 @@ def export_for_hub(
     card: str | os.PathLike | None = None,
     overwrite: bool = False,
 ) -> Path:
-    """Writes a self-describing folder: configuration, weights, processor, the code of all of them, a handler for
-    Inference Endpoints, requirements, and a card.
+    """Writes a self-describing folder: configuration, weights, processor, their code, a handler for Inference
+    Endpoints, requirements, and a card.
 
-    It loads through transformers' Auto classes and `pipeline("nuclei-segmentation")`: with this package installed as
-    it is, without it with `trust_remote_code=True`, to the very same outputs. The folder appears when it is complete.
+    Transformers' Auto classes and `pipeline("nuclei-segmentation")` load it, with `trust_remote_code=True` if this
+    package is not installed, and give the same outputs either way. The folder appears only when it is complete.
 
     Args:
         source: a folder or Hub id, a pipeline, or a model.
-        folder: to write.
-        image_processor (*optional*): of a model; default: the one saved with it, or one made for its configuration.
-        card (*optional*): a Markdown file with metadata; default: the card beside the checkpoint that the model was
-            loaded from, in its folder or on the Hub, or one made from what the configuration says (`checkpoint_info`).
-            A model whose weights were changed since it was loaded needs a card of its own.
-        overwrite (`bool`, defaults to `False`): whether an exported folder that is there is replaced.
+        folder: the folder to write.
+        image_processor (*optional*): of a model; default: the one saved with it, or one for its configuration.
+        card (*optional*): a Markdown file with metadata; default: the card of the checkpoint that the model was loaded
+            from, in its folder or on the Hub, or one made from the configuration (`checkpoint_info`). A model whose
+            weights have changed since it was loaded needs its own card.
+        overwrite (`bool`, defaults to `False`): whether to replace an exported folder.
 
     Returns:
         The folder.
 
     Raises:
-        OSError: the source cannot be loaded, or the folder not written.
-        ValueError: the folder is there and may not be replaced; the model carries layers of PEFT.
+        OSError: the source cannot be loaded, or the folder cannot be written.
+        ValueError: the folder exists and may not be replaced; the model carries layers of PEFT.
     """
     folder = Path(folder)
     _check_target(folder, overwrite)
@@ -77,10 +77,10 @@ def export_for_hub(
     model, image_processor = source.model, image_processor or source.image_processor
     if getattr(model, "_hf_peft_config_loaded", False):
         raise ValueError("the model carries PEFT's own layers (LoRA, ...); merge or unload them before the export")
-    card = ModelCard(_card_text(model, card))
+    model_card = ModelCard(_card_text(model, card))
     with atomic_folder(folder) as stage:
         model.save_pretrained(stage, state_dict=_stored_weights(model))
-        # Made anew: one that was loaded as remote code is of another class of this name.
+        # A new one: a processor that was loaded as remote code is of another class with this name.
         image_processor = CfSamImageProcessor.from_dict(image_processor.to_dict())
         CfSamProcessor(image_processor).save_pretrained(stage)
         _name_code(stage)
@@ -89,40 +89,41 @@ def export_for_hub(
             shutil.copyfile(file, stage / file.name)
         shutil.copyfile(handler.__file__, stage / HANDLER)
         (stage / REQUIREMENTS).write_text("\n".join(code_requirements([*files, stage / HANDLER])) + "\n")
-        card.save(stage / CARD)
+        model_card.save(stage / CARD)
         for weights in stage.glob("*.safetensors"):
-            # Written for the owner's eyes alone.
+            # safetensors makes files that only their owner can read.
             shutil.copymode(stage / CONFIG, weights)
-        # What the card still lacks, such as a licence that nobody stated, is asked for before a push.
+        # A push checks the card, which may still lack a licence.
         check_folder(stage, card_fields=())
     return folder
 
 
 def _check_target(folder: Path, overwrite: bool) -> None:
-    """Makes sure that nothing but an older export is replaced."""
+    """Raises ValueError if anything other than an older export would be replaced."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     if not folder.is_dir():
         raise ValueError(f"{folder} is a file; choose another name for the folder")
     if not (folder / HANDLER).is_file() or not (folder / CONFIG).is_file():
-        raise ValueError(f"{folder} is there and is no exported checkpoint; choose another folder")
+        raise ValueError(f"{folder} exists and is not an exported checkpoint; choose another folder")
     if inside := sorted(path.name for path in folder.iterdir() if path.is_dir() and path.name != "__pycache__"):
         raise ValueError(f"{folder} holds folders that an export does not write ({inside[0]}); choose another folder")
     if not overwrite:
-        raise ValueError(f"{folder} is there; pass overwrite=True (--overwrite) to replace it")
+        raise ValueError(f"{folder} exists; pass overwrite=True (--overwrite) to replace it")
 
 
 def _stored_weights(model: CfSamForNucleiSegmentation) -> dict[str, torch.Tensor]:
-    """The weights as they are stored: in float16 where that loses nothing, which halves the file.
+    """The weights to store: in float16 if that loses nothing, which halves the file.
 
-    A checkpoint that was stored in float16, as the bundled one, so keeps its size.
+    A checkpoint that was stored in float16, such as the bundled one, keeps its size.
     """
     weights = model.state_dict()
-    halves, seen = {}, {}
+    halves: dict[str, torch.Tensor] = {}
+    seen: dict[int, torch.Tensor] = {}
     for name, value in weights.items():
         if value.dtype != torch.float32:
             return weights
-        # Tied weights stay tied, and so are written once.
+        # Tied weights stay tied, so that they are written once.
         halves[name] = seen.setdefault(value.data_ptr(), value.half())
         if not torch.equal(halves[name].float(), value):
             return weights
@@ -137,7 +138,7 @@ def _card_text(model: CfSamForNucleiSegmentation, card: str | os.PathLike | None
 
 
 def _card_beside(model: CfSamForNucleiSegmentation) -> Path | None:
-    """The card of the checkpoint that a model was loaded from; None where it has none, or is another model."""
+    """The card of the checkpoint that a model was loaded from; None if it has none, or is of another model."""
     origin = getattr(model, "name_or_path", "")
     # The origin of an adapter's model is its base.
     if not origin or model.active_adapter != INITIAL_ADAPTER:
@@ -154,15 +155,15 @@ def _card_beside(model: CfSamForNucleiSegmentation) -> Path | None:
     config, card = (Path(path) if path and os.path.isfile(path) else None for path in found)
     if config is None or card is None:
         return None
-    # A plain SAM's card says nothing of the heads that were added to it.
+    # The card of a plain SAM does not cover the heads that were added to it.
     is_ours = json.loads(config.read_text(encoding="utf-8")).get("model_type") == type(model.config).model_type
     return card if is_ours else None
 
 
 def _name_code(folder: Path) -> None:
-    """Writes into the folder's JSON files which class is found where.
+    """Writes into the folder's JSON files which module holds each class.
 
-    transformers does this for classes after `register_for_auto_class`, which changes how they are saved for the rest
+    transformers does this after `register_for_auto_class`, which would change how the classes are saved for the rest
     of the process.
     """
     config, processor = (json.loads((folder / name).read_text(encoding="utf-8")) for name in (CONFIG, PROCESSOR))

@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import ModelCard
 from transformers.dynamic_module_utils import get_imports
@@ -38,7 +39,7 @@ PROCESSOR_AUTO_MAP = {
     "AutoImageProcessor": _reference(CfSamImageProcessor),
     "AutoProcessor": _reference(CfSamProcessor),
 }
-CUSTOM_PIPELINES = {
+CUSTOM_PIPELINES: dict[str, dict[str, Any]] = {
     "nuclei-segmentation": {
         "impl": _reference(NucleiSegmentationPipeline),
         "pt": ["AutoModelForImageSegmentation"],
@@ -48,12 +49,12 @@ CUSTOM_PIPELINES = {
 
 
 def code_files() -> list[Path]:
-    """The files of this package that a checkpoint needs to run, each a flat sibling of the others."""
+    """The files of this package that a checkpoint needs to run, all in one folder."""
     return sorted(path for path in MODEL_CODE.glob("*.py") if path.name != "__init__.py")
 
 
 def code_requirements(files: list[Path]) -> list[str]:
-    """The requirements of this package (`"numpy>=1.26"`) that the given files import.
+    """The requirements of this package (such as `"numpy>=1.26"`) that the given files import.
 
     Raises:
         OSError: this package is not installed.
@@ -67,7 +68,7 @@ def code_requirements(files: list[Path]) -> list[str]:
         _normalised(name) for file in files for module in get_imports(file) for name in providers.get(module, [])
     }
     lines = [line for line in declared if ";" not in line]
-    return sorted(line for line in lines if _normalised(re.match(r"[\w.-]+", line)[0]) in needed)
+    return sorted(line for line in lines if _normalised(re.split(r"[^\w.-]", line, maxsplit=1)[0]) in needed)
 
 
 def _normalised(name: str) -> str:
@@ -108,7 +109,7 @@ def check_folder(folder: Path, card_fields: Sequence[str] = CARD_FIELDS) -> None
 
 
 def _config_problems(folder: Path) -> list[str]:
-    problems = []
+    problems: list[str] = []
     config = _read_json(folder / CONFIG, problems)
     if config is not None and config.get("model_type") != CfSamConfig.model_type:
         problems.append(f"{CONFIG} is of a model of type {config.get('model_type')!r}, not {CfSamConfig.model_type!r}")
@@ -120,8 +121,8 @@ def _config_problems(folder: Path) -> list[str]:
     if processor is not None:
         inner = processor.get("image_processor")
         named = {"AutoProcessor": processor, "AutoImageProcessor": inner if isinstance(inner, dict) else {}}
-        missing = [name for name, record in named.items() if name not in (record.get("auto_map") or {})]
-        problems += [f"{PROCESSOR} does not name the code of {name}" for name in missing]
+        unnamed = [name for name, record in named.items() if name not in (record.get("auto_map") or {})]
+        problems += [f"{PROCESSOR} does not name the code of {name}" for name in unnamed]
     index = folder / f"{WEIGHTS}.index.json"
     if index.is_file():
         record = _read_json(index, problems) or {}

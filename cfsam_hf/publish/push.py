@@ -19,7 +19,7 @@ _PRISTINE = {".gitattributes"}
 # An update deletes files of these kinds that the folder lacks: two sets of weights or of code would clash.
 _REPLACED = (".py", ".safetensors", ".json")
 # Base class of the HTTP library's errors; which library that is depends on huggingface_hub's version.
-_HTTPError = next(kind for kind in HfHubHTTPError.__mro__ if kind.__name__ == "HTTPError")
+_HTTPError: type[Exception] = next(kind for kind in HfHubHTTPError.__mro__ if kind.__name__ == "HTTPError")
 
 
 @dataclass(frozen=True)

@@ -292,7 +292,7 @@ def test_only_an_older_export_is_replaced_and_only_when_asked(tmp_path):
     home = tmp_path / "home"
     home.mkdir()
     (home / "thesis.txt").write_text("")
-    with pytest.raises(ValueError, match="no exported checkpoint"):
+    with pytest.raises(ValueError, match="not an exported checkpoint"):
         export_for_hub(tiny_test_model(1), home, overwrite=True)
     with pytest.raises(ValueError, match="is a file"):
         export_for_hub(tiny_test_model(1), home / "thesis.txt", overwrite=True)
