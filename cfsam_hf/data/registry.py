@@ -1,9 +1,9 @@
-"""Data sets by name: `list_tiles` for a plain list, `load_nuclei_dataset` for a lazily decoded `datasets.Dataset`."""
+"""Data sets by name: `list_tiles` returns a plain list, `load_nuclei_dataset` a `datasets.Dataset`."""
 
 import inspect
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from .readers.coco import list_coco
 from .readers.conic import list_conic
@@ -46,21 +46,21 @@ READERS: dict[str, Callable[..., list[TileRecord]]] = {
 """Functions `(path, split=None, **options) -> list[TileRecord]` by the name of the data set."""
 
 
-def list_tiles(name: str, path: str | Path, split: str | None = None, **options) -> list[TileRecord]:
-    """List the tiles of a data set that lies on disk in its official layout; no pixel is read yet.
+def list_tiles(name: str, path: str | Path, split: str | None = None, **options: Any) -> list[TileRecord]:
+    """Lists the tiles of a data set that is on disk in its official layout; no pixel is read yet.
 
     Args:
         name: one of `READERS`.
         path: folder of the download.
-        split: keep the tiles of this official split; all where None.
+        split: keep the tiles of this official split; None keeps all.
         options: settings of the reader, see its function (`READERS[name]`).
 
     Returns:
         Records in natural order of their ids; `record.load()` reads one.
 
     Raises:
-        ValueError: for an unknown name or what the reader refuses.
-        OSError: for missing files.
+        ValueError: the name is unknown, or the reader refuses something.
+        OSError: a file is missing.
 
     Example:
 
@@ -75,7 +75,7 @@ def list_tiles(name: str, path: str | Path, split: str | None = None, **options)
 
 
 def check_options(name: str, options: Iterable[str]) -> None:
-    """Raise ValueError where there is no reader `name`, or it has not these options."""
+    """Raises ValueError if there is no reader `name`, or if it lacks one of these options."""
     if name not in READERS:
         raise ValueError(f"unknown data set {name!r}; known: {', '.join(sorted(READERS))}")
     parameters = inspect.signature(READERS[name]).parameters
@@ -88,58 +88,49 @@ def check_options(name: str, options: Iterable[str]) -> None:
 
 
 def option_choices(name: str, option: str) -> tuple[str, ...]:
-    """The values that the signature of the reader `name` lists for an option; none where it has no such list."""
+    """The values that the signature of the reader `name` lists for an option; none if it lists none."""
     parameter = inspect.signature(READERS[name]).parameters.get(option) if name in READERS else None
     return () if parameter is None else get_args(parameter.annotation)
 
 
-def load_nuclei_dataset(name: str, path: str | Path, split: str | None = None, **options) -> "Dataset":
-    """Open a data set as a `datasets.Dataset` whose rows are decoded when they are asked for.
+def load_nuclei_dataset(name: str, path: str | Path, split: str | None = None, **options: Any) -> "Dataset":
+    """Opens a data set as a `datasets.Dataset` whose tiles are decoded when their rows are used.
 
     Args:
         name, path, split, options: as in `list_tiles`.
 
     Returns:
-        A data set of one row per tile. Decoded rows have `image` (H, W, 3) uint8, `instance_map` (H, W) int32,
-        `type_map` (H, W) int16 or None, `annotated` (H, W) bool or None, `tissue`, `mpp`, `id` and `fold`. The table
-        itself holds only paths and metadata, so `select`, `shuffle`, `sort` and `unique` decode nothing, nor does
-        `filter` by metadata: `dataset.filter(lambda tissue: tissue == "Colon", input_columns="tissue")`. To read the
-        metadata of all rows, use `dataset.with_format(None)`.
+        A data set of one row per tile, with `image` (H, W, 3) uint8, `instance_map` (H, W) int32, `type_map` (H, W)
+        int16 or None, `annotated` (H, W) bool or None, and the metadata `id`, `tissue`, `mpp`, `fold`, `image_path`
+        and `label_path`. Every operation of `datasets` keeps these columns. In memory a tile is a pointer to its
+        files, so `select`, `shuffle`, `sort` and `unique` decode nothing, nor does `filter` by metadata:
+        `dataset.filter(lambda tissue: tissue == "Colon", input_columns="tissue")`. `save_to_disk` writes the decoded
+        arrays; before opening the result in another process, import `cfsam_hf.data.tile_features`.
 
     Raises:
-        ImportError: if `datasets` is not installed.
-        ValueError, OSError: as `list_tiles` here, as `TileRecord.load` when a row is read.
+        ImportError: `datasets` is not installed.
+        ValueError, OSError: as `list_tiles` here, and as `TileRecord.load` when a row is used.
     """
     try:
         from datasets import Dataset, Features, Value
     except ImportError as error:
         raise ImportError("load_nuclei_dataset needs the `datasets` package: pip install 'cfsam_hf[train]'") from error
+    from .tile_features import TileValue, tile_pointers
+
     records = list_tiles(name, path, split=split, **options)
-    rows = {
+    decoded = ["image", "instance_map", "type_map", "annotated"]
+    rows: dict[str, list[Any]] = {
         "id": [record.id for record in records],
-        "image_path": [str(record.image_path) for record in records],
-        "label_path": [str(record.label_path) for record in records],
         "tissue": [record.tissue for record in records],
         "mpp": [record.mpp for record in records],
         "fold": [record.fold for record in records],
-        "position": list(range(len(records))),
+        "image_path": [str(record.image_path) for record in records],
+        "label_path": [str(record.label_path) for record in records],
     }
-    kinds = {"mpp": Value("float64"), "position": Value("int64")}
-    features = Features({column: kinds.get(column, Value("string")) for column in rows})
-    dataset = Dataset.from_dict(rows, features=features)
-    dataset.set_transform(_DecodeRows(records))
-    return dataset
-
-
-class _DecodeRows:
-    """Transform of a batch of table rows into decoded tiles; a class, so that it can be sent to worker processes."""
-
-    def __init__(self, records: list[TileRecord]):
-        self.records = records
-
-    def __call__(self, rows: dict[str, list]) -> dict[str, list]:
-        if "position" not in rows:
-            return rows
-        tiles = [self.records[position].load() for position in rows["position"]]
-        names = ("image", "instance_map", "type_map", "annotated", "tissue", "mpp", "id", "fold")
-        return {name: [getattr(tile, name) for tile in tiles] for name in names}
+    if None in rows["mpp"]:
+        # Some files state their pixel size inside.
+        decoded.append("mpp")
+    pointers = tile_pointers(name, path, options, records)
+    features = {column: Value("float64" if column == "mpp" else "string") for column in rows}
+    features |= {column: TileValue(column) for column in decoded}
+    return Dataset.from_dict(rows | dict.fromkeys(decoded, pointers), features=Features(features))

@@ -3,6 +3,7 @@
 import pickle
 from dataclasses import replace
 
+import datasets
 import numpy as np
 import pytest
 
@@ -10,7 +11,8 @@ from cfsam_hf.data import registry
 from cfsam_hf.data.registry import READERS, list_tiles, load_nuclei_dataset
 from tests.data_cases import nuclei, painted, save_image
 
-COLUMNS = {"image", "instance_map", "type_map", "annotated", "tissue", "mpp", "id", "fold"}
+PIXELS = {"image", "instance_map", "type_map", "annotated"}
+COLUMNS = PIXELS | {"tissue", "mpp", "id", "fold", "image_path", "label_path"}
 
 
 @pytest.fixture
@@ -96,14 +98,80 @@ def test_chosen_rows_stay_with_their_tiles(folder):
 
 def test_metadata_is_read_without_decoding(folder, no_decoding):
     dataset = load(folder)
-    assert set(dataset.column_names) == {"id", "image_path", "label_path", "tissue", "mpp", "fold", "position"}
-    assert list(dataset.with_format(None)["tissue"]) == ["Colon"] * 6 + ["Liver"] * 6
+    assert set(dataset.column_names) == COLUMNS
+    assert list(dataset["tissue"]) == ["Colon"] * 6 + ["Liver"] * 6
     assert dataset.unique("fold") == ["0", "1", "2"]
     liver = dataset.filter(lambda tissue: tissue == "Liver", input_columns="tissue")
-    plain = liver.shuffle(seed=0).select(range(4)).with_format(None)
+    plain = liver.shuffle(seed=0).select(range(4)).remove_columns([*PIXELS, "mpp"])
     assert all(row["tissue"] == "Liver" and row["image_path"].endswith(f"{row['id']}.png") for row in plain)
     with pytest.raises(RuntimeError, match="t3 was decoded"):
         dataset[3]
+
+
+def number_of(row) -> int:
+    return int(row["id"][1:])
+
+
+def check_rows(rows, count: int) -> None:
+    """Each row has the pixels of the tile that its id names."""
+    seen = 0
+    for row in rows:
+        label_map = nuclei(40 + number_of(row), 50, ids=range(1, number_of(row) + 2))
+        np.testing.assert_array_equal(row["instance_map"], label_map)
+        np.testing.assert_array_equal(row["image"], painted(label_map))
+        assert (row["type_map"] is None) == (number_of(row) % 2 == 0)
+        assert row["mpp"] == (0.25 if number_of(row) else None)
+        seen += 1
+    assert seen == count
+
+
+def test_operations_of_datasets_keep_pixels_and_columns(folder):
+    dataset = load(folder)
+    one, two = load(folder, split="1"), load(folder, split="2")
+    parts = dataset.train_test_split(test_size=0.25, seed=0)
+    for rows, count in (
+        (datasets.concatenate_datasets([one, two]), 8),
+        (datasets.interleave_datasets([one, two]), 8),
+        (dataset.with_format("numpy"), 12),
+        (dataset.with_format("torch"), 12),
+        (dataset.flatten_indices(), 12),
+        (dataset.shard(3, 1), 4),
+        (dataset.skip(2).take(3), 3),
+        (parts["train"], 9),
+        (parts["test"], 3),
+        (dataset.map(lambda row: {"extra": 1}).select([3, 1]), 2),
+        (dataset.filter(lambda row: row["instance_map"].max() > 9), 3),
+        (dataset.to_iterable_dataset(), 12),
+        (dataset.rename_column("tissue", "organ").add_column("place", list(range(12))), 12),
+    ):
+        check_rows(rows, count)
+    assert set(dataset.select_columns(["id", "image"])[0]) == {"id", "image"}
+    assert dataset.with_format("torch")[1]["instance_map"].shape == (41, 50)
+
+
+def test_what_map_adds_is_in_the_rows_beside_the_pixels(folder):
+    dataset = load(folder).map(lambda row: {"nuclei": int(row["instance_map"].max())})
+    assert [row["nuclei"] for row in dataset] == [number + 1 for number in range(12)]
+    check_rows(dataset, 12)
+    halves = load(folder).map(
+        lambda row: {"image": row["image"][::2]}, features=dataset.features.copy(), remove_columns=[]
+    )
+    assert halves[3]["image"].shape == (22, 50, 3)
+    assert halves[3]["image"].dtype == np.uint8
+
+
+def test_saved_data_sets_hold_the_pixels_themselves(folder, tmp_path_factory):
+    saved = tmp_path_factory.mktemp("saved")
+    load(folder).save_to_disk(saved / "arrow")
+    for path in folder.iterdir():
+        path.unlink()
+    check_rows(datasets.load_from_disk(saved / "arrow"), 12)
+
+
+def test_rows_are_the_callers_own(folder):
+    dataset = load(folder)
+    dataset[0]["image"][:] = 0
+    check_rows(dataset, 12)
 
 
 def test_damaged_files_are_named_when_their_row_is_read(folder):
