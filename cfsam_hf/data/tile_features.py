@@ -1,7 +1,7 @@
 """Columns of a `datasets.Dataset` that hold where a tile lies and give its pixels when a row is used.
 
 They are features of `datasets` like its own `Image`: whatever is done to a data set (`map`, `with_format`,
-`concatenate_datasets`, ...), the columns keep their meaning, and what `save_to_disk` writes holds the pixels themselves.
+`concatenate_datasets`, ...), the columns keep their meaning. What `save_to_disk` writes holds the pixels themselves.
 """
 
 import io
