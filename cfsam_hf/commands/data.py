@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ..data import Tile, TileRecord
     from ..data.audit import Audit
 
-SHEET_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
+SHEET_FORMATS = (".png", ".jpg", ".jpeg")
 MOST_NOTES = 20
 """Printed by `cfsam data check` without `--all-notes`."""
 
@@ -286,12 +286,10 @@ def _sheet_path(text: str | None) -> Path | None:
 
 
 def _draw_sheet(tiles: "Sequence[Tile]", path: Path, name: str, total: int) -> None:
+    from ..drawing.picture_files import write_picture
     from ..drawing.tile_sheet import tile_sheet
-    from ..files.atomic import atomic_path
 
-    picture = tile_sheet(tiles, f"{name}: {len(tiles)} of {total:,} tiles")
-    with atomic_path(path) as working:
-        picture.save(working, format=SHEET_FORMATS[path.suffix.lower()])
+    write_picture(tile_sheet(tiles, f"{name}: {len(tiles)} of {total:,} tiles"), path)
     print(f"{len(tiles)} of {total} tiles drawn -> {one_line(str(path))}")
 
 

@@ -5,12 +5,12 @@ import os
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
-from PIL.PngImagePlugin import PngInfo
 
-from ..files.atomic import atomic_path
+from ..files.own_results import SOFTWARE
 from ..model.result import NucleiResult, provenance, type_styles
 from .lettering import INK, MUTED, PAPER, fit_text, legend_strip, scale_bar_length
 from .outlines import draw_rings, enlarge
+from .picture_files import write_picture
 
 # Small images are enlarged by a whole factor towards this side, since lines of whole pixels would hide small nuclei;
 # very large ones are reduced to MAX_SIDE, beyond which viewers fail.
@@ -110,12 +110,8 @@ def write_overlay(result: NucleiResult, image: np.ndarray, path: str | os.PathLi
         ValueError: the image is not RGB uint8, or its size differs from the result's.
         OSError: the file cannot be written.
     """
-    picture = render_overlay(result, image)
-    info = PngInfo()
-    info.add_text("Software", f"cfsam_hf {result.version}")
-    info.add_text("cfsam_hf", json.dumps(provenance(result)))
-    with atomic_path(path) as working:
-        picture.save(working, format="PNG", pnginfo=info, compress_level=4)
+    texts = {"Software": f"{SOFTWARE} {result.version}", SOFTWARE: json.dumps(provenance(result))}
+    write_picture(render_overlay(result, image), path, texts=texts, compress_level=4)
 
 
 def _title(result: NucleiResult, width: int, text: int, margin: int) -> Image.Image:

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
+from ..files.own_results import SOFTWARE
 from .outlines import Color
+from .picture_files import png_texts
 
 LARGEST_FILE = 400_000
 PALETTES = (256, 128, 64, 32, 16)
@@ -35,7 +37,7 @@ def encode_small(page: Image.Image, kept: Sequence[Color], largest: int = LARGES
         picture = Image.fromarray(indices)
         picture.putpalette(palette.getpalette() or [])
         file = io.BytesIO()
-        picture.save(file, "PNG", optimize=True)
+        picture.save(file, "PNG", optimize=True, pnginfo=png_texts({"Software": SOFTWARE}))
         if file.tell() <= largest:
             break
     return file.getvalue()

@@ -6,7 +6,9 @@ from typing import Any
 
 from PIL import Image
 
+from ..drawing.picture_files import write_picture
 from ..files.atomic import staged_folder
+from ..files.csv_files import write_csv_file
 from ..files.json_files import write_json
 from .per_image import per_image_table
 from .scoring import TileScore
@@ -36,7 +38,7 @@ def write_report(
     with staged_folder(folder) as stage:
         write_json(stage / RESULTS, dict(record))
         (stage / TABLES).write_text(report(record), encoding="utf-8")
-        table.to_csv(stage / f"{IMAGES}.csv", index=False, lineterminator="\n")
+        write_csv_file(table, stage / f"{IMAGES}.csv")
         table.to_parquet(stage / f"{IMAGES}.parquet", index=False)
         for name, page in (pages or {}).items():
-            page.save(stage / f"{name.replace('/', '_')}_tiles.png")
+            write_picture(page, stage / f"{name.replace('/', '_')}_tiles.png")

@@ -23,6 +23,7 @@ from transformers import PreTrainedModel
 
 from ..bases.bundled import DEFAULT_CHECKPOINT, bundled_checkpoint
 from ..data import CropDataset, TileRecord
+from ..drawing.picture_files import write_picture
 from ..evaluation import System, TileScore, checkpoint_system, dataset_record, evaluate_records, results_record
 from ..evaluation.before_after import before_after_picture
 from ..evaluation.environment import environment
@@ -411,7 +412,7 @@ def _finish(folder: Path, run: TrainingRun, options: FinetuneOptions, plan: dict
             write_json(stage / RESULTS, results)
             (stage / TEXT).write_text(_text(folder, results, table), encoding="utf-8")
             if picture is not None:
-                picture.save(stage / PICTURE)
+                write_picture(picture, stage / PICTURE)
     return Finetuned(folder, results, table, was_done=False)
 
 

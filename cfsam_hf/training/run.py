@@ -25,6 +25,7 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 
 from ..data import CropDataset
+from ..drawing.picture_files import write_picture
 from ..evaluation.processes import Processes
 from ..evaluation.run import evaluate_records
 from ..evaluation.scoring import summarize_tiles
@@ -402,8 +403,7 @@ class TrainingRun:
                 )
         folder = self.folder / PICTURES_NAME
         folder.mkdir(exist_ok=True)
-        with atomic_path(folder / f"step-{self.step:08d}.png") as working:
-            picture.save(working)
+        write_picture(picture, folder / f"step-{self.step:08d}.png")
         for tracker in self.accelerator.trackers:
             if hasattr(tracker, "log_images"):
                 # The other trackers expect rows first anyway.
