@@ -1,4 +1,4 @@
-"""What is in a data set: tiles, nuclei, types, sizes and scales, counted by fold and tissue."""
+"""Counts of a data set: tiles, nuclei, types, sizes and scales, by fold and tissue."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -12,19 +12,19 @@ from .records import Tile
 from .true_nuclei import UNKNOWN_TYPE_NAME, annotated_nuclei
 
 NO_GROUP = "(none)"
-"""Under which tiles without fold or tissue are counted."""
+"""The group of tiles without fold or tissue."""
 
 PERCENTILES = {"p5": 5, "median": 50, "p95": 95}
 
 
 @dataclass(frozen=True)
 class TileFacts:
-    """What a survey keeps of a tile.
+    """The facts of a tile that a survey needs.
 
     Attributes:
         id, fold, tissue, mpp: as in `Tile`.
         size: (W, H) in pixels.
-        types: `(N,)` type id of each nucleus, 0 where it has none.
+        types: `(N,)` type id of each nucleus, 0 if it has none.
         areas: `(N,)` pixels of each nucleus.
         annotated: share of the pixels that are annotated.
         overlaps: as in `Tile`.
@@ -59,16 +59,16 @@ class TileFacts:
 
 
 def survey(facts: Sequence[TileFacts], type_names: dict[int, str]) -> dict[str, Any]:
-    """Count.
+    """Count tiles, nuclei and types.
 
     Args:
         facts: of all tiles, at least one.
         type_names: names of the types 1..T; empty without types.
 
     Returns:
-        A JSON-ready record. `folds` and `tissues` hold tiles, nuclei and the nuclei by type; `types` the nuclei, their
-        share, the tiles that have some, and the diameters of the circles of the same area. Diameters are in
-        micrometres where every tile's mpp is known, else in pixels (`diameter_unit`).
+        A JSON-ready record. `folds` and `tissues` hold the numbers of tiles, nuclei, and nuclei by type; `types` the
+        number of nuclei, their share, the number of tiles that have some, and diameters of circles of the same area.
+        Diameters are in micrometres if every tile's mpp is known, else in pixels (`diameter_unit`).
     """
     in_um = all(tile.mpp for tile in facts)
     diameters = [2 * np.sqrt(tile.areas / np.pi) * (tile.mpp if in_um else 1) for tile in facts]

@@ -1,10 +1,10 @@
-"""Sizes of adapter files, and what it takes to switch adapters instead of loading a model again.
+"""Sizes of adapter files, and the time to switch adapters compared with loading a model again.
 
     python examples/benchmarks/adapters.py                   # cfsam-tiny's size, random weights
     python examples/benchmarks/adapters.py --size vit-b      # SAM ViT-B's size; half a GB of disk for a while
 
-Times are CPU time on one thread, which on an idle machine is the time that passes, and which other processes do not
-change; the best of the repeats, files in the page cache.
+Times are CPU time on one thread, which equals wall time on an idle machine and does not depend on other processes; the
+best of the repeats counts, with the files in the page cache.
 """
 
 import argparse

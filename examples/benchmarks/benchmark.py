@@ -1,12 +1,12 @@
-"""Speed of this package against a reference in the same run, as ratios.
+"""Speed of this package compared with a reference in the same run, as ratios.
 
-    python examples/benchmarks/benchmark.py decode     # maps to nuclei, against the usual HoVer-Net recipe
-    python examples/benchmarks/benchmark.py metrics    # all metrics of a tile, against the usual loop over nuclei
+    python examples/benchmarks/benchmark.py decode     # maps to nuclei, versus the usual HoVer-Net recipe
+    python examples/benchmarks/benchmark.py metrics    # all metrics of a tile, versus the usual loop over nuclei
     python examples/benchmarks/benchmark.py model      # the network: heads, threads, precision, compile, batches
     python examples/benchmarks/benchmark.py seams      # the same image under shifted tiles
     python examples/benchmarks/benchmark.py train      # a training step with each option: time and peak memory
 
-Each has options of its own: `python examples/benchmarks/benchmark.py decode --help`.
+Each has its own options: `python examples/benchmarks/benchmark.py decode --help`.
 """
 
 import argparse
@@ -19,7 +19,7 @@ COMMANDS = ("decode", "metrics", "model", "seams", "train")
 def main() -> None:
     if len(sys.argv) < 2 or sys.argv[1] not in COMMANDS:
         sys.exit(__doc__.strip())
-    # Imported when asked for: decoding sets the number of threads before its libraries are loaded.
+    # Imported late: the decoding benchmark must set the number of threads before its libraries load.
     benchmark = importlib.import_module(sys.argv[1])
     parser = argparse.ArgumentParser(prog=f"benchmark.py {sys.argv[1]}", description=benchmark.__doc__)
     benchmark.add_arguments(parser)

@@ -1,15 +1,15 @@
 # ruff: noqa: E402 (the number of threads has to be set before the libraries are loaded)
-"""Measures what a user waits for, against the usual way of doing it, on this machine.
+"""Measures decoding on this machine and compares it with the usual recipe.
 
     python examples/benchmarks/benchmark.py decode
     python examples/benchmarks/benchmark.py decode --data DATA --json decoding.json
 
 `decode`: from maps to nuclei, one thread, 1,024 px. The usual HoVer-Net recipe (`hovernet_recipe.py`) and this
-package's decoding read the same maps and give the same things: instances, and for each its box, centroid, outline,
-type and type probability. The recipe is even given its type map ready-made. The maps are perfect ones: made from label
-maps (synthetic ones, or with `--data` tiles of MoNuSeg and CoNSeP in DATA/monuseg and DATA/consep), averaged to the
-stride of the model's masks and interpolated back. PQ is against those label maps. The two are timed in turns, and the
-fastest run of each counts, in time of the thread: waiting for other programs is not decoding.
+package's decoding read the same maps and return the same results: instances, and for each its box, centroid, outline,
+type and type probability. The recipe even gets a ready-made type map. The maps are perfect: they come from label maps
+(synthetic ones, or with `--data` tiles of MoNuSeg and CoNSeP in DATA/monuseg and DATA/consep), averaged to the stride
+of the model's masks and interpolated back. PQ compares with those label maps. Runs of the two alternate, and the
+fastest run of each counts, in thread time, which excludes waiting for other programs.
 """
 
 import os
@@ -37,13 +37,13 @@ from cfsam_hf.model.decoding import decode_nuclei
 
 SIZE = 1024
 TYPES = 4
-# The decoding figures of the field are given for tiles with so many nuclei: 394 and 1,060.
+# Published decoding times are for tiles with these numbers of nuclei: 394 and 1,060.
 REAL_TILES = (("monuseg", "TCGA-21-5784-01Z-00-DX1"), ("consep", "train_10"))
 SYNTHETIC_COUNTS = (400, 1060)
 
 
 def synthetic_labels(count: int, seed: int = 0) -> np.ndarray:
-    """(SIZE, SIZE) int32: `count` ellipses, about half of which touch others, as in crowded tissue."""
+    """(SIZE, SIZE) int32 with `count` ellipses, about half of which touch others, as in crowded tissue."""
     generator = np.random.default_rng(seed)
     labels = np.zeros((SIZE, SIZE), dtype=np.int32)
     rows, columns = np.mgrid[:SIZE, :SIZE] + 0.5
@@ -64,7 +64,7 @@ def synthetic_labels(count: int, seed: int = 0) -> np.ndarray:
 
 
 def real_labels(data: Path, name: str, tile: str) -> np.ndarray:
-    """(SIZE, SIZE) int32 from a tile of a data set, mirrored at the border where it is smaller."""
+    """(SIZE, SIZE) int32 from a tile of a data set, mirrored at the border if it is smaller."""
     records = [record for record in list_tiles(name, data / name) if record.id.endswith(tile)]
     if not records:
         raise SystemExit(f"{data / name} has no tile {tile}")
@@ -79,7 +79,7 @@ def through_stride(values: np.ndarray, stride: int) -> np.ndarray:
 
 
 def perfect_maps(labels: np.ndarray, stride: int) -> dict[str, np.ndarray]:
-    """Arguments of `decode_nuclei`. Types go by id: they cost time but change no instance."""
+    """Arguments of `decode_nuclei`. Types depend on the id: they cost time but do not change instances."""
     type_map = np.where(labels > 0, labels % TYPES + 1, 0)
     boundary = boundary_labels(labels).astype(np.float32)
     return {
@@ -93,7 +93,7 @@ def perfect_maps(labels: np.ndarray, stride: int) -> dict[str, np.ndarray]:
 
 
 def fastest(function, repeats: int, previous: float = np.inf) -> float:
-    """Seconds of the thread for the fastest of some calls, or `previous` if that was faster."""
+    """Thread time in seconds of the fastest of some calls, or `previous` if that was faster."""
     for _ in range(repeats):
         begin = time.thread_time()
         function()
@@ -125,7 +125,7 @@ def benchmark_decode(arguments: argparse.Namespace) -> list[dict]:
             "ours_ms": (ours, 5),
             "decoding_ms": (lambda maps=maps: decode_nuclei(**maps), 5),
             "outlines_ms": (lambda decoded=decoded: nucleus_contours(decoded.instance_map, decoded.boxes), 5),
-            # What no decoding can undercut: every map has to come in from memory once.
+            # A lower bound for any decoding: every map must be read from memory once.
             "reading_ms": (lambda maps=maps: [values.reshape(-1) @ values.reshape(-1) for values in maps.values()], 5),
         }
         times = dict.fromkeys(calls, np.inf)
@@ -151,10 +151,10 @@ def processor_name() -> str:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds this benchmark's options."""
+    """Adds the options of this benchmark."""
     parser.add_argument("--data", type=Path, help="folder that holds consep/ and monuseg/; synthetic tiles without it")
     parser.add_argument("--stride", type=int, default=2, help="stride of the masks that the maps pass through")
-    parser.add_argument("--rounds", type=int, default=5, help="how often the two take turns")
+    parser.add_argument("--rounds", type=int, default=5, help="alternations of the two")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
 
 

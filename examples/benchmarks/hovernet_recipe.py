@@ -1,8 +1,8 @@
-"""The usual decoding of HoVer-Net, written out step by step, as the reference for tests and benchmarks.
+"""The usual decoding of HoVer-Net, step by step, as a reference for tests and benchmarks.
 
 It follows the published recipe (Graham et al., Medical Image Analysis 58, 2019, section 3.2, and the post-processing
 that its users run): per-tile min-max, Sobel filters of 21 pixels, watershed, then a Python loop over the nuclei.
-Nothing here is tuned or made faster: it shows what that recipe gives and what it costs.
+Nothing here is tuned or accelerated: it shows the results and the cost of that recipe.
 """
 
 import cv2
@@ -62,7 +62,7 @@ def hovernet_nuclei(nuclei_probability: np.ndarray, hv_maps: np.ndarray, type_ma
         moments = cv2.moments(crop)
         contours = cv2.findContours(crop, cv2.RETR_TREE, cv2.CHAIN_APPROX_SIMPLE)
         contour = np.squeeze(contours[0][0].astype("int32"))
-        # Fewer than three points are no contour: such specks are skipped.
+        # A contour needs three points; smaller specks are skipped.
         if contour.shape[0] < 3 or len(contour.shape) != 2:
             continue
         centroid = np.array([moments["m10"] / moments["m00"], moments["m01"] / moments["m00"]])

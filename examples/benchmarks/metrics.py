@@ -1,11 +1,11 @@
-"""Times the metrics on one tile against the usual loop over nuclei with full-tile masks.
+"""Times the metrics of one tile and compares them with the usual loop over nuclei with full-tile masks.
 
     python examples/benchmarks/metrics.py
     python examples/benchmarks/metrics.py --nuclei 100 1000 --size 1000 --json metrics.json
 
-Both sides compute Dice, Dice2, AJI, AJI+ and PQ of the same label maps, and must agree. The loop visits only pairs
-that overlap and keeps one mask per nucleus, as the code published with the metrics does; the package makes one sparse
-table. Detection is left out of the ratio: its pairing is the same assignment problem on both sides.
+Both compute Dice, Dice2, AJI, AJI+ and PQ of the same label maps and must agree. The loop visits only pairs that
+overlap and keeps one mask per nucleus, like the code published with the metrics; the package builds one sparse table.
+The ratio does not include detection, whose pairing is the same assignment problem in both.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from cfsam_hf.metrics import (
 
 
 def synthetic_tile(nuclei: int, size: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """A (size, size) true and predicted label map: ellipses on a jittered grid; moved, some lost, some merged."""
+    """A true and a predicted label map (size, size): ellipses on a jittered grid; moved, some lost, some merged."""
     rng = np.random.default_rng(seed)
     side = int(np.ceil(np.sqrt(nuclei)))
     pitch = size / side
@@ -111,7 +111,7 @@ def table_scores(true: np.ndarray, pred: np.ndarray) -> dict[str, float]:
 
 
 def fastest(function: Callable[[], object], repeats: int) -> float:
-    """Seconds of the fastest of some runs: the one least disturbed by the machine."""
+    """Seconds of the fastest of some runs, the one that the machine disturbed least."""
     times = []
     for _ in range(repeats):
         start = time.perf_counter()
@@ -121,10 +121,10 @@ def fastest(function: Callable[[], object], repeats: int) -> float:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds this benchmark's options."""
+    """Adds the options of this benchmark."""
     parser.add_argument("--nuclei", type=int, nargs="+", default=[100, 1000], help="nuclei in the tile")
     parser.add_argument("--size", type=int, default=1000, help="side of the tile in pixels")
-    parser.add_argument("--repeats", type=int, default=5, help="runs of the fast form, of which the fastest counts")
+    parser.add_argument("--repeats", type=int, default=5, help="runs of the fast form; the fastest counts")
     parser.add_argument("--json", type=Path, help="file to write the figures to")
 
 
@@ -132,7 +132,7 @@ def run(args: argparse.Namespace) -> list[dict[str, float]]:
     """Prints one line per tile and returns its figures (milliseconds).
 
     Raises:
-        RuntimeError: the two forms disagree, so that their times mean nothing.
+        RuntimeError: the two forms disagree, so that their times cannot be compared.
     """
     results = []
     print(f"{'nuclei':>8} {'loop ms':>10} {'table ms':>10} {'ratio':>7} {'all metrics ms':>15}")

@@ -1,14 +1,14 @@
-"""Time of the network on this machine, as ratios within one run.
+"""Times the network on this machine and reports ratios within one run.
 
     python examples/benchmarks/benchmark.py model                    # cfsam-tiny's size, tiles of 256 px
     python examples/benchmarks/benchmark.py model --size vit-b --pixels 1024 --rounds 3 \
         --settings "bfloat16; batch of 2"
 
-First table: the encoder with and without MALA, the heads' share, and what MALA costs the whole model. Second table:
-settings of a forward pass (threads, precision, memory layout, `torch.compile`, batch size, tile size) against the
-plain one, all of them per megapixel. Random weights: the time does not depend on them. The encoder without MALA is
-the same module with `adapter = None`, so what is compared differs in nothing else. Everything takes turns, and medians
-are compared.
+The first table shows the encoder with and without MALA, the share of the heads, and the cost of MALA for the whole
+model. The second table compares settings of a forward pass (threads, precision, memory layout, `torch.compile`, batch
+size, tile size) with the plain one, per megapixel. The weights are random; the time does not depend on them. The
+encoder without MALA is the same module with `adapter = None`, so that nothing else differs. Measurements alternate,
+and medians are compared.
 """
 
 import argparse
@@ -48,7 +48,7 @@ def make_model(size: str) -> CfSamForNucleiSegmentation:
 
 
 def median_seconds(variants: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Median time of each variant; they take turns, after two calls of each to warm up."""
+    """Median time of each variant; their calls alternate, after two calls of each to warm up."""
     for run in variants.values():
         run()
         run()
@@ -107,7 +107,7 @@ def parts_table(args: argparse.Namespace) -> list[str]:
 
 
 def setting(args: argparse.Namespace, options: dict) -> tuple[Callable[[], object], float]:
-    """A forward pass with a setting, and the megapixels that it sees."""
+    """A forward pass with a setting, and its input in megapixels."""
     model = make_model(args.size)
     side, batch = args.pixels * options.get("widening", 1), options.get("batch", 1)
     pixel_values = torch.randn(batch, 3, side, side)
@@ -127,7 +127,7 @@ def setting(args: argparse.Namespace, options: dict) -> tuple[Callable[[], objec
 
 
 def settings_table(args: argparse.Namespace) -> list[str]:
-    """What each setting makes of the time of a forward pass."""
+    """A table of the time of a forward pass with each setting."""
     passes = {name: setting(args, SETTINGS[name]) for name in dict.fromkeys([PLAIN, *args.settings])}
     seconds = median_seconds({name: predict for name, (predict, _) in passes.items()}, args.rounds)
     torch.set_num_threads(args.threads)

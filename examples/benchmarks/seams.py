@@ -1,21 +1,21 @@
-"""What tiles do to the nuclei: the same image under shifted tile grids, and contours along the tiles' borders.
+"""Measures the effect of window borders on nuclei: the same image under shifted grids, and contours along borders.
 
     python examples/benchmarks/benchmark.py seams --images TILE.png ... --tilings default 512:192
     python examples/benchmarks/benchmark.py seams --size 1000      # without images: the tissue picture of scikit-image
 
-The images are put together to one mosaic whose joins do not fall on tile borders. For each tiling (tile size and
-overlap, or `default`, as the checkpoint's processor has it; `aligned`: tiles begin at multiples of the patch size) and
-each way to stitch (`alone`: each tile decoded by itself, its middle pasted; `crop`: the maps of a pixel from the tile
-whose centre is nearest; `mean`: plain mean of the tiles' maps; `blend`: mean weighted by `blend_weights`, what the
-pipeline does) the table gives
+The images form one mosaic whose joins do not fall on tile borders. The table has a row for each tiling (tile size and
+overlap, or `default` for those of the checkpoint's processor; `aligned`: tiles begin at multiples of the patch size)
+and each way of stitching (`alone`: each tile is decoded by itself and its middle pasted; `crop`: the maps of a pixel
+come from the tile with the nearest centre; `mean`: plain mean of the tiles' maps; `blend`: mean weighted by
+`blend_weights`, as in the pipeline). Its columns are
 
-- F1 between the nuclei under the tile grid and under shifted ones (pairs at IoU > .5): the mean over shifts by whole
-  patches, and over others, which move the patches of the network too;
-- the share of nuclei that have a partner under the shifted grids: of those with a score of at least .5 (sure), of
-  those whose middle lies less than a quarter of a tile inside the innermost tile of either grid (border), and of the
-  others (middle). If seams were at fault, border would be lower than middle;
-- straight: how many pixels of contour lie in straight pieces along a line of tile borders, over the same for the other
-  lines; and s.e., how many standard errors the first lie above the second;
+- F1 between the nuclei under the tile grid and under shifted grids (pairs at IoU > .5): the mean over shifts by whole
+  patches, and over other shifts, which also move the patches of the network;
+- the share of nuclei that have a partner under the shifted grids: among those with a score of at least .5 (sure),
+  among those whose centre lies less than a quarter of a tile inside the innermost tile of either grid (border), and
+  among the others (middle). If seams did harm, border would be lower than middle;
+- straight: pixels of contour in straight pieces along lines of tile borders, divided by those along other lines; s.e.:
+  by how many standard errors the former exceed the latter;
 - seconds of the network for the mosaic.
 """
 
@@ -40,13 +40,13 @@ from cfsam_hf.model.tiling import VIEW_COUNTS, MapBlender, Window, cut_window, t
 STITCHES = ("alone", "crop", "mean", "blend")
 PATCH_SHIFTS = ((48, 80), (112, 32))
 OTHER_SHIFTS = ((37, 61),)
-# Nuclei of at least this score are called sure.
+# Nuclei with at least this score count as sure.
 SURE = 0.5
-# A contour that follows a line over so many pixels is called straight: nuclei are 20 to 60 px across.
+# A contour that follows a line for so many pixels counts as straight; nuclei are 20 to 60 px across.
 STRAIGHT_LENGTH = 8
-# Where the mosaic begins in the images put side by side: joins lie at no multiple of anything.
+# Start of the mosaic in the row of images, so that joins lie at no multiple of anything.
 MOSAIC_ORIGIN = (613, 571)
-# Lines so near to a join, where the picture itself cuts nuclei straight, are not looked at.
+# Lines so near to a join, where the picture itself cuts nuclei straight, are ignored.
 JOIN_MARGIN = 4
 
 # Lines between rows and lines between columns: line i lies before pixel i.
@@ -56,7 +56,7 @@ NO_LINES: Lines = (np.zeros(0, dtype=int), np.zeros(0, dtype=int))
 
 @dataclass
 class Run:
-    """Maps of the tiles over one image, as the network gives them."""
+    """The network's maps of the tiles over one image."""
 
     windows: list[Window]
     maps: list[np.ndarray]
@@ -73,13 +73,13 @@ class Run:
         return tuple(max(getattr(w, axis) for w in self.windows) + self.windows[0].size for axis in "yx")
 
     def crop(self, values: np.ndarray) -> np.ndarray:
-        """What lies in the image, of values (..., H, W) of all that the tiles cover."""
+        """The part of values (..., H, W) of everything that the tiles cover that lies in the image."""
         (y, x), (height, width) = self.shift, self.size
         return np.ascontiguousarray(values[..., y : y + height, x : x + width])
 
 
 def mosaic(images: list[np.ndarray], size: int) -> tuple[np.ndarray, Lines]:
-    """Square of `size` px cut from the images put side by side and repeated, and the lines of its joins."""
+    """A square of `size` px from the repeated row of images, and the lines of its joins."""
     rows = []
     joins: tuple[list[int], list[int]] = [], []
     top, count = 0, 0
@@ -111,7 +111,7 @@ def predict_tiles(
     views: int = 1,
 ) -> Run:
     """Maps of all tiles of a grid that begins `shift` pixels above and left of the image; `aligned`: tiles begin at
-    multiples of the patch size; `views`: in how many the network sees the image, each with a grid of its own."""
+    multiples of the patch size; `views`: number of views of the image, each with its own grid."""
     padded = np.pad(image, ((shift[0], 0), (shift[1], 0), (0, 0)), mode="reflect")
     unit = pipe.image_processor.pad_multiple if aligned else 1
     height, width = (-(-length // unit) for length in padded.shape[:2])
@@ -131,7 +131,7 @@ def predict_tiles(
 
 
 def nearest_tiles(run: Run) -> tuple[np.ndarray, np.ndarray]:
-    """(H, W) each: the index of the tile that has a pixel deepest inside, and how many pixels deep."""
+    """Two arrays (H, W): for each pixel, the tile in which it lies deepest, and its depth in pixels."""
     tile_size = run.windows[0].size
     depth = np.minimum(np.arange(tile_size), np.arange(tile_size)[::-1]) + 1
     depth = np.minimum(depth[:, None], depth)
@@ -169,7 +169,7 @@ def stitch(run: Run, how: str) -> np.ndarray:
 
 
 def paste(run: Run, decode: Callable[[np.ndarray], DecodedNuclei]) -> tuple[np.ndarray, np.ndarray]:
-    """Label map and scores of tiles that are decoded one by one: what is usual, and cuts nuclei at the borders."""
+    """Label map and scores of tiles decoded one by one, the usual way, which cuts nuclei at the borders."""
     nearest, _ = nearest_tiles(run)
     labels = np.zeros(run.padded_size, dtype=np.int64)
     scores = [np.zeros(1)]
@@ -186,7 +186,7 @@ def paste(run: Run, decode: Callable[[np.ndarray], DecodedNuclei]) -> tuple[np.n
 
 
 def seam_lines(starts: list[int], tile_size: int, length: int, how: str) -> np.ndarray:
-    """Lines between pixels (line i lies before pixel i) along one axis at which the tiles' say changes."""
+    """Lines between pixels along one axis (line i lies before pixel i) at which another tile takes over."""
     ends = [start + tile_size for start in starts]
     if how in ("alone", "crop"):
         lines = [(start + end) // 2 for start, end in zip(starts[1:], ends[:-1], strict=True)]
@@ -211,22 +211,22 @@ def straight_edges(instance_map: np.ndarray) -> np.ndarray:
 
 
 def away_from(joins: np.ndarray, lines: np.ndarray) -> np.ndarray:
-    """The lines that are not near a join."""
+    """The lines that do not lie near a join."""
     return lines[np.all(np.abs(lines[:, None] - joins) > JOIN_MARGIN, axis=1)]
 
 
 def seam_statistic(
     instance_map: np.ndarray, seams: Lines, unit: int = 1, joins: Lines = NO_LINES
 ) -> tuple[float, float]:
-    """Straight contour on seams over that on other lines, and by how many standard errors the mean over the seams lies
-    above that over the others.
+    """Straight contour on seams divided by that on other lines, and by how many standard errors the mean over the
+    seams exceeds that over the others.
 
     Args:
         instance_map: (H, W).
-        seams: as `seam_lines` gives them.
-        unit: the other lines are those at multiples of it: of the patch size, if the seams are such lines themselves,
-            since the network's own grid leaves traces.
-        joins: of the picture; lines near them count on neither side.
+        seams: of `seam_lines`.
+        unit: the other lines lie at its multiples. It is the patch size if the seams lie at multiples of that, since
+            the network's own grid leaves traces.
+        joins: of the picture; lines near them are left out on both sides.
     """
     on_seams, elsewhere = [], []
     for lines, cuts, ids in zip(seams, joins, (instance_map, instance_map.T), strict=True):
@@ -251,8 +251,7 @@ def measure(
     joins: Lines = NO_LINES,
     views: int = 1,
 ) -> Iterator[dict[str, float | str | int]]:
-    """A row of the table for each way to stitch. `tile_size` and `overlap`: `None` for what the pipeline takes for the
-    image."""
+    """A row of the table for each way of stitching. `tile_size` and `overlap`: `None` for those of the pipeline."""
     tile_size, overlap, _ = pipe.tiling_for(*image.shape[:2], tile_size, overlap)
 
     def find(run: Run, how: str) -> tuple[np.ndarray, np.ndarray]:
@@ -271,7 +270,7 @@ def measure(
     base_depth, *other_depths = (run.crop(nearest_tiles(run)[1]) for run in (base, *others))
     least_depths = [np.minimum(base_depth, depth) for depth in other_depths]
     starts = [sorted({getattr(window, axis) for window in base.windows}) for axis in "yx"]
-    # Of several views only a blend makes one picture.
+    # Only a blend turns several views into one picture.
     for how in STITCHES if views == 1 else ("blend",):
         found, scores = find(base, how)
         f1: dict[bool, list[float]] = {True: [], False: []}
@@ -314,7 +313,7 @@ def middles(instance_map: np.ndarray) -> np.ndarray:
 
 
 def mean(values: Sequence[float] | np.ndarray) -> float:
-    """The mean of all values; NaN of nothing."""
+    """The mean of all values; NaN without values."""
     return float(np.mean(values)) if np.size(values) else float("nan")
 
 
@@ -322,7 +321,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--images", nargs="+", default=[], help="files; default: scikit-image's tissue picture")
     parser.add_argument("--size", type=int, default=2000, help="side of the mosaic in pixels")
     parser.add_argument("--tilings", nargs="+", default=["default"], metavar="default|SIZE:OVERLAP[:aligned]")
-    views = "in how many the network sees the mosaic; of several only blend is shown, and :aligned is not possible"
+    views = "number of views of the mosaic; several views show only blend and exclude :aligned"
     parser.add_argument("--views", type=int, choices=VIEW_COUNTS, default=1, help=views)
     parser.add_argument("--checkpoint", default=None, help="folder or Hub id; default: the bundled one")
     parser.add_argument("--device", default=None)
@@ -332,7 +331,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
     if args.views > 1 and any(tiling.endswith(":aligned") for tiling in args.tilings):
-        raise ValueError("the grids of several views are not aligned; leave :aligned or --views out")
+        raise ValueError("the grids of several views are not aligned; omit :aligned or --views")
     if args.images:
         images = [read_rgb(path) for path in args.images]
     else:

@@ -4,10 +4,11 @@
     python examples/benchmarks/benchmark.py train --base facebook/sam-vit-base --batch_size 2 --steps 5
     python examples/benchmarks/benchmark.py train --options compile,bf16 --rounds 3
 
-The reference trains adapters and heads in float32, channels last, one pass a step, crops made by one other process;
-each option changes one thing. Every measurement is a process of its own, so that its peak memory is its own; with
-`--rounds` all take turns, and medians are shown. Wall time is the median over the steps after the first two; CPU time
-is that of the training process over the same steps, which other programs on the machine change little.
+The reference trains adapters and heads in float32, channels last, one pass per step, with crops made by one other
+process; each option changes one thing. Every measurement is a separate process, so that its peak memory can be
+measured; with `--rounds` the measurements alternate, and the table shows medians. Wall time is the median over the
+steps after the first two; CPU time is that of the training process over the same steps, which other programs on the
+machine hardly change.
 """
 
 import argparse
@@ -41,7 +42,7 @@ from cfsam_hf.training import (
 from cfsam_hf.training.memory import PeakMemory
 
 REFERENCE, UPPER_HALF = "reference", "MALA in the upper half of the layers"
-# What each option changes in the reference; the batch of an accumulating step is the reference's.
+# What each option changes in the reference; a step with accumulation has the same batch.
 OPTIONS: dict[str, dict[str, Any]] = {
     REFERENCE: {},
     "bf16": {"mixed_precision": "bf16"},
@@ -49,7 +50,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "gradient checkpointing": {"gradient_checkpointing": True},
     "accumulation": {"gradient_accumulation_steps": 0},
     "compile": {"compile": True},
-    # Nothing is kept for the backward pass below the first trained layer. Which layers these are depends on the base.
+    # Layers below the first trained one keep nothing for the backward pass. Which these are depends on the base.
     UPPER_HALF: {"model_options": {}},
     "frozen mask decoder": {"model_options": {"train_mask_decoder": False}},
     "all of SAM trained": {"train_encoder": True},
@@ -59,7 +60,7 @@ SETTLING = 2
 
 
 def paint_tiles(folder: Path, number: int = 4, size: int = 512) -> None:
-    """Tiles of dark ellipses on a light ground, with their label maps: as much to do as with nuclei."""
+    """Writes tiles of dark ellipses on a light ground, with label maps, which cost as much as nuclei."""
     random = np.random.default_rng(0)
     for tile in range(number):
         labels = np.zeros((size, size), np.uint16)
@@ -75,7 +76,7 @@ def paint_tiles(folder: Path, number: int = 4, size: int = 512) -> None:
 
 
 def measure(args: argparse.Namespace, option: str, folder: Path) -> dict[str, float]:
-    """Trains with one option; gives milliseconds a crop, by the wall and of the CPU, and the peak memory in MB."""
+    """Trains with one option; returns wall and CPU milliseconds per crop, and the peak memory in MB."""
     paint_tiles(folder)
     values = dict(OPTIONS[option])
     if option == UPPER_HALF:
@@ -122,10 +123,10 @@ def upper_half(base: str) -> list[int]:
 
 
 class TimedRun(TrainingRun):
-    """A run whose steps are timed one by one, with nothing between them.
+    """A run whose steps are timed one by one, back to back.
 
     Args:
-        channels_last: how pixels and weights lie in memory; a run has them so unless it is sharded.
+        channels_last: memory layout of pixels and weights; the layout of every run that is not sharded.
         arguments: of [`TrainingRun`].
     """
 
@@ -149,10 +150,10 @@ class TimedRun(TrainingRun):
 
 
 def measure_in_child(args: argparse.Namespace, option: str) -> dict[str, float]:
-    """[`measure`] in a process of its own.
+    """Runs [`measure`] in a separate process.
 
     Raises:
-        RuntimeError: it failed; it has said why.
+        RuntimeError: the process failed; its own message gives the reason.
     """
     with tempfile.TemporaryDirectory() as scratch:
         result = Path(scratch) / "result.json"
@@ -164,10 +165,10 @@ def measure_in_child(args: argparse.Namespace, option: str) -> dict[str, float]:
 
 
 def result_table(measured: dict[str, list[dict[str, float]]]) -> list[str]:
-    """Medians over the rounds, and their ratios to the reference's.
+    """A table of medians over the rounds, and their ratios to those of the reference.
 
     Args:
-        measured: of each option what [`measure`] gave in each round.
+        measured: results of [`measure`] in each round, by option.
     """
     medians = {
         option: {key: statistics.median(of_round[key] for of_round in rounds) for key in ("wall", "cpu", "memory")}
@@ -202,7 +203,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--options", type=named_options, default=list(OPTIONS), help=", ".join(OPTIONS))
     parser.add_argument("--pixels", type=int, default=256, help="side of the crops")
     parser.add_argument("--batch_size", type=int, default=8)
-    parser.add_argument("--steps", type=int, default=8, help=f"timed; {SETTLING} more before")
+    parser.add_argument("--steps", type=int, default=8, help=f"timed steps, after {SETTLING} more")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--only", nargs=2, metavar=("OPTION", "FILE"), help=argparse.SUPPRESS)
@@ -219,7 +220,7 @@ def run(args: argparse.Namespace) -> None:
     for _ in range(args.rounds):
         for option, rounds in measured.items():
             rounds.append(measure_in_child(args, option))
-            # One goes on for minutes on a busy machine.
+            # A measurement takes minutes on a busy machine.
             print(f"{option}: {rounds[-1]}", file=sys.stderr, flush=True)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     print(

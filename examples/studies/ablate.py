@@ -1,11 +1,11 @@
-"""Train variants of CF-SAM under one budget and several seeds, score them, and print the table that papers print.
+"""Ablation study: train variants of CF-SAM under one budget with several seeds, score them, and print a table.
 
-Which parts earn their place, everything from random weights (any recipe and any value of one may be given):
+What each part contributes, trained from random weights (any recipe and any of its values may be given):
 
     python examples/studies/ablate.py examples/recipes/cfsam_tiny.yaml --data_root DATA --output_dir runs/ablation \
         --variants full,no_mala,no_hmfm,no_bgmr --seeds 0,1,2 --steps 1500 --warmup_steps 100
 
-Adapting a frozen backbone: made on one data set without adapters, then adapted to another at equal steps.
+Adapting a frozen backbone: trained on one data set without adapters, then adapted to another with equal steps.
 
     python examples/train.py --base tiny --train_encoder true --model_options '{"use_mala": false}' \
         --output_dir runs/backbone --steps 2400 \
@@ -14,13 +14,13 @@ Adapting a frozen backbone: made on one data set without adapters, then adapted 
         --variants full,no_mala,lora,head_only,full_fine_tuning --seeds 0,1,2 --steps 600 --warmup_steps 50 \
         --data reader=consep,path=consep,split=examples/splits/consep.json
 
-Every run is a process of its own, so that its peak memory is its own; runs of a seed see the same crops and begin with
-the same values where they share parts. The validation tiles are scored with the averaged weights of the last step,
-never chosen by score. The same command again leaves finished runs alone and goes on with the one that was interrupted;
-more variants or seeds may be given then. `ablation.md` and `ablation.json` are written anew after every run.
+Every run is a separate process, so that its peak memory can be measured. Runs with the same seed see the same crops
+and share the initial values of common parts. Scores are those of the averaged weights of the last step on the
+validation tiles; no step is selected by its score. Repeating the command skips finished runs and resumes the
+interrupted one; it may name more variants or seeds. `ablation.md` and `ablation.json` are rewritten after every run.
 
-Start: "backbone" takes SAM's weights from the base and nothing else; "whole" takes all that fits, and what a variant
-has beyond it begins anew. The log says which parts those are, and `ablation.json` keeps it.
+Start: "backbone" takes only SAM's weights from the base; "whole" takes all weights that fit, and parts that a variant
+adds get new weights. The log lists these parts, and so does `ablation.json`.
 """
 
 import argparse
@@ -83,11 +83,11 @@ CAPTION = (
 
 
 def parse_arguments(arguments: Sequence[str]) -> tuple[argparse.Namespace, Recipe]:
-    """This script's own options, and the recipe that all variants share."""
+    """Returns the options of this script, and the recipe that all variants share."""
     parser = argparse.ArgumentParser(
         description=__doc__,
         usage="ablate.py [RECIPE.yaml] --output_dir DIR [--variants A,B] [--seeds 0,1] [--start backbone|whole] "
-        "[--keep_weights] [any value of a recipe, as of train.py --help]",
+        "[--keep_weights] [any value of a recipe, see train.py --help]",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -101,13 +101,15 @@ def parse_arguments(arguments: Sequence[str]) -> tuple[argparse.Namespace, Recip
     parser.add_argument(
         "--seeds", type=lambda text: [int(seed) for seed in text.split(",")], default=[0, 1, 2], metavar="0,1,2"
     )
-    parser.add_argument("--start", choices=("backbone", "whole"), default="backbone", help="what a base gives")
-    parser.add_argument("--keep_weights", action="store_true", help="finished runs keep their last checkpoint")
+    parser.add_argument(
+        "--start", choices=("backbone", "whole"), default="backbone", help="weights taken from the base"
+    )
+    parser.add_argument("--keep_weights", action="store_true", help="keep the last checkpoint of finished runs")
     parser.add_argument("--only", nargs=2, metavar=("VARIANT", "SEED"), help=argparse.SUPPRESS)
     options, rest = parser.parse_known_args(arguments)
     for name, values in (("variants", [v.name for v in options.variants]), ("seeds", options.seeds)):
         if len(set(values)) < len(values):
-            parser.error(f"--{name} names one twice: {values}")
+            parser.error(f"--{name} contains duplicates: {values}")
     return options, parse_recipe(rest)
 
 
@@ -126,37 +128,37 @@ def run_folder(recipe: Recipe, variant: Variant, seed: int) -> Path:
 def run_recipe(recipe: Recipe, variant: Variant, seed: int) -> Recipe:
     """The recipe of one run."""
     recipe = replace(recipe, optimization=replace(recipe.optimization, seed=seed))
-    # Nothing is validated on the way, and the last state alone is scored.
+    # Runs do not validate, and only their last state is scored.
     folder = str(run_folder(recipe, variant, seed))
     return variant_recipe(recipe, variant, output_dir=folder, evaluate_every=0, keep_checkpoints=1)
 
 
 def check_start(folder: Path, start: str) -> None:
-    """Notes what a run begins with, which its recipe does not say.
+    """Records the start of a run, which is not part of its recipe.
 
     Raises:
-        ValueError: it was begun otherwise.
+        ValueError: the run began with another start.
     """
     file = folder / START
     if file.exists() and (found := json.loads(file.read_text(encoding="utf-8"))["start"]) != start:
-        raise ValueError(f"{folder} was begun with --start {found}, not {start}; give another --output_dir.")
+        raise ValueError(f"{folder} was started with --start {found}, not {start}; give another --output_dir.")
     folder.mkdir(parents=True, exist_ok=True)
     write_json(file, {"start": start})
 
 
 def train_and_score(common: Recipe, variant: Variant, seed: int, start: str, keep_weights: bool) -> None:
-    """One run from its beginning, or from its last checkpoint, to `result.json` in its folder.
+    """Trains one run, new or resumed, and writes `result.json` into its folder.
 
     Args:
         common: the recipe of all variants.
-        variant: what differs.
+        variant: the change to it.
         seed: of new weights and crops.
         start: "backbone" or "whole".
-        keep_weights: leave the last checkpoint there.
+        keep_weights: whether to keep the last checkpoint.
 
     Raises:
-        TrainingStopped: a signal, a loss that is not finite, or a full disk.
-        ValueError: no validation tiles; the folder holds a run of another recipe or start.
+        TrainingStopped: a signal arrived, a loss is not finite, or the disk is full.
+        ValueError: there are no validation tiles, or the folder holds a run of another recipe or start.
     """
     recipe = run_recipe(common, variant, seed)
     folder = Path(recipe.run.output_dir)
@@ -170,13 +172,13 @@ def train_and_score(common: Recipe, variant: Variant, seed: int, start: str, kee
     model, origin = build_variant(common, list(data.type_names.values()), variant, start)
     processor = build_processor(recipe, model.config)
     crops = build_crops(recipe, data, model.config, processor.image_processor, accelerator)
-    # Validation comes afterwards: it may take more memory than training.
+    # Measured before validation, which may take more memory than training.
     run = TrainingRun(recipe, accelerator, replace(data, validation={}), model, processor, crops)
     first = run.step
     memory.reset()
     run.train()
     if run.step > first:
-        # Of this sitting: a run that was interrupted has been measured for the rest of its steps.
+        # For a resumed run these are the costs of its remaining steps.
         costs = {
             "peak_memory_mb": round(memory.megabytes(), 1),
             "tiles_per_second": round(run.monitor.tiles_per_second, 2),
@@ -214,7 +216,7 @@ def train_and_score(common: Recipe, variant: Variant, seed: int, start: str, kee
 
 
 def score(run: TrainingRun, validation: dict[str, list]) -> dict[str, dict[str, Any]]:
-    """Scores of the model as it is, by data set."""
+    """Scores of a model by data set."""
     pipe = NucleiSegmentationPipeline(
         model=run.plain, image_processor=run.processor.image_processor, device=run.accelerator.device
     )
@@ -227,7 +229,7 @@ def score(run: TrainingRun, validation: dict[str, list]) -> dict[str, dict[str, 
 
 
 def finished(recipe: Recipe, variant: Variant, seed: int, start: str) -> dict[str, Any] | None:
-    """The result of a finished run; `None` where there is none yet.
+    """The result of a finished run; `None` if it has not finished.
 
     Raises:
         ValueError: the folder holds a run of another recipe or start.
@@ -247,10 +249,10 @@ def finished(recipe: Recipe, variant: Variant, seed: int, start: str) -> dict[st
 
 
 def summary(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """What `ablation.json` says of one variant: means and deviations over its seeds, and every run.
+    """The entry of one variant in `ablation.json`: means and deviations over its seeds, and every run.
 
     Args:
-        results: of its runs, one a seed.
+        results: results of its runs, one per seed.
     """
     scores: dict[str, dict[str, dict]] = {}
     for name in results[0]["results"]:
@@ -273,7 +275,7 @@ def summary(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def spread(values: Sequence[float | None]) -> dict[str, float | None]:
-    """Mean and deviation (n - 1) of one score; without a value where a seed has none, `None` for one seed's deviation.
+    """Mean and deviation (n - 1) of a score; no values if a seed lacks it, and no deviation for a single seed.
 
     >>> spread([1.0, 3.0])
     {'mean': 2.0, 'deviation': 1.4142135623730951}
@@ -291,7 +293,7 @@ def table(variants: dict[str, dict[str, Any]], dataset: str) -> list[str]:
 
     Args:
         variants: [`summary`] by name.
-        dataset: whose scores are shown.
+        dataset: the data set.
     """
     rows_of = [
         (of, name, reading_scores[dataset])
@@ -319,7 +321,7 @@ def table(variants: dict[str, dict[str, Any]], dataset: str) -> list[str]:
 
 
 def difference(full: dict[str, Any] | None, of: dict[str, Any], name: str, dataset: str) -> str:
-    """PQ less CF-SAM's of the same seed, with deviation; of CF-SAM's other readings less its refined ones."""
+    """Difference in PQ to CF-SAM with the same seed, with deviation; other readings of CF-SAM to its refined one."""
     if full is None or (of is full and name == "refined"):
         return ""
     reference = {run["seed"]: run["results"]["refined"][dataset]["scores"].get(PQ) for run in full["runs"]}
@@ -333,7 +335,7 @@ def difference(full: dict[str, Any] | None, of: dict[str, Any], name: str, datas
 
 
 def write_tables(recipe: Recipe, start: str, results: dict[str, list[dict[str, Any]]]) -> str:
-    """Writes `ablation.json` and `ablation.md` of the runs so far; returns the latter."""
+    """Writes `ablation.json` and `ablation.md` for the runs so far, and returns the latter."""
     folder = Path(recipe.run.output_dir)
     variants = {name: summary(of_variant) for name, of_variant in results.items() if of_variant}
     some = next(iter(variants.values()))["runs"][0]
@@ -365,7 +367,7 @@ def write_tables(recipe: Recipe, start: str, results: dict[str, list[dict[str, A
 
 
 def run_in_child(variant: Variant, seed: int) -> int:
-    """Trains and scores in a process of its own; returns its exit status."""
+    """Trains and scores in a separate process; returns its exit status."""
     command = [sys.executable, __file__, *sys.argv[1:], "--only", variant.name, str(seed)]
     return subprocess.run(command, check=False).returncode
 
@@ -382,7 +384,7 @@ def main() -> None:
             sys.exit(stop.exit_status)
         return
 
-    # Seed after seed, so that an unfinished table still compares.
+    # Seed by seed, so that an unfinished table still compares the variants.
     order = list(itertools.product(options.seeds, options.variants))
     results = {(seed, v.name): finished(recipe, v, seed, options.start) for seed, v in order}
     failed, text = [], ""
@@ -391,11 +393,11 @@ def main() -> None:
             began = time.monotonic()
             if status := run_in_child(variant, seed):
                 if status in INTERRUPTED:
-                    # It has written a checkpoint and said so.
+                    # The run has written a checkpoint and reported it.
                     sys.exit(status)
                 failed.append(f"{variant.name} with seed {seed}")
                 if not any(results.values()):
-                    # Where the first one fails the rest would, too; later the others are still worth having.
+                    # If the first run fails, all would; after that, the others are still worth training.
                     break
                 continue
             results[seed, variant.name] = finished(recipe, variant, seed, options.start)
@@ -405,7 +407,7 @@ def main() -> None:
     print(text)
     if failed:
         raise SystemExit(
-            f"Not finished: {', '.join(failed)}. What was said above tells why; the same command goes on."
+            f"Not finished: {', '.join(failed)}. The messages above give the reasons; the same command resumes."
         )
 
 

@@ -1,12 +1,12 @@
-"""What boundary-guided refinement is worth: one checkpoint's nuclei with and without it, each decoded at its best.
+"""The effect of boundary-guided refinement: nuclei of one checkpoint with and without it, each decoded at its best.
 
     python examples/studies/refinement.py --output_dir results/refinement \
         --data reader=consep,path=CoNSeP,split=examples/splits/consep.json
 
-Of the same network the initial and the refined maps are decoded, with the boundary map and without. The thresholds of
-decoding suit the maps that they were chosen for, so they are chosen anew for each, on training tiles as in
-`tune_decoding.py`; scored are the validation tiles. Writes `refinement.json` and `refinement.md`. A network trained
-without BGMR is another matter: that is what `ablate.py` is for.
+The script decodes the initial and the refined maps of the same network, with and without the boundary map. Decoding
+thresholds suit the maps for which they were chosen, so the script chooses them for each of these on tuning tiles, as
+`tune_decoding.py` does, and scores the validation tiles. It writes `refinement.json` and `refinement.md`. For networks
+trained without BGMR see `ablate.py`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -36,7 +36,7 @@ from cfsam_hf.model.pipeline_cfsam import NucleiSegmentationPipeline
 from cfsam_hf.training.variants import reading
 
 FORMAT = "cfsam_hf refinement 1"
-# What is decoded: the maps, and whether the boundary map is.
+# What is decoded: which maps, and whether with the boundary map.
 READINGS = {
     "refined masks, boundary map": ("refined", True),
     "initial masks, boundary map": ("initial_with_boundary", True),
@@ -48,19 +48,19 @@ SCORES = ("pq", "dq", "sq", "aji")
 
 @dataclass
 class RefinementOptions:
-    data: list[str] = field(metadata={"help": "reader=NAME,path=FOLDER,split=FILE, one or several"})
+    data: list[str] = field(metadata={"help": "one or several of reader=NAME,path=FOLDER,split=FILE"})
     output_dir: str = field(metadata={"help": "folder of refinement.json and refinement.md"})
     checkpoint: str | None = field(default=None, metadata={"help": "folder or Hub id; default: the bundled one"})
     tiles: int = field(
         default=10,
         metadata={"help": "tuning tiles per data set for the thresholds"},
     )
-    rounds: int = field(default=1, metadata={"help": "times around all thresholds"})
+    rounds: int = field(default=1, metadata={"help": "passes over all thresholds"})
     device: str | None = field(default=None, metadata={"help": "such as cuda or cpu"})
 
 
 def read_maps(pipe: NucleiSegmentationPipeline, tile: Tile) -> dict[str, tuple[NucleiMaps, np.ndarray]]:
-    """The maps of a tile by reading, each with the truth; both passes of the network give the same boundary map."""
+    """The maps of a tile by reading, each with the truth; both readings have the same boundary map."""
     found, by_name = {}, {}
     for name, (source, with_boundary) in READINGS.items():
         if source not in by_name:
@@ -99,8 +99,8 @@ def report(record: dict[str, Any]) -> str:
         [name, *(f"{of['scores'][dataset][key]:.3f}" for dataset in datasets for key in SCORES)]
         for name, of in record["readings"].items()
     ]
-    lines = [f"# {record['system']['name']}: what refinement is worth", "", *markdown_table(head, rows), ""]
-    lines.append("Means over the validation tiles; thresholds of decoding chosen for each row on tuning tiles.")
+    lines = [f"# {record['system']['name']}: the effect of refinement", "", *markdown_table(head, rows), ""]
+    lines.append("Means over the validation tiles; decoding thresholds chosen for each row on tuning tiles.")
     return "\n".join(lines) + "\n"
 
 
@@ -119,12 +119,12 @@ def main() -> None:
     tuning, judged = cases_by_reading(pipe, training), cases_by_reading(pipe, groups)
     readings = {}
     for name, of_training in tuning.items():
-        parameters, on_training = search_decoding(
+        parameters, on_tuning = search_decoding(
             of_training, pipe.image_processor.decoding_parameters(), options.rounds
         )
         scores = {dataset: score(pairs, parameters) for dataset, pairs in judged[name].items()}
-        readings[name] = {"decoding": parameters.to_dict(), "pq_on_tuning_tiles": on_training, "scores": scores}
-        print(f"{name}: {on_training:.4f} on training tiles; {scores}", flush=True)
+        readings[name] = {"decoding": parameters.to_dict(), "pq_on_tuning_tiles": on_tuning, "scores": scores}
+        print(f"{name}: {on_tuning:.4f} on tuning tiles; {scores}", flush=True)
     system = checkpoint_system(pipe, resolve_checkpoint(options.checkpoint))
     record = results_record(system, "validation", environment(str(pipe.device)), {})
     del record["results"]

@@ -1,14 +1,13 @@
-"""How much of a checkpoint's quality stays under other stains, blur, JPEG, light, noise, magnification and elsewhere.
+"""Robustness of a checkpoint to stain, blur, JPEG, light, noise and magnification, and its scores on other data.
 
     python examples/studies/robustness.py --checkpoint runs/tiny/model --output_dir results/robustness \
         --data reader=consep,path=CoNSeP,split=examples/splits/consep.json \
         --transfer reader=instance_pairs,path=dsb2018,name=dsb2018 --transfer_groups group
 
-Every condition changes the validation tiles in one fixed way (noise too is the same in every run); 20x and 10x also
-bring the truth to the smaller size, and are given to the model with the pixel size and without. `--transfer` names
-data that the model was not made for: its validation tiles where there is a split, else all; of tiles without a pixel
-size the model assumes its own. Writes `robustness.json` and `robustness.md`. Under `accelerate launch` the processes
-share the tiles.
+Every condition changes the validation tiles in one fixed way; noise too is the same in every run. 20x and 10x resample
+the truth as well, and run with and without the pixel size. `--transfer` names data that the model was not trained for:
+the validation tiles if there is a split, else all; the model assumes its own pixel size for tiles without one. The
+script writes `robustness.json` and `robustness.md`. Under `accelerate launch` the processes share the tiles.
 """
 
 import math
@@ -19,7 +18,7 @@ from typing import Any
 
 from transformers import HfArgumentParser
 
-# Imported to make the checkpoints of the U-Net known.
+# Importing it registers the U-Net, so that its checkpoints load.
 from cfsam_hf.baselines import unet  # noqa: F401
 from cfsam_hf.commands.loading import load_pipeline, resolve_checkpoint, resolve_device
 from cfsam_hf.commands.messages import errors_in_one_line
@@ -48,25 +47,26 @@ KEPT = ("images", "true_nuclei", "pred_nuclei", *SEGMENTATION.values(), *DETECTI
 
 CAPTION = (
     "PQ: mean over images. Fd: pairs of centroids within 3 um (12 px at 40x), counts pooled over images. Less plain: "
-    "the difference to the PQ of the plain tiles. Factors of stains are of their optical densities; sigmas of blur "
-    "are in pixels of the tile. 20x and 10x are scored in their own pixels."
+    "the difference to the PQ of the plain tiles. Stain factors apply to optical densities; sigmas of blur are in "
+    "pixels of the tile. 20x and 10x are scored in their own pixels."
 )
-TRANSFER_CAPTION = "Data that the model was not made for; where mpp is not known the model assumes its own."
+TRANSFER_CAPTION = "Data that the model was not trained for; for an unknown mpp the model assumes its own."
 
 
 @dataclass
 class RobustnessOptions:
-    data: list[str] = field(metadata={"help": "reader=NAME,path=FOLDER,split=FILE, one or several"})
+    data: list[str] = field(metadata={"help": "one or several of reader=NAME,path=FOLDER,split=FILE"})
     output_dir: str = field(metadata={"help": "folder of robustness.json and robustness.md"})
     checkpoint: str | None = field(default=None, metadata={"help": "folder or Hub id; default: the bundled one"})
     conditions: list[str] = field(
         default_factory=list, metadata={"help": "kinds (stain, blur, jpeg, light, noise, magnification) or names"}
     )
-    transfer: list[str] = field(default_factory=list, metadata={"help": "further data items, scored as they are"})
+    transfer: list[str] = field(default_factory=list, metadata={"help": "further data items, scored unchanged"})
     transfer_groups: str | None = field(
-        default=None, metadata={"help": "column of their index.csv by which their tiles are also scored apart"}
+        default=None,
+        metadata={"help": "column of their index.csv; its groups are scored separately too"},
     )
-    tiles: int | None = field(default=None, metadata={"help": "tiles per data set, evenly over its tissues; all"})
+    tiles: int | None = field(default=None, metadata={"help": "tiles per data set, over all tissues; default: all"})
     seed: int = field(default=0, metadata={"help": "of the noise"})
     device: str | None = field(default=None, metadata={"help": "such as cuda or cpu"})
 
@@ -74,7 +74,7 @@ class RobustnessOptions:
 def condition_results(
     records: Sequence[TileRecord], system: System, wanted: Sequence[str], seed: int, processes: Processes
 ) -> dict[str, dict[str, Any]]:
-    """Scores of one data set under each condition, and how PQ and Fd differ from those of the plain tiles."""
+    """Scores of one data set under each condition, and their differences in PQ and Fd to the plain tiles."""
     found: dict[str, dict[str, Any]] = {}
     for condition in choose_conditions(wanted, seed):
         scores = kept_scores(evaluate_records(condition.records(records), condition.system(system), processes))
@@ -99,7 +99,7 @@ def kept_scores(tiles: Sequence[TileScore]) -> dict[str, float]:
 def transfer_results(
     name: str, records: Sequence[TileRecord], system: System, column: str | None, processes: Processes
 ) -> dict[str, dict[str, Any]]:
-    """Scores of a data set as it is, of all its tiles and of those of each group.
+    """Scores of an unchanged data set, for all tiles and for those of each group.
 
     Raises:
         ValueError: a tile has no value in the column that groups them.
@@ -107,7 +107,7 @@ def transfer_results(
     groups: dict[str, list[int]] = {name: list(range(len(records)))}
     for place, record in enumerate(records) if column else ():
         if not record.metadata.get(column):
-            raise ValueError(f"{name}: tile {record.id} has no {column!r} in its index; leave transfer_groups out")
+            raise ValueError(f"{name}: tile {record.id} has no {column!r} in its index; omit transfer_groups")
         groups.setdefault(f"{name}, {record.metadata[column]}", []).append(place)
     tiles = evaluate_records(records, system, processes)
     return {
@@ -165,7 +165,7 @@ def main() -> None:
     try:
         if processes.is_main:
             check_writable(folder, "choose another folder with --output_dir")
-        # Names that are not there are told now, not after the first data set.
+        # Unknown names must be reported now, not after the first data set.
         choose_conditions(options.conditions)
         items = [DataItem.parse(text) for text in options.data]
         transfer_items = [DataItem.parse(text) for text in options.transfer]

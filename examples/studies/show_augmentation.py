@@ -1,10 +1,10 @@
-"""Draw what the augmentation does to a data set's crops, with the outlines of the labels, before training on them.
+"""Draw augmented crops of a data set with the outlines of their labels, to check them before training.
 
     python examples/studies/show_augmentation.py --output sheet.png \
         --data reader=consep,path=CoNSeP --augmentation strong
 
-One row for each change alone at full probability, and a last row as training sees the crops. Outlines must lie on the
-nuclei in every row, and a nucleus must still be one to the eye.
+The sheet has a row for each change alone, applied to every crop, and a last row as in training. In every row the
+outlines must lie on the nuclei, and a nucleus must still look like one.
 """
 
 import json
@@ -24,14 +24,14 @@ class Arguments:
     """What to draw."""
 
     output: str = field(metadata={"help": "picture to write"})
-    data: str = field(metadata={"help": "reader=NAME,path=FOLDER[,split=FILE], as for training"})
+    data: str = field(metadata={"help": "reader=NAME,path=FOLDER[,split=FILE], as in training"})
     augmentation: str = field(default="standard", metadata={"help": "none, light, standard or strong"})
     augmentation_options: str = field(default="{}", metadata={"help": "JSON of single values to change"})
-    tiles: int = field(default=4, metadata={"help": "tiles to draw from, the first of the folder"})
+    tiles: int = field(default=4, metadata={"help": "tiles to cut crops from, the first of the folder"})
     crop_size: int = field(default=256, metadata={"help": "pixels"})
     columns: int = field(default=6, metadata={"help": "crops in a row"})
     mpp: float = field(default=0.25, metadata={"help": "micrometres per pixel of the crops"})
-    seed: int = field(default=0, metadata={"help": "other places, other changes"})
+    seed: int = field(default=0, metadata={"help": "seed of places and changes"})
 
 
 def main() -> None:

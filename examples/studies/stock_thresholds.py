@@ -1,10 +1,10 @@
-"""What `pipeline("image-segmentation")` finds at its default threshold of .9, and at lower ones.
+"""Recall and precision of `pipeline("image-segmentation")` at its default threshold of .9 and at lower ones.
 
     python examples/studies/stock_thresholds.py \
         --data reader=consep,path=CoNSeP,split=examples/splits/consep.json
 
-For the validation tiles, each in one pass as that pipeline does it: recall and precision, pairs at IoU > .5, pooled
-over the tiles; beside them those of `pipeline("nuclei-segmentation")`, which works in tiles. Prints a Markdown table.
+Each validation tile passes through the network in one piece, as in that pipeline. Pairs are at IoU > .5, pooled over
+the tiles. For comparison the Markdown table has a row for `pipeline("nuclei-segmentation")`, which works in windows.
 """
 
 import warnings
@@ -24,14 +24,14 @@ THRESHOLDS = (0.9, 0.7, 0.5, 0.0)
 
 @dataclass
 class StockOptions:
-    data: list[str] = field(metadata={"help": "reader=NAME,path=FOLDER,split=FILE, one or several"})
+    data: list[str] = field(metadata={"help": "one or several of reader=NAME,path=FOLDER,split=FILE"})
     checkpoint: str | None = field(default=None, metadata={"help": "folder or Hub id; default: the bundled one"})
     device: str | None = field(default=None, metadata={"help": "such as cuda or cpu"})
 
 
 @dataclass
 class Outcomes:
-    """Scores of the nuclei found (N,), whether each matches a true one (N,), and how many there are in truth."""
+    """Scores of the nuclei found (N,), whether each matches a true one (N,), and the number of true nuclei."""
 
     scores: np.ndarray
     matched: np.ndarray
@@ -39,7 +39,7 @@ class Outcomes:
 
     @classmethod
     def of(cls, truth: np.ndarray, instance_map: np.ndarray, scores: np.ndarray) -> "Outcomes":
-        # By ascending id, as the scores are.
+        # In the order of ids, like the scores.
         matched = matched_nuclei(overlap_table(truth, instance_map)).values()
         return cls(scores, np.fromiter(matched, dtype=bool), len(np.unique(truth[truth > 0])))
 
@@ -58,7 +58,7 @@ class Outcomes:
 
 
 def stock_nuclei(stock, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The label map (H, W) and the scores that the stock pipeline makes its masks of; a mask each would take a GB."""
+    """The label map (H, W) and scores from which the stock pipeline makes its masks, which would take a GB."""
     inputs = stock.image_processor(images=[image], return_tensors="pt").to(stock.dtype).to(stock.device)
     with torch.inference_mode():
         outputs = stock.model(**inputs)
@@ -71,7 +71,7 @@ def stock_nuclei(stock, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def main() -> None:
     options = HfArgumentParser(StockOptions).parse_args_into_dataclasses()[0]
-    # First, since it says in a sentence what is wrong with a checkpoint.
+    # First, since it reports in a sentence what is wrong with a checkpoint.
     tiled = load_pipeline(options.checkpoint, options.device)
     stock = pipeline("image-segmentation", model=resolve_checkpoint(options.checkpoint), device=options.device)
     warnings.filterwarnings("ignore", message="mpp is not given")

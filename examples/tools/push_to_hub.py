@@ -3,7 +3,7 @@
     python examples/tools/push_to_hub.py --checkpoint runs/sam-b/model --repository NAMESPACE/NAME --dry_run
     python examples/tools/push_to_hub.py --checkpoint runs/sam-b/model --repository NAMESPACE/NAME
 
-The token is that of `hf auth login`, or `HF_TOKEN`. The same in two commands: `cfsam export` and `cfsam push`.
+The token comes from `hf auth login` or `HF_TOKEN`. `cfsam export` and `cfsam push` do the same in two commands.
 """
 
 import tempfile
@@ -19,13 +19,14 @@ from cfsam_hf.publish import export_for_hub, plan_push, push_folder
 @dataclass
 class PushOptions:
     checkpoint: str = field(metadata={"help": "folder or Hub id of a CF-SAM model"})
-    repository: str = field(metadata={"help": "NAMESPACE/NAME, where to"})
+    repository: str = field(metadata={"help": "target: NAMESPACE/NAME"})
     card: str | None = field(
-        default=None, metadata={"help": "the card; default: README.md of the checkpoint, or made"}
+        default=None,
+        metadata={"help": "the card; default: the checkpoint's, or one made from its configuration"},
     )
     public: bool = field(default=False, metadata={"help": "make a new repository public"})
-    update: bool = field(default=False, metadata={"help": "add a commit to a repository that is there"})
-    dry_run: bool = field(default=False, metadata={"help": "list what would be sent, and send nothing"})
+    update: bool = field(default=False, metadata={"help": "add a commit to an existing repository"})
+    dry_run: bool = field(default=False, metadata={"help": "list the files, and send nothing"})
 
 
 def main() -> None:

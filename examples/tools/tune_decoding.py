@@ -1,12 +1,12 @@
-"""Choose a checkpoint's decoding parameters on tuning tiles, and write them into its processor.
+"""Choose the decoding parameters of a checkpoint on tuning tiles, and write them into its processor.
 
     python examples/tools/tune_decoding.py --checkpoint runs/tiny/model --tiles 12 \
         --data reader=consep,path=CoNSeP,split=examples/splits/consep.json
 
-The network runs once per tile; then the parameters are searched one after the other, twice around, for the highest
-mean of PQ and AJI (over the tiles of a data set, then over the data sets). Validation tiles are not looked at. The
-search begins from the defaults, whatever the checkpoint had, and its scores are mean probabilities afterwards:
-calibrate them next (calibrate_scores.py).
+The network runs once per tile. Then the script searches the parameters one by one, in two passes, for the highest mean
+of PQ and AJI (over the tiles of a data set, then over the data sets). It does not read validation tiles. The search
+starts from the defaults, whatever the checkpoint's values, and leaves scores that are mean probabilities: calibrate
+them next (calibrate_scores.py).
 """
 
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ from transformers import HfArgumentParser
 
 from cfsam_hf import DecodingParameters
 
-# Imported to make the checkpoints of the U-Net known.
+# Importing it registers the U-Net, so that its checkpoints load.
 from cfsam_hf.baselines import unet  # noqa: F401
 from cfsam_hf.commands.loading import load_pipeline
 from cfsam_hf.commands.messages import errors_in_one_line
@@ -26,13 +26,13 @@ from cfsam_hf.evaluation.tuning import checkpoint_folder, tuning_tiles, write_pr
 
 @dataclass
 class TuningOptions:
-    checkpoint: str = field(metadata={"help": "folder of the checkpoint; its processor is written again"})
-    data: list[str] = field(metadata={"help": "reader=NAME,path=FOLDER,split=FILE, one or several"})
+    checkpoint: str = field(metadata={"help": "folder of the checkpoint; its processor file is rewritten"})
+    data: list[str] = field(metadata={"help": "one or several of reader=NAME,path=FOLDER,split=FILE"})
     tiles: int = field(
         default=12,
         metadata={"help": "tuning tiles (without any: training tiles) per data set, evenly spread"},
     )
-    rounds: int = field(default=2, metadata={"help": "times around all parameters"})
+    rounds: int = field(default=2, metadata={"help": "passes over all parameters"})
 
 
 def main() -> None:
@@ -47,7 +47,7 @@ def main() -> None:
     parameters, _ = search_decoding(cases, DecodingParameters(), options.rounds, report=partial(print, flush=True))
     write_processor_options(options.checkpoint, pipe.image_processor, decoding=parameters.to_dict())
     print(f"{parameters} -> {options.checkpoint}")
-    print("scores are mean probabilities now: calibrate them with calibrate_scores.py")
+    print("Scores are now mean probabilities; calibrate them with calibrate_scores.py.")
 
 
 if __name__ == "__main__":

@@ -2,11 +2,10 @@
 
     python examples/tools/write_card.py
 
-In `model_cards/cfsam-tiny/` it reads `results.json` (of the stored file) and the results of what it is compared with,
-all written by `cfsam evaluate`, `ablation.json` of `ablate.py`, `refinement.json` of `refinement.py` and
-`robustness.json` of `robustness.py`; the text is `card.md.jinja`. The card is also written into the bundled
-checkpoint's own folder, from which `cfsam export` takes it along, and the main scores into its configuration, for
-`cfsam info`.
+It reads these files in `model_cards/cfsam-tiny/`: `results.json` of the shipped weights and the results of other
+systems, all written by `cfsam evaluate`; `ablation.json` of `ablate.py`; `refinement.json` of `refinement.py`;
+`robustness.json` of `robustness.py`. The text is `card.md.jinja`. The script also writes the card into the folder of
+the bundled checkpoint, where `cfsam export` finds it, and the main scores into its configuration, for `cfsam info`.
 """
 
 import json
@@ -26,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "model_cards" / "cfsam-tiny"
 BEGIN, END = "<!-- figures: written by examples/tools/write_card.py -->", "<!-- end of figures -->"
 
-# Of the same tiles: what the shipped file stands beside.
+# Other systems, scored on the same tiles.
 SYSTEMS = {
     "cfsam-tiny": "results.json",
     "four stages": "results_four_stages.json",
@@ -37,7 +36,7 @@ SYSTEMS = {
 NAMES = {"consep": "CoNSeP", "monuseg": "MoNuSeg"}
 TRANSFER_NAMES = {"dsb2018": "DSB2018, pink images"}
 DATASETS = ("consep", "monuseg", "bbbc038")
-# Tissue whose licence allows to show it: scikit-image's `immunohistochemistry`, as in the demo.
+# Tissue whose licence allows showing it: scikit-image's `immunohistochemistry`, as in the demo.
 EXAMPLE_IMAGE = "https://gitlab.com/scikit-image/data/-/raw/5c090b56df3988d988ff97928e2ef2d2cbe38e1b/ihc.png"
 PQ, FD = "pq_mean_over_images", "detection_f1_pooled"
 COLUMNS = {
@@ -49,7 +48,7 @@ COLUMNS = {
     "Fd": FD,
 }
 
-# Of those and of the types, what the checkpoint's configuration states.
+# The scores, beside those of the types, that the checkpoint's configuration states.
 STATED = (
     "aji_mean_over_images",
     "detection_f1_pooled",
@@ -58,7 +57,7 @@ STATED = (
     "type_f1_pooled_mean_over_types",
 )
 
-# Of an ablation's scores, and of a robustness file's conditions, what the card shows.
+# The scores of an ablation and the conditions of a robustness file that the card shows.
 ABLATION_COLUMNS = {"AJI": "aji_mean_over_images", "PQ": PQ, "Fd": FD, "type F1": "type_f1_pooled_mean_over_types"}
 CONDITIONS = (
     "plain",
@@ -90,7 +89,7 @@ def read_results(name: str) -> dict:
 
 
 def figures_table(rows: dict[str, dict]) -> str:
-    """A Markdown table of the main scores, a row per name."""
+    """A Markdown table of the main scores with a row per name."""
     cells = [
         [
             name,
@@ -104,7 +103,7 @@ def figures_table(rows: dict[str, dict]) -> str:
 
 
 def type_table(rows: dict[str, dict], types: list[str]) -> str:
-    """A Markdown table of the F1 of each type, a row per name."""
+    """A Markdown table of the F1 of each type with a row per name."""
     cells = [
         [name, *(f"{scores[f'{TYPE_F1}{type_name}']:.3f}" for type_name in types)] for name, scores in rows.items()
     ]
@@ -112,7 +111,7 @@ def type_table(rows: dict[str, dict], types: list[str]) -> str:
 
 
 def ablation_table() -> str:
-    """The variants beside each other: means and standard deviations over the seeds."""
+    """A table of the variants: means and standard deviations over the seeds."""
     rows = []
     for of in read_record("ablation.json")["variants"].values():
         for reading, scores in of["scores"].items():
@@ -131,7 +130,7 @@ def ablation_table() -> str:
 
 
 def ablation_budget() -> tuple[str, str]:
-    """What each run of the ablation had, and its seeds."""
+    """The budget of each run of the ablation, and its seeds."""
     record = read_record("ablation.json")
     budget = record["budget"]
     [seeds] = {tuple(of["seeds"]) for of in record["variants"].values()}
@@ -140,7 +139,7 @@ def ablation_budget() -> tuple[str, str]:
 
 
 def refinement_table() -> str:
-    """The checkpoint's initial and refined maps beside each other, with the boundary map and without."""
+    """A table of the checkpoint's initial and refined maps, with and without the boundary map."""
     record = read_record("refinement.json")
     columns = [(dataset, key) for dataset in record["datasets"] for key in ("pq", "aji")]
     rows = [
@@ -151,7 +150,7 @@ def refinement_table() -> str:
 
 
 def robustness_table() -> str:
-    """PQ and Fd under some conditions, and of data that the checkpoint was not made for."""
+    """PQ and Fd under some conditions, and on data that the checkpoint was not trained for."""
     record = read_record("robustness.json")
     results, transfer = record["results"], record["transfer"]
     head = [f"{NAMES[dataset]} {column}" for dataset in results for column in ("PQ", "Fd")]
@@ -167,7 +166,7 @@ def robustness_table() -> str:
 
 
 def eval_results(results: dict) -> list[EvalResult]:
-    """The figures as the Hub's model index has them."""
+    """The figures in the form of the Hub's model index."""
     return [
         EvalResult(
             task_type="image-segmentation",
@@ -195,7 +194,7 @@ def make_card() -> tuple[ModelCard, str]:
     with_types = {name: of["consep"] for name, of in systems.items() if STATED[-1] in of["consep"]}
     typed = type_table({f"CoNSeP, {name}": scores for name, scores in with_types.items()}, types)
     tables = f"{compared}\n\n{typed}"
-    # No base_model: it was trained from nothing.
+    # No base_model: the weights were trained from scratch.
     card_data = card_metadata(
         config,
         eval_results(results),
@@ -231,7 +230,7 @@ def make_card() -> tuple[ModelCard, str]:
 
 
 def settings_line(settings: dict) -> str:
-    """Names and values, a group of them in brackets."""
+    """Names and values, nested groups in brackets."""
     return ", ".join(
         f"{name} ({settings_line(value)})" if isinstance(value, dict) else f"{name} {value}"
         for name, value in settings.items()
@@ -239,7 +238,7 @@ def settings_line(settings: dict) -> str:
 
 
 def without_local_pictures(text: str) -> str:
-    """A card without the lines that only show a picture of its own folder, which lies beside no other copy of it."""
+    """A card without the lines that show a picture in its own folder, which other copies of the card lack."""
     return re.sub(r"^!\[[^\]]*\]\((?!https?://)[^)]*\)[ \t]*\n+", "", text, flags=re.MULTILINE)
 
 

@@ -1,4 +1,4 @@
-"""The ablation runner: it compares what it says, goes on where it was interrupted, and its table is right."""
+"""Why: an ablation must compare what it claims to, resume after an interruption, and tabulate the right figures."""
 
 import json
 
@@ -105,7 +105,7 @@ def test_an_interrupted_run_goes_on_and_ends_as_if_it_had_not_been(training_root
     # Measured in the sitting that trained, and kept by the one that scored.
     assert found["steps_timed"] == 2
     assert found["peak_memory_mb"] > 0
-    with pytest.raises(ValueError, match="begun with --start backbone, not whole"):
+    with pytest.raises(ValueError, match="started with --start backbone, not whole"):
         ablate.check_start(training_root / "parts" / "fixed_kernels" / "seed0", "whole")
 
 
