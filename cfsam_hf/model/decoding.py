@@ -47,7 +47,7 @@ class DecodingParameters:
     """Thresholds of decoding, all absolute: none depends on what else the tile shows.
 
     Args:
-        nuclei_threshold: a pixel is foreground where the nuclei probability reaches this; in (0, 1).
+        nuclei_threshold: a pixel is foreground where the nuclei probability reaches this; in [0, 1].
         marker_threshold: a foreground pixel belongs to a marker where its nuclei probability exceeds the boundary
             energy (`boundary_weight * boundary + jump_weight * jump`) by this; in (0, 1).
         core_threshold: a marker that contains several cores at this higher threshold is replaced by them, so that
@@ -90,7 +90,9 @@ class DecodingParameters:
             value = getattr(self, parameter.name)
             if parameter.type is float and (isinstance(value, bool) or not isinstance(value, Real)):
                 raise ValueError(f"{parameter.name} is {value!r}: it must be a number")
-        for name in ("nuclei_threshold", "marker_threshold", "core_threshold"):
+        if not 0 <= self.nuclei_threshold <= 1:
+            raise ValueError(f"nuclei_threshold is {self.nuclei_threshold}: it must lie between 0 and 1")
+        for name in ("marker_threshold", "core_threshold"):
             if not 0 < getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: it must lie strictly between 0 and 1")
         if not 0 <= self.minimum_score < 1:

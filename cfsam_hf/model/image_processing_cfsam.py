@@ -1,6 +1,7 @@
 """The image processor of CF-SAM: pictures to tensors, and a model's outputs to nuclei."""
 
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -12,34 +13,41 @@ from transformers.processing_utils import ImagesKwargs, Unpack
 
 from .decoding import DecodingParameters, decode_nuclei
 from .maps import MapLayout, NucleiMaps, stack_maps
-from .pictures import DEFAULT_MAX_PIXELS, is_single_image, read_rgb
+from .pictures import DEFAULT_MAX_PIXELS, read_rgb
+from .pipeline_inputs import Form, split_inputs
 from .resampling import check_mpp, resample_image, resample_nuclei, resampled_size
 from .result import DecodedNuclei, NucleiResult
 from .tiling import check_tiling, pad_right_bottom
 
+try:
+    from transformers.image_processing_outputs import SemanticSegmentationPostProcessorOutput
+except ImportError:  # older transformers, where nothing asks for this class
+    SemanticSegmentationPostProcessorOutput = BatchFeature
 
-class CfSamImageProcessorKwargs(ImagesKwargs, total=False):
+
+class CfSamImageProcessorKwargs(ImagesKwargs, total=False):  # type: ignore[call-arg]
     r"""
     mpp (`float`, *optional*, defaults to `self.mpp`):
-        Micrometres per pixel. Of the processor: what the model works at. In a call: that of the images, which are
-        resampled if it differs by more than 2 %; without it they are taken to be at the model's.
+        Micrometres per pixel. Of the processor: the pixel size at which the model works. In a call: that of the
+        images, which are resampled if it differs by more than 2 %; by default the model's is assumed.
     tile_size (`int`, *optional*, defaults to `self.tile_size`):
         Side in pixels of the square tiles that larger images are cut into.
     smallest_tile_size (`int`, *optional*, defaults to `self.smallest_tile_size`):
-        The nuclei-segmentation pipeline makes tiles smaller, down to this, where as few of them cover an image; on an
-        accelerator images whose tiles differ in size share no batch. Without it all are of `tile_size`.
+        The nuclei-segmentation pipeline makes tiles smaller, down to this size, if no more of them are needed to cover
+        an image; on an accelerator images whose tiles differ in size do not share a batch. By default all tiles have
+        `tile_size`.
     tile_overlap (`int`, *optional*, defaults to `self.tile_overlap`):
-        Pixels that neighbouring tiles share at least.
+        Minimum number of pixels that neighbouring tiles share.
     pad_multiple (`int`, *optional*, defaults to `self.pad_multiple`):
         Height and width of `pixel_values` are multiples of this, the model's patch size.
     max_pixels (`int`, *optional*, defaults to `self.max_pixels`):
         Larger images are refused, files before they are decoded.
     max_pass_pixels (`int`, *optional*, defaults to `self.max_pass_pixels`):
-        Larger images are refused by `preprocess`, which makes one tensor of an image: attention over it takes memory
+        Larger images are refused by `preprocess`, which turns an image into one tensor: the memory for attention grows
         with the square of its area. The nuclei-segmentation pipeline cuts tiles and has no such limit.
     decoding (`dict`, *optional*, defaults to `self.decoding`):
-        Fields of `DecodingParameters` that differ from its defaults, as its `to_dict` writes them. `score_weights` are
-        given as a whole: those left out take their defaults.
+        Fields of `DecodingParameters` that differ from its defaults, as its `to_dict` writes them. `score_weights`
+        replace the whole set: weights left out take their defaults.
     """
 
     mpp: float | int | None
@@ -49,15 +57,15 @@ class CfSamImageProcessorKwargs(ImagesKwargs, total=False):
     pad_multiple: int
     max_pixels: int | None
     max_pass_pixels: int | None
-    decoding: dict | None
+    decoding: dict[str, Any] | None
 
 
 class CfSamImageProcessor(PilBackend):
     """
     Prepares images for [`CfSamForNucleiSegmentation`] and turns its outputs into nuclei.
 
-    Any picture is taken: paths, PIL images, arrays and tensors, grey, RGB, RGBA, 8 and 16 bits or float; how each is
-    scaled is documented in `image_io_cfsam`. Images are padded by reflection at the right and at the bottom. The
+    It accepts any picture: paths, PIL images, arrays and tensors; grey, RGB, RGBA; 8 bits, 16 bits or float.
+    `pictures.py` documents how each is scaled. Images are padded by reflection at the right and at the bottom. The
     options, described in `CfSamImageProcessorKwargs`, are saved with the checkpoint and restored from it.
     """
 
@@ -72,19 +80,19 @@ class CfSamImageProcessor(PilBackend):
     image_std = IMAGENET_DEFAULT_STD
     mpp = 0.25
     tile_size = 256
-    smallest_tile_size = None
+    smallest_tile_size: int | None = None
     tile_overlap = 64
     pad_multiple = 16
     max_pixels = DEFAULT_MAX_PIXELS
     max_pass_pixels = 1024 * 1024
-    decoding = None
+    decoding: Mapping[str, Any] | None = None
 
-    def __init__(self, **kwargs: Unpack[CfSamImageProcessorKwargs]):
+    def __init__(self, **kwargs: Unpack[CfSamImageProcessorKwargs]) -> None:
         if kwargs.get("score_calibration") is not None:
             slope, intercept = kwargs["score_calibration"]
             raise ValueError(
-                f"score_calibration is {[slope, intercept]}: it is part of decoding now; for the same scores write "
-                f'"score_weights": {{"intercept": {intercept}, "probability": {slope}}} into decoding'
+                f"score_calibration is {[slope, intercept]}: it is part of decoding now; the same scores come from "
+                f'"score_weights": {{"intercept": {intercept}, "probability": {slope}}} in decoding'
             )
         super().__init__(**kwargs)
         check_mpp(self.mpp)
@@ -107,42 +115,50 @@ class CfSamImageProcessor(PilBackend):
         Turn images into one tensor.
 
         Args:
-            images: a picture as `read_rgb` takes it (path, PIL image, array, tensor), or a list of them.
+            images: a picture as `read_rgb` accepts it (path, PIL image, array, tensor), or a list-like of them: list,
+                tuple, pandas Series, column of a data set, torch data set, array or tensor with a batch dimension.
             mpp (`float`, *optional*): micrometres per pixel of these images; they are resampled to the model's.
             return_tensors (`str`, *optional*): `"pt"` for torch tensors, `"np"` for arrays.
             kwargs: any other option of the processor, for this call only.
 
         Returns:
             `BatchFeature` with `pixel_values` (B, 3, H, W) float32, where H and W are those of the largest image,
-            rounded up to `pad_multiple`. `post_process_nuclei` cuts the padding off by `target_sizes`.
+            rounded up to `pad_multiple`. `post_process_nuclei` removes the padding if it gets `target_sizes`.
 
         Raises:
-            ValueError: an image is impossible, or larger than `max_pass_pixels`.
+            ValueError: there is no image, or one cannot be used or is larger than `max_pass_pixels`.
+            TypeError: `images` is neither a picture nor a list-like of pictures.
         """
         return super().preprocess(images, **kwargs)
 
-    def _prepare_images_structure(self, images: Any, expected_ndims: int = 3) -> list:
-        if is_single_image(images):
-            is_batch = isinstance(images, (np.ndarray, torch.Tensor)) and images.ndim == expected_ndims + 1
-            return list(images) if is_batch else [images]
-        if not isinstance(images, Sequence) or len(images) == 0:
-            raise ValueError(f"images must be a picture or a list of pictures, got {images!r}")
-        return [image for item in images for image in self._prepare_images_structure(item, expected_ndims)]
+    def _prepare_images_structure(self, images: Any, expected_ndims: int = 3) -> list[Any]:
+        form, pictures = split_inputs(images)
+        if form is Form.ONE:
+            return list(pictures)
+        found = [image for item in pictures for image in self._prepare_images_structure(item, expected_ndims)]
+        if not found:
+            raise ValueError(f"images is an empty {type(images).__name__}: pass a picture or a list of pictures")
+        return found
 
     def process_image(
-        self, image: Any, input_data_format=None, mpp: float | None = None, max_pixels: int | None = None, **kwargs
+        self,
+        image: Any,
+        input_data_format: str | None = None,
+        mpp: float | None = None,
+        max_pixels: int | None = None,
+        **kwargs: Any,
     ) -> np.ndarray:
         """Read one picture and resample it to the model's `mpp`: (H, W, 3) uint8."""
         return self.to_model_pixels(read_rgb(image, max_pixels, input_data_format), mpp, max_pixels)
 
     def to_model_pixels(self, image: np.ndarray, mpp: float | None, max_pixels: int | None = None) -> np.ndarray:
         """
-        Resample (H, W, 3) uint8 of pixel size `mpp` (None: unknown, taken for the model's) to the model's.
+        Resample (H, W, 3) uint8 of pixel size `mpp` (None: unknown, assumed to be the model's) to the model's.
 
         Raises:
-            ValueError: `mpp` is absurd, or the resampled image has more than `max_pixels` pixels.
+            ValueError: `mpp` is out of range, or the resampled image has more than `max_pixels` pixels.
         """
-        height, width = resampled_size(*image.shape[:2], mpp, self.mpp)
+        height, width = resampled_size(image.shape[0], image.shape[1], mpp, self.mpp)
         if max_pixels is not None and height * width > max_pixels:
             raise ValueError(
                 f"an image of {image.shape[1]}x{image.shape[0]} px at mpp {mpp:g} becomes {width}x{height} px at the "
@@ -160,8 +176,8 @@ class CfSamImageProcessor(PilBackend):
         image_std: Sequence[float],
         pad_multiple: int,
         max_pass_pixels: int | None,
-        return_tensors=None,
-        **kwargs,
+        return_tensors: str | None = None,
+        **kwargs: Any,
     ) -> BatchFeature:
         height, width = (max(image.shape[axis] for image in images) for axis in (0, 1))
         height, width = (-(-length // pad_multiple) * pad_multiple for length in (height, width))
@@ -180,7 +196,7 @@ class CfSamImageProcessor(PilBackend):
         return BatchFeature({"pixel_values": values}, tensor_type=return_tensors)
 
     def pixel_values(self, tiles: np.ndarray) -> np.ndarray:
-        """Tiles (B, H, W, 3) uint8 as the model wants them, (B, 3, H, W) float32: what `preprocess` does, unpadded."""
+        """Tiles (B, H, W, 3) uint8 as the model's input (B, 3, H, W) float32, scaled as by `preprocess`, unpadded."""
         return _scaled_pixels(
             tiles,
             self.rescale_factor if self.do_rescale else 1.0,
@@ -189,7 +205,7 @@ class CfSamImageProcessor(PilBackend):
         )
 
     def decoding_parameters(self, **overrides: Any) -> DecodingParameters:
-        """The processor's parameters of decoding, with `overrides` in their place."""
+        """The processor's parameters of decoding, with `overrides` replacing some."""
         if not isinstance(self.decoding, Mapping | None):
             raise ValueError(f"decoding is {self.decoding!r}: it must be a dictionary of decoding parameters")
         return DecodingParameters.from_dict({**(self.decoding or {}), **overrides})
@@ -221,9 +237,9 @@ class CfSamImageProcessor(PilBackend):
         Args:
             outputs (`CfSamNucleiSegmentationOutput`): what the model returned.
             target_sizes (`list[tuple[int, int]]`, *optional*): (height, width) in pixels of the images as they were
-                given to `preprocess`; what lies beyond is padding and cut off. Default: the size of the maps.
+                given to `preprocess`; the rest is padding and removed. Default: the size of the maps.
             mpp (`float`, *optional*): micrometres per pixel of the images, if it was given to `preprocess`: nuclei are
-                brought back to the images' pixels.
+                returned in the images' pixels.
             threshold (`float`, defaults to 0): nuclei with a lower score are left out.
             type_names, type_colors (*optional*): names and RGB colours of the types, as `config.type_names` has them.
 
@@ -249,16 +265,20 @@ class CfSamImageProcessor(PilBackend):
         Args:
             outputs (`CfSamNucleiSegmentationOutput`): what the model returned.
             threshold (`float`, defaults to 0): nuclei with a lower score are left out. That pipeline's own default is
-                .9, which keeps only the surest nuclei: call it with `threshold=0.0` for all.
-            mask_threshold (`float`, defaults to 0.5): nuclei probability from which a pixel is foreground. At .5, the
-                stock pipeline's default, the checkpoint's own threshold is used, and its `minimum_score`.
-            overlap_mask_area_threshold (`float`): accepted and without effect, since nuclei do not overlap.
-            target_sizes (`list[tuple[int, int]]`, *optional*): (height, width) of the images; padding is cut off.
+                .9, which keeps only nuclei with the highest scores: call it with `threshold=0.0` for all.
+            mask_threshold (`float`, defaults to 0.5): nuclei probability from which a pixel is foreground, 0 to 1. At
+                .5, the stock pipeline's default, the checkpoint's own threshold and `minimum_score` apply.
+            overlap_mask_area_threshold (`float`): has no effect, since nuclei do not overlap.
+            target_sizes (`list[tuple[int, int]]`, *optional*): (height, width) of the images; padding is removed.
 
         Returns:
             For each image `segmentation`, an int32 tensor (height, width) with 0 for background, and `segments_info`,
             a list of `{"id", "label_id", "score"}`; `label_id` is a key of the model's `id2label`.
+
+        Raises:
+            ValueError: `target_sizes` does not fit the outputs, or a threshold is not a number from 0 to 1.
         """
+        check_fraction(mask_threshold, "mask_threshold")
         overrides = {} if mask_threshold == 0.5 else {"nuclei_threshold": mask_threshold, "minimum_score": 0.0}
         return [
             {
@@ -272,16 +292,37 @@ class CfSamImageProcessor(PilBackend):
         ]
 
     def post_process_semantic_segmentation(
-        self, outputs: Any, target_sizes: Sequence[tuple[int, int]] | None = None
-    ) -> list[torch.Tensor]:
+        self,
+        outputs: Any,
+        target_sizes: Sequence[tuple[int, int]] | None = None,
+        return_segmentation_scores: bool = False,
+    ) -> list[Any]:
         """
         The type of each pixel's nucleus: for each image an int64 tensor (height, width) of keys of the model's
-        `id2label`, 0 for background. All pixels of a nucleus have one type.
+        `id2label`, 0 for background. All pixels of a nucleus have the same type.
+
+        Args:
+            outputs (`CfSamNucleiSegmentationOutput`): what the model returned.
+            target_sizes (`list[tuple[int, int]]`, *optional*): (height, width) of the images; padding is removed.
+            return_segmentation_scores (`bool`, defaults to `False`): whether to return, for each image, a
+                `SemanticSegmentationPostProcessorOutput` with `segmentation` and `segmentation_scores`, a float32
+                tensor (labels, height, width): the probabilities of background and of each label at each pixel. Where
+                they are highest may differ from `segmentation`, which has one type per nucleus.
         """
-        return [
+        segmentations = [
             torch.from_numpy(np.concatenate([[0], _labels(decoded)]).astype(np.int64)[decoded.instance_map])
             for decoded in self._decode_batch(outputs, target_sizes, None, 0.0)
         ]
+        if not return_segmentation_scores:
+            return segmentations
+        layout = MapLayout.of(outputs)
+        scored = []
+        for maps, segmentation in zip(stack_maps(outputs).cpu().numpy(), segmentations, strict=True):
+            named = layout.split(maps).crop(*segmentation.shape)
+            scores = np.stack([1 - named.nuclei, named.nuclei]) if named.types is None else named.types
+            data = {"segmentation": segmentation, "segmentation_scores": torch.from_numpy(scores.copy())}
+            scored.append(SemanticSegmentationPostProcessorOutput(data))
+        return scored
 
     def _decode_batch(
         self,
@@ -291,12 +332,14 @@ class CfSamImageProcessor(PilBackend):
         threshold: float,
         **overrides: Any,
     ) -> list[DecodedNuclei]:
+        check_fraction(threshold, "threshold")
         maps = stack_maps(outputs).cpu().numpy()
         layout = MapLayout.of(outputs)
         if target_sizes is None:
-            if mpp is not None and resampled_size(*maps.shape[2:], mpp, self.mpp) != maps.shape[2:]:
+            size = int(maps.shape[2]), int(maps.shape[3])
+            if mpp is not None and resampled_size(*size, mpp, self.mpp) != size:
                 raise ValueError(f"mpp={mpp:g} needs target_sizes, the sizes of the images before resampling")
-            target_sizes = [maps.shape[2:]] * len(maps)
+            target_sizes = [size] * len(maps)
         if len(target_sizes) != len(maps):
             raise ValueError(f"target_sizes has {len(target_sizes)} sizes for {len(maps)} images")
         nuclei = []
@@ -318,13 +361,19 @@ def _scaled_pixels(
     pixels: np.ndarray, scale: float, mean: float | Sequence[float], std: float | Sequence[float]
 ) -> np.ndarray:
     """(B, H, W, 3) uint8 to (B, 3, H, W) float32: `(pixels * scale - mean) / std` per channel."""
-    mean, std = (np.broadcast_to(np.asarray(value, dtype=np.float32), 3) for value in (mean, std))
+    means, stds = (np.broadcast_to(np.asarray(value, dtype=np.float32), 3) for value in (mean, std))
     levels = np.arange(256, dtype=np.float32) * np.float32(scale)
     values = np.empty((pixels.shape[0], 3, *pixels.shape[1:3]), dtype=np.float32)
     for channel in range(3):
         # There are only 256 values to compute.
-        values[:, channel] = ((levels - mean[channel]) / std[channel])[pixels[..., channel]]
+        values[:, channel] = ((levels - means[channel]) / stds[channel])[pixels[..., channel]]
     return values
+
+
+def check_fraction(value: Any, name: str) -> None:
+    """Raises ValueError unless the value is a number from 0 to 1."""
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= float(value) <= 1:
+        raise ValueError(f"{name} is {value!r}: it must be a number from 0 to 1")
 
 
 def _labels(decoded: DecodedNuclei) -> np.ndarray:

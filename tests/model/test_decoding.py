@@ -277,7 +277,8 @@ def test_an_image_without_pixels_is_refused():
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("nuclei_threshold", 0),
+        ("nuclei_threshold", -0.1),
+        ("nuclei_threshold", 1.1),
         ("nuclei_threshold", float("nan")),
         ("marker_threshold", 1.0),
         ("core_threshold", 0.4),
@@ -297,6 +298,19 @@ def test_an_image_without_pixels_is_refused():
 def test_bad_parameters_are_refused(name, value):
     with pytest.raises(ValueError, match=name):
         DecodingParameters(**{name: value})
+
+
+def test_the_ends_of_the_nuclei_threshold_are_all_pixels_and_the_surest():
+    nuclei, hv_maps = blank(12, 20)
+    nuclei[2:8, 3:9] = 0.9
+    nuclei[3:7, 4:8] = 1
+    found = {
+        threshold: decode_nuclei(
+            nuclei, hv_maps, parameters=DecodingParameters(nuclei_threshold=threshold, minimum_area=1)
+        ).areas.tolist()
+        for threshold in (0, 0.5, 1)
+    }
+    assert found == {0: [240], 0.5: [36], 1: [16]}
 
 
 def test_parameters_survive_a_dictionary():

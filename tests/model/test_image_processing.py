@@ -3,7 +3,9 @@
 import dataclasses
 import re
 
+import datasets
 import numpy as np
+import pandas as pd
 import PIL.Image
 import pytest
 import torch
@@ -102,9 +104,34 @@ def test_bad_options_are_named(options, message):
 
 
 def test_no_images_are_refused():
-    for images in ([], None, 7):
-        with pytest.raises(ValueError, match="picture"):
+    for images, kind in (([], ValueError), ((), ValueError), (None, TypeError), (7, TypeError), ([3], TypeError)):
+        with pytest.raises(kind, match="picture"):
             CfSamImageProcessor()(images)
+
+
+def test_whatever_holds_several_pictures_is_a_batch():
+    class Items(torch.utils.data.Dataset):
+        def __len__(self):
+            return 3
+
+        def __getitem__(self, index):
+            return images[index]
+
+    images = list(np.random.default_rng(0).integers(0, 256, (3, 20, 30, 3), dtype=np.uint8))
+    processor = CfSamImageProcessor()
+    expected = processor(images, return_tensors="np")["pixel_values"]
+    others = (
+        tuple(images),
+        np.stack(images),
+        torch.from_numpy(np.stack(images)),
+        pd.Series(images),
+        datasets.Dataset.from_dict({"image": [PIL.Image.fromarray(image) for image in images]})["image"],
+        Items(),
+        iter(images),
+        [images[:1], images[1:]],
+    )
+    for batch in others:
+        assert np.array_equal(processor(batch, return_tensors="np")["pixel_values"], expected), type(batch)
 
 
 def test_too_large_for_one_pass_names_the_way_out():
@@ -208,6 +235,41 @@ def test_scores_are_what_the_weights_make_of_them():
     outputs = outputs_of(plain, image)
     low, high = (p.post_process_nuclei(outputs)[0].table["score"] for p in (calibrated, plain))
     assert np.allclose(logit(low), logit(high) - 3)
+
+
+@pytest.mark.parametrize("num_types", [2, 0])
+def test_scores_of_the_semantic_segmentation_are_probabilities_of_each_label(num_types):
+    image, instance_map, _ = paint(90, 75, 12)
+    processor = CfSamImageProcessor()
+    outputs = outputs_of(processor, image, num_types)
+    [plain] = processor.post_process_semantic_segmentation(outputs, target_sizes=[(90, 75)])
+    [scored] = processor.post_process_semantic_segmentation(outputs, [(90, 75)], return_segmentation_scores=True)
+    assert torch.equal(scored.segmentation, plain)
+    scores = scored.segmentation_scores
+    assert scores.shape == (max(num_types, 1) + 1, 90, 75)
+    assert torch.allclose(scores.sum(0), torch.ones(90, 75), atol=1e-5)
+    assert np.array_equal(scores[0].numpy() < 0.5, instance_map > 0)
+
+
+def test_a_mask_threshold_at_the_end_of_its_range_is_used():
+    image, instance_map, _ = paint(90, 75, 12)
+    processor = CfSamImageProcessor()
+    outputs = outputs_of(processor, image)
+    everything, nothing = (
+        processor.post_process_instance_segmentation(outputs, mask_threshold=end, target_sizes=[(90, 75)])[0]
+        for end in (0, 1)
+    )
+    assert (everything["segmentation"] > 0).all()
+    assert (nothing["segmentation"].numpy() > 0).sum() <= (instance_map > 0).sum()
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.5, float("nan"), True, "half", None])
+@pytest.mark.parametrize("name", ["threshold", "mask_threshold"])
+def test_a_threshold_that_is_no_probability_is_named(name, value):
+    processor = CfSamImageProcessor()
+    outputs = outputs_of(processor, paint(32, 32, 1)[0])
+    with pytest.raises(ValueError, match=f"^{name} is"):
+        processor.post_process_instance_segmentation(outputs, **{name: value})
 
 
 def test_selecting_nuclei_renumbers_map_and_rows():

@@ -36,6 +36,34 @@ def test_from_image_to_nuclei_and_the_stock_forms():
     assert np.array_equal(semantic.numpy(), np.r_[0, types][instance_map])
 
 
+def test_options_may_come_in_transformers_dictionaries():
+    image = paint(64, 64, 3)[0]
+    processor = CfSamProcessor(CfSamImageProcessor())
+    expected = processor(images=image, mpp=0.5, return_tensors="pt")["pixel_values"]
+    for options in (
+        {"images_kwargs": {"mpp": 0.5}, "return_tensors": "pt"},
+        {"images_kwargs": {"mpp": 0.5}, "common_kwargs": {"return_tensors": "pt"}, "text_kwargs": {}},
+        {"common_kwargs": {"mpp": 0.125, "return_tensors": "pt"}, "images_kwargs": {"mpp": 0.5}},
+    ):
+        assert torch.equal(processor(images=image, **options)["pixel_values"], expected)
+    with pytest.raises(ValueError, match="mpp is given twice"):
+        processor(images=image, mpp=0.5, images_kwargs={"mpp": 0.5})
+
+
+def test_the_semantic_segmentation_comes_with_scores():
+    processor = CfSamProcessor(CfSamImageProcessor())
+    with torch.inference_mode():
+        outputs = PaintedModel(painted_config())(**processor(images=paint(64, 64, 3)[0], return_tensors="pt"))
+    [scored] = processor.post_process_semantic_segmentation(outputs, return_segmentation_scores=True)
+    assert scored.segmentation_scores.shape == (3, 64, 64)
+
+
+@pytest.mark.parametrize("name", ["text", "videos", "audio"])
+def test_other_inputs_than_images_are_refused(name):
+    with pytest.raises(ValueError, match=f"{name} is given"):
+        CfSamProcessor(CfSamImageProcessor())(images=paint(32, 32, 1)[0], **{name: "nuclei"})
+
+
 def test_images_are_required():
     with pytest.raises(ValueError, match="images is missing"):
         CfSamProcessor(CfSamImageProcessor())()
