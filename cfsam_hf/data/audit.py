@@ -14,19 +14,11 @@ from .polygons import Overlaps
 from .problems import collecting_problems
 from .records import Tile, TileRecord
 from .registry import check_options, list_tiles
+from .size_checks import size_notes
 from .survey import TileFacts
 from .true_nuclei import annotated_nuclei
 
 RULES = {"later": "the later one keeps them", "smaller": "the smaller one keeps them"}
-
-USUAL_DIAMETER = (4.0, 20.0)
-"""Micrometres between which the median diameter of nuclei lies in every tissue."""
-
-SMALLEST_DIAMETER = 4.0
-"""Pixels. Below, no pixel size that microscopes have makes the median that of a nucleus."""
-
-FEWEST_MEASURED = 10
-"""Nuclei of which a median is formed."""
 
 
 @dataclass
@@ -96,7 +88,8 @@ def audit_dataset(name: str, path: str | Path, progress: Callable[[int, int], No
             progress(number, len(audit.records))
     if audit.tiles > 1 and audit.empty == audit.tiles:
         audit.problems.append(f"{audit.name}: none of its {audit.tiles:,} tiles has a nucleus")
-    audit.notes += [f"{audit.name}: {note}" for note in (*_sizes(audit.facts), *_spellings(audit.records))]
+    sizes = size_notes((facts.mpp, facts.areas) for facts in audit.facts)
+    audit.notes += [f"{audit.name}: {note}" for note in (*sizes, *_spellings(audit.records))]
     # A data set without types lacks nothing.
     if audit.typed_tiles and audit.untyped:
         count, first = sum(audit.untyped.values()), next(iter(audit.untyped))
@@ -109,34 +102,6 @@ def audit_dataset(name: str, path: str | Path, progress: Callable[[int, int], No
         f"{_files(tiles)}: one and the same image" for tiles in audit.digests.values() if len(tiles) > 1
     ]
     return audit
-
-
-def _sizes(facts: Sequence[TileFacts]) -> list[str]:
-    """What is unusual about the sizes of nuclei, in the tiles of each pixel size."""
-    by_mpp: dict[float | None, list[TileFacts]] = defaultdict(list)
-    for tile in facts:
-        by_mpp[tile.mpp].append(tile)
-    notes = []
-    for mpp, tiles in by_mpp.items():
-        areas = np.concatenate([tile.areas for tile in tiles])
-        if len(areas) < FEWEST_MEASURED:
-            continue
-        pixels = 2 * float(np.sqrt(np.median(areas) / np.pi))
-        where = f"{len(tiles):,} tile{'s' * (len(tiles) != 1)}"
-        if mpp is None:
-            if pixels < SMALLEST_DIAMETER:
-                notes.append(
-                    f"the median diameter of nuclei is {pixels:.1f} px in {where}; are the coordinates micrometres "
-                    "and not pixels?"
-                )
-        elif not USUAL_DIAMETER[0] <= pixels * mpp <= USUAL_DIAMETER[1]:
-            low, high = USUAL_DIAMETER
-            notes.append(
-                f"the median diameter of nuclei is {pixels:.1f} px, {pixels * mpp:.1f} um at {mpp:g} um per pixel, in "
-                f"{where}; nuclei have {low:g} to {high:g} um: is mpp right, are the coordinates pixels, are the "
-                "outlines nuclei?"
-            )
-    return notes
 
 
 def _spellings(records: Sequence[TileRecord]) -> list[str]:

@@ -11,6 +11,9 @@ OVERLAP_RULES = ("later", "smaller")
 Polygon = Sequence[np.ndarray]
 """Rings `(K, 2)` of xy vertices in pixels: the exterior, then the holes."""
 
+LARGEST_COORDINATE = 2.0**31
+"""Pixels. Numbers beyond are no coordinates of any image, and their products are not finite."""
+
 FARTHEST_BEYOND = 50
 """Annotators overshoot the border by a few pixels; polygons that lie farther out belong to another image."""
 
@@ -33,6 +36,11 @@ class Overlaps:
 
     def __bool__(self) -> bool:
         return bool(self.pixels or self.undrawn)
+
+
+def are_coordinates(points: np.ndarray) -> bool:
+    """Whether all numbers are finite and of a size that coordinates in pixels can have."""
+    return bool((np.abs(points) < LARGEST_COORDINATE).all())
 
 
 def check_overlap_rule(overlap: str) -> None:
@@ -142,7 +150,7 @@ def _polygon_pixels(rings: Polygon, height: int, width: int, position: int) -> n
     inside = np.empty(0, dtype=np.int64)
     for number, ring in enumerate(rings):
         vertices = np.asarray(ring, dtype=np.float64)
-        if vertices.ndim != 2 or vertices.shape[1] != 2 or not np.isfinite(vertices).all():
+        if vertices.ndim != 2 or vertices.shape[1] != 2 or not are_coordinates(vertices):
             raise ValueError(f"polygon {position} must be (K, 2) finite xy vertices, got shape {vertices.shape}")
         if len(vertices) < 3:
             continue

@@ -49,6 +49,7 @@ from .own_tiles import (
     list_own_tiles,
     part_records,
     summarize_own_tiles,
+    unusual,
 )
 from .recipe import Recipe, parse_recipe
 from .run import TrainingRun
@@ -176,7 +177,7 @@ def finetune(
         "tiles": {part: [r.id for r in parts if r.fold == part] for part in dict.fromkeys(r.fold for r in parts)},
         "nuclei": _counts(tiles),
         "types": list(model.config.type_names.values()),
-        "notes": notes + _notes(tiles, names, model, options),
+        "notes": notes + unusual(tiles, model.config.mpp) + _notes(tiles, names, model, options),
     }
     for sentence in _sentences(facts, options):
         say(sentence)

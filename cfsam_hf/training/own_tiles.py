@@ -6,18 +6,20 @@ What a run learns from is written beside it, so that it goes on from the same pi
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..data import Tile, TileRecord, list_tiles
+from ..data.audit import image_digest
 from ..data.parquet_writer import write_shards
 from ..data.readers.files import some_of
 from ..data.readers.label_names import image_files
 from ..data.readers.outline_files import is_outline_file, outline_files
 from ..data.records import UNKNOWN_TYPE
+from ..data.size_checks import size_notes
 from ..data.vocabulary import rename_types
 from ..model.result import UNTYPED_NAME
 
@@ -39,6 +41,9 @@ class TileSummary:
         nuclei: nuclei by the name of their type; None is the key of those without one.
         annotated_share: of its pixels.
         digest: of pixels and labels.
+        areas: pixels of each nucleus.
+        notes: what the reader left out.
+        image_digest: of the pixels alone; None where they are of one colour.
     """
 
     id: str
@@ -47,6 +52,9 @@ class TileSummary:
     nuclei: Mapping[str | None, int]
     annotated_share: float
     digest: str
+    areas: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int64), repr=False, compare=False)
+    notes: tuple[str, ...] = ()
+    image_digest: str | None = None
 
     @property
     def count(self) -> int:
@@ -121,14 +129,29 @@ def summarize_own_tiles(
         found.append(_summary(record.load()))
         if progress is not None:
             progress(number, len(records))
+    first: dict[str, str] = {}
+    for tile in found:
+        if tile.image_digest and (other := first.setdefault(tile.image_digest, tile.id)) != tile.id:
+            raise ValueError(f"the images {other} and {tile.id} are one and the same; remove one of them")
     if not any(tile.count for tile in found):
         raise ValueError(f"there is no nucleus in the annotations of {some_of([tile.id for tile in found])}")
     return found
 
 
+def unusual(tiles: Sequence[TileSummary], mpp: float) -> list[str]:
+    """What `cfsam data check` notes about tiles that can train: what readers left out, and sizes.
+
+    Args:
+        tiles: the tiles.
+        mpp: micrometres per pixel of the tiles that do not state them.
+    """
+    sizes = size_notes((mpp if tile.mpp is None else tile.mpp, tile.areas) for tile in tiles)
+    return [*(f"{tile.id}: {note}" for tile in tiles for note in tile.notes), *sizes]
+
+
 def _summary(tile: Tile) -> TileSummary:
-    ids, first = np.unique(tile.instance_map, return_index=True)
-    first = first[ids > 0]
+    ids, first, areas = np.unique(tile.instance_map, return_index=True, return_counts=True)
+    first, areas = first[ids > 0], areas[ids > 0]
     if tile.type_map is None:
         nuclei = Counter({None: len(first)} if len(first) else {})
     else:
@@ -144,6 +167,9 @@ def _summary(tile: Tile) -> TileSummary:
         nuclei=dict(nuclei),
         annotated_share=1.0 if tile.annotated is None else float(tile.annotated.mean()),
         digest=digest.hexdigest(),
+        areas=areas,
+        notes=tile.notes,
+        image_digest=image_digest(tile.image),
     )
 
 

@@ -19,6 +19,7 @@ from cfsam_hf.training.own_tiles import (
     list_own_tiles,
     part_records,
     summarize_own_tiles,
+    unusual,
 )
 
 from ..training_cases import TYPES, write_qupath_tiles, write_tiles
@@ -218,3 +219,28 @@ def test_the_single_class_nucleus_is_no_type(qupath):
     [tile, *_] = summarize_own_tiles(records)
     assert tile.nuclei.keys() == {None}
     assert part_records(records, ["tile1"])[1].load().fold == HELD_OUT
+
+
+def test_one_image_twice_is_refused(qupath):
+    (qupath / "tile3.png").write_bytes((qupath / "tile1.png").read_bytes())
+    with pytest.raises(ValueError, match="the images tile1 and tile3 are one and the same; remove one"):
+        summarize_own_tiles(list_own_tiles(qupath, qupath))
+
+
+def test_a_mask_is_refused_before_anything_is_trained(tmp_path):
+    folder = write_tiles(tmp_path)
+    path = next(iter(sorted(folder.glob("*_instances.png"))))
+    cv2.imwrite(str(path), (cv2.imread(str(path), cv2.IMREAD_UNCHANGED) > 0).astype(np.uint8) * 255)
+    with pytest.raises(ValueError, match=rf"{path.name}: the only id, 255, lies in"):
+        summarize_own_tiles(list_own_tiles(folder, folder))
+
+
+def test_what_is_unusual_is_said(qupath):
+    path = qupath / "tile1.geojson"
+    content = json.loads(path.read_text())
+    features = content["features"] if isinstance(content, dict) else content
+    features.append({"type": "Feature", "geometry": {"type": "Point", "coordinates": [1, 1]}, "properties": {}})
+    path.write_text(json.dumps(content))
+    tiles = summarize_own_tiles(list_own_tiles(qupath, qupath))
+    assert unusual(tiles, mpp=0.5) == ["tile1: 1 object without area left out (1 Point)"]
+    assert "is mpp right" in unusual(tiles, mpp=0.01)[1]

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ..polygons import are_coordinates
+
 
 @dataclass(frozen=True)
 class AperioAnnotation:
@@ -55,8 +57,8 @@ def _polygon(region: ElementTree.Element, path: Path) -> np.ndarray:
     vertices = region.findall("Vertices/Vertex")
     try:
         points = np.array([(float(v.attrib["X"]), float(v.attrib["Y"])) for v in vertices]).reshape(-1, 2)
-        if not np.isfinite(points).all():
-            raise ValueError("not a finite number")
+        if not are_coordinates(points):
+            raise ValueError("not a finite number, or too large")
     except (KeyError, ValueError) as error:
         raise ValueError(f"{path}: region {region.get('Id')} has a vertex without valid X and Y ({error})") from error
     return points

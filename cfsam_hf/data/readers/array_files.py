@@ -1,11 +1,14 @@
 """Reading MATLAB and NumPy files; every error names the file."""
 
+import tokenize
 import zlib
 from pathlib import Path
 
 import numpy as np
 from scipy.io import loadmat
 from scipy.io.matlab import MatReadError
+
+from .mat_sizes import check_mat_sizes
 
 _MAT_ERRORS = (
     ValueError,
@@ -20,6 +23,9 @@ _MAT_ERRORS = (
 )
 """What scipy raises for files that are truncated, overwritten or of another format."""
 
+_NPY_ERRORS = (ValueError, TypeError, KeyError, EOFError, OSError, OverflowError, SyntaxError, tokenize.TokenError)
+"""What numpy raises for headers that it cannot evaluate, and for arrays that are cut short."""
+
 
 def read_mat(path: Path, names: tuple[str, ...], optional: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
     """Read the variables `names` of a MATLAB file (up to version 7.2), and those of `optional` that are there.
@@ -31,6 +37,7 @@ def read_mat(path: Path, names: tuple[str, ...], optional: tuple[str, ...] = ())
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     try:
+        check_mat_sizes(path)
         content = loadmat(path, variable_names=[*names, *optional])
     except _MAT_ERRORS as error:
         raise OSError(f"{path}: not a MATLAB file that can be read, or truncated ({error})") from error
@@ -55,7 +62,7 @@ def open_npy(path: Path, shape: tuple[int | None, ...] | None) -> np.ndarray:
         raise FileNotFoundError(f"{path}: no such file")
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
+    except _NPY_ERRORS as error:
         raise OSError(f"{path}: not a .npy file that can be read, or truncated ({error})") from error
     if shape is None:
         return array

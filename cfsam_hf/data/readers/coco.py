@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..polygons import check_overlap_rule, check_reach, paint_pixels, shape_pixels
+from ..polygons import are_coordinates, check_overlap_rule, check_reach, paint_pixels, shape_pixels
 from ..records import Tile, TileRecord, make_tile
 from .coco_files import find_images, is_crowd, read_coco
 from .files import read_image
@@ -153,7 +153,7 @@ def _polygons(segmentation: Any) -> list[np.ndarray]:
             numbers = np.array(part, dtype=np.float64).ravel()
         except (TypeError, ValueError, OverflowError):
             numbers = np.array([np.nan])
-        if len(numbers) % 2 or not np.isfinite(numbers).all():
+        if len(numbers) % 2 or not are_coordinates(numbers):
             raise ValueError("a polygon must be a list of pairs of finite numbers x, y, x, y, ...")
         polygons.append(numbers.reshape(-1, 2))
     return polygons

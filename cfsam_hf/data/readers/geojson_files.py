@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..polygons import Polygon
+from ..polygons import Polygon, are_coordinates
 from .text_files import read_json
 
 AREAS = ("Polygon", "MultiPolygon")
@@ -233,7 +233,7 @@ def read_ring(ring: Any) -> np.ndarray:
         points = np.array([point[:2] for point in ring], dtype=np.float64)
     except (TypeError, ValueError, KeyError, IndexError, OverflowError):
         points = np.empty((0, 0))
-    if points.ndim != 2 or points.shape[1] != 2 or not np.isfinite(points).all():
+    if points.ndim != 2 or points.shape[1] != 2 or not are_coordinates(points):
         raise ValueError("a ring must be a list of finite [x, y]")
     return points
 

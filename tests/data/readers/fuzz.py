@@ -1,0 +1,321 @@
+"""Mutated annotation files and what must come of them: an answer, or an error that names the file.
+
+`python -m tests.data.readers.fuzz --runs 10000` prints the figures; `test_fuzz.py` runs a few hundred.
+"""
+
+import argparse
+import json
+import random
+import re
+import shutil
+import tempfile
+import time
+import tracemalloc
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import scipy.io
+import tifffile
+from PIL import Image
+
+from cfsam_hf.data import list_tiles
+from tests.data_cases import aperio_xml, geojson_polygon, nuclei, painted, save_image
+
+VALUES = (
+    *(
+        None,
+        True,
+        False,
+        0,
+        -1,
+        1,
+        1.5,
+        1e308,
+        -1e308,
+        1e-308,
+        float("nan"),
+        float("inf"),
+        2**31,
+        2**63,
+        2**64,
+        10**30,
+    ),
+    *("", "x", "\0", "é", "../x", "1", [], {}, [[]], [None], {"a": 1}, [[[]]], [1, 2], [[0, 0], [9, 9], [0, 9]]),
+)
+NUMBERS = (b"0", b"-1", b"99999999999999999999", b"1e999", b"NaN", b"4294967296", b"-0.0", b"1.5")
+SLOWEST = 20.0
+"""Seconds that one file may take on a machine that does other work, too."""
+
+ROOM = 60 * 2**20
+"""Bytes of memory for tiles of 40 x 50 pixels and files of a few kilobytes, with what libraries allocate."""
+
+
+@dataclass
+class Figures:
+    """What came of the files.
+
+    Attributes:
+        answers, refusals: files by kind that were read, and that were refused.
+        faults: everything else, a line each.
+        slowest: seconds.
+        largest: bytes of memory.
+    """
+
+    answers: Counter = field(default_factory=Counter)
+    refusals: Counter = field(default_factory=Counter)
+    faults: list[str] = field(default_factory=list)
+    slowest: float = 0.0
+    largest: int = 0
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of file: the reader, how its folder is made, and the file that is mutated."""
+
+    reader: str
+    make: Callable[[Path], None]
+    file: str
+    options: dict = field(default_factory=dict)
+
+
+def _geojson(folder: Path) -> None:
+    save_image(folder / "a.png", painted(nuclei()))
+    cell = {"type": "Polygon", "coordinates": geojson_polygon(20, 4, 24, 9)}
+    features = [
+        _feature({"type": "Polygon", "coordinates": geojson_polygon(2, 2, 6, 7)}, "detection", {"name": "Tumor"}),
+        _feature({"type": "Polygon", "coordinates": geojson_polygon(18, 2, 28, 12)}, "cell", {"names": ["A", "B"]})
+        | {"nucleusGeometry": cell},
+        _feature(
+            {"type": "MultiPolygon", "coordinates": [geojson_polygon(30, 2, 34, 7), geojson_polygon(30, 20, 34, 25)]},
+            "annotation",
+            "Tumor",
+        ),
+        _feature({"type": "Polygon", "coordinates": geojson_polygon(0, 0, 50, 40)}, "annotation", {"name": "Region*"}),
+        _feature({"type": "Point", "coordinates": [1, 1]}, "annotation", None),
+    ]
+    features[3]["properties"]["childObjects"] = [features[0]]
+    (folder / "a.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+
+
+def _feature(geometry: dict, kind: str, classification: object) -> dict:
+    properties = {"objectType": kind, "classification": classification, "type": "x"}
+    return {"type": "Feature", "geometry": geometry, "properties": properties}
+
+
+def _labelme(folder: Path) -> None:
+    save_image(folder / "a.png", painted(nuclei()))
+    shapes = [
+        {"label": "a", "points": [[2, 2], [6, 2], [6, 7]], "shape_type": "polygon", "group_id": None},
+        {"label": "b", "points": [[10, 2], [14, 7]], "shape_type": "rectangle", "group_id": 1},
+        {"label": "b", "points": [[20, 20], [24, 20]], "shape_type": "circle", "group_id": 1},
+    ]
+    (folder / "a.json").write_text(json.dumps({"shapes": shapes, "imageHeight": 40, "imageWidth": 50}))
+
+
+def _coco(folder: Path) -> None:
+    save_image(folder / "a.png", painted(nuclei()))
+    content = {
+        "images": [{"id": 7, "file_name": "a.png", "width": 50, "height": 40, "mpp": 0.25}],
+        "categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "b"}],
+        "annotations": [
+            {"id": 1, "image_id": 7, "category_id": 1, "segmentation": [[2, 2, 6, 2, 6, 7, 2, 7]], "iscrowd": 0},
+            {"id": 2, "image_id": 7, "category_id": 2, "segmentation": {"size": [40, 50], "counts": [100, 9, 1891]}},
+            {"id": 3, "image_id": 7, "category_id": 2, "segmentation": {"size": [40, 50], "counts": "d?7e^1"}},
+            {"id": 4, "image_id": 7, "category_id": 1, "segmentation": [[12, 2, 16, 2, 16, 7]], "iscrowd": 1},
+        ],
+    }
+    (folder / "coco.json").write_text(json.dumps(content))
+
+
+def _pair(ending: str, save: Callable[[Path, np.ndarray], object]) -> Callable[[Path], None]:
+    def make(folder: Path) -> None:
+        save_image(folder / "a.png", painted(nuclei()))
+        save(folder / f"a_instances{ending}", nuclei().astype(np.uint16))
+
+    return make
+
+
+def _index(folder: Path) -> None:
+    _pair(".png", save_image)(folder)
+    (folder / "index.csv").write_text("id,tissue,mpp,split\na,Colon,0.25,train\nb,Liver,0.5,test\n")
+
+
+def _xml(folder: Path) -> None:
+    save_image(folder / "a.tif", painted(nuclei()))
+    ring = [(1, 1), (9, 1), (9, 9), (1, 9)]
+    (folder / "a.xml").write_text(aperio_xml({"": {1: ring, 2: [(20, 20), (30, 20), (25, 30)]}}))
+
+
+def _mat(folder: Path) -> None:
+    label_map = nuclei()
+    save_image(folder / "Train" / "Images" / "a.png", painted(label_map))
+    (folder / "Train" / "Labels").mkdir()
+    content = {"inst_map": label_map.astype(float), "type_map": (label_map > 0).astype(float)}
+    content |= {"inst_type": np.ones((3, 1)), "inst_centroid": np.ones((3, 2))}
+    scipy.io.savemat(folder / "Train" / "Labels" / "a.mat", content, do_compression=True)
+
+
+def _text(folder: Path) -> None:
+    save_image(folder / "image01.png", painted(nuclei()))
+    values = " ".join(map(str, nuclei().ravel()))
+    (folder / "image01_mask.txt").write_text(f"50 40 {values}")
+
+
+KINDS = {
+    "geojson": Kind("qupath", _geojson, "a.geojson"),
+    "labelme": Kind("qupath", _labelme, "a.json"),
+    "coco": Kind("coco", _coco, "coco.json"),
+    "png": Kind("instance_pairs", _pair(".png", save_image), "a_instances.png"),
+    "tiff": Kind("instance_pairs", _pair(".tif", save_image), "a_instances.tif"),
+    "float tiff": Kind(
+        "instance_pairs", _pair(".tif", lambda path, m: tifffile.imwrite(path, m.astype("f4"))), "a_instances.tif"
+    ),
+    "npy": Kind("instance_pairs", _pair(".npy", np.save), "a_instances.npy"),
+    "index": Kind("instance_pairs", _index, "index.csv"),
+    "xml": Kind("monuseg", _xml, "a.xml"),
+    "mat": Kind("consep", _mat, "Train/Labels/a.mat", {"stored_types": "merged"}),
+    "text": Kind("cpm15", _text, "image01_mask.txt"),
+}
+STRUCTURED = ("geojson", "labelme", "coco")
+
+
+def mutate(content: bytes, rng: random.Random, structured: bool) -> bytes:
+    """Change a file in one to four places, as data (JSON) or as bytes."""
+    for _ in range(rng.randint(1, 4)):
+        if structured and rng.random() < 0.7:
+            try:
+                content = _mutate_json(json.loads(content), rng)
+            except (ValueError, RecursionError):
+                content = _mutate_bytes(content, rng)
+        else:
+            content = _mutate_bytes(content, rng)
+    return content
+
+
+def _mutate_json(value: object, rng: random.Random) -> bytes:
+    places: list[tuple] = []
+    stack = [value]
+    while stack:
+        node = stack.pop()
+        items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+        for key, child in items:
+            places.append((node, key))
+            stack.append(child)
+    if not places:
+        return json.dumps(rng.choice(VALUES)).encode()
+    node, key = rng.choice(places)
+    action = rng.random()
+    if action < 0.6:
+        node[key] = rng.choice(VALUES)
+    elif action < 0.75:
+        del node[key]
+    elif action < 0.85 and isinstance(node[key], int | float):
+        node[key] = node[key] * rng.choice((-1, 1e6, 1e300, 0, 0.1))
+    else:
+        other, place = rng.choice(places)
+        node[key] = json.loads(json.dumps(other[place])) if place in other or isinstance(other, list) else None
+    return json.dumps(value).encode()
+
+
+def _mutate_bytes(content: bytes, rng: random.Random) -> bytes:
+    if not content:
+        return rng.randbytes(8)
+    data = bytearray(content)
+    start = rng.randrange(len(data))
+    action = rng.randrange(7)
+    if action == 0:
+        data[start] ^= 1 << rng.randrange(8)
+    elif action == 1:
+        data[start] = rng.choice((0, 255, 127, 128, 32))
+    elif action == 2:
+        del data[start:]
+    elif action == 3:
+        del data[start : start + rng.randint(1, 40)]
+    elif action == 4:
+        data[start:start] = data[start : start + rng.randint(1, 40)] * rng.randint(1, 3)
+    elif action == 5:
+        data[start : start + 4] = rng.choice((b"\0\0\0\0", b"\xff\xff\xff\xff", b"\xff\xff\xff\x7f", b"\0\0\0\x80"))
+    else:
+        data[start : start + rng.randint(0, 3)] = rng.choice(NUMBERS)
+    return bytes(data)
+
+
+def run(runs: int, seed: int, names: tuple[str, ...] = tuple(KINDS)) -> Figures:
+    """Read `runs` mutated files, of each kind in turn."""
+    rng, figures = random.Random(seed), Figures()
+    folder = Path(tempfile.mkdtemp(prefix="fuzz-"))
+    try:
+        originals = {}
+        for name in names:
+            (folder / name).mkdir()
+            KINDS[name].make(folder / name)
+            originals[name] = (folder / name / KINDS[name].file).read_bytes()
+            _read(KINDS[name], folder / name)
+        tracemalloc.start()
+        for number in range(runs):
+            name = names[number % len(names)]
+            content = mutate(originals[name], rng, name in STRUCTURED)
+            _try(name, content, folder / name, f"{name} {seed}/{number}", figures)
+    finally:
+        tracemalloc.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+    return figures
+
+
+def _try(name: str, content: bytes, folder: Path, what: str, figures: Figures) -> None:
+    kind = KINDS[name]
+    path = folder / kind.file
+    path.write_bytes(content)
+    tracemalloc.reset_peak()
+    start = time.monotonic()
+    try:
+        _read(kind, folder)
+        figures.answers[name] += 1
+    except (OSError, ValueError) as error:
+        figures.refusals[name] += 1
+        # A file that leads nowhere, such as a COCO file of images that are not there, is named as well.
+        if path.name not in str(error):
+            figures.faults.append(f"{what}: does not name the file: {type(error).__name__}: {error!s:.200}")
+    except Exception as error:
+        figures.faults.append(f"{what}: {type(error).__name__}: {error!s:.200}")
+    seconds, peak = time.monotonic() - start, tracemalloc.get_traced_memory()[1]
+    figures.slowest, figures.largest = max(figures.slowest, seconds), max(figures.largest, peak)
+    if seconds > SLOWEST:
+        figures.faults.append(f"{what}: took {seconds:.1f} s")
+    if peak > ROOM:
+        figures.faults.append(f"{what}: took {peak / 2**20:.0f} MiB")
+
+
+def _read(kind: Kind, folder: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        for record in list_tiles(kind.reader, folder, **kind.options):
+            record.load()
+
+
+def main() -> None:
+    """Print the figures of many files."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=int, default=10_000)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--kinds", nargs="*", default=list(KINDS))
+    args = parser.parse_args()
+    Image.MAX_IMAGE_PIXELS = None
+    figures = run(args.runs, args.seed, tuple(args.kinds))
+    read, refused = figures.answers.total(), figures.refusals.total()
+    print(f"{args.runs:,} files: {read:,} read, {refused:,} refused, {len(figures.faults)} faults")
+    print(", ".join(f"{name} {figures.answers[name]:,} / {figures.refusals[name]:,}" for name in args.kinds))
+    print(f"slowest {figures.slowest:.2f} s, most memory {figures.largest / 2**20:.1f} MiB")
+    alike = Counter(re.sub(r" \d+/\d+|/tmp/\S+|\d+", "", line)[:140] for line in figures.faults)
+    for line, count in alike.most_common(40):
+        print(f"{count:5} {line}")
+    for line in figures.faults[:20]:
+        print(line)
+
+
+if __name__ == "__main__":
+    main()
