@@ -1,13 +1,14 @@
-"""A web page that finds the nuclei in a picture: the interface. What it shows is made by view.py.
+"""A web page that finds the nuclei in a picture: the interface. view.py makes what it shows.
 
     pip install . && pip install -r examples/space/requirements.txt
     python examples/space/app.py
 
-The checkpoint is the bundled one, or the folder or Hub id that the variable CFSAM_CHECKPOINT names. Nothing is loaded
-from other servers, and nothing is sent to any.
+The checkpoint is the bundled one, or the folder or Hub id that the variable CFSAM_CHECKPOINT names. The page loads
+nothing from other servers and sends nothing to them.
 """
 
 import contextlib
+import html
 import os
 import tempfile
 import warnings
@@ -15,7 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-# Before they are imported, which is when they look.
+# Both libraries read these when they are imported.
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 
@@ -31,13 +32,15 @@ from cfsam_hf.commands.loading import load_pipeline
 from cfsam_hf.commands.messages import describe
 from cfsam_hf.commands.segment import DEMO_MPP, DEMO_NAME
 from cfsam_hf.model.pictures import TooManyPixelsError, read_rgb
+from cfsam_hf.model.pixel_size import PixelSize, read_pixel_size
+from cfsam_hf.model.pixel_size import describe as describe_size
 from cfsam_hf.outputs import type_styles
 
-# 4,096 x 4,096, of the picture and of what it becomes at the model's pixel size: minutes on two cores.
+# 4,096 x 4,096, both as given and at the model's pixel size: some minutes on two cores.
 MAX_PIXELS = 2**24
 MAX_FILE_SIZE = "100mb"
 IMAGE_ENDINGS = [".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"]
-# Seconds after which a visitor's picture and results are forgotten, and files that were made are removed.
+# Seconds after which a visitor's picture, results and files are deleted.
 FORGET_AFTER = 3600
 WAITING_CALLS = 32
 
@@ -45,7 +48,7 @@ LIMITS = (
     f"Up to {MAX_PIXELS / 1e6:.0f} megapixels (4,096 x 4,096) at the model's pixel size, and {MAX_FILE_SIZE[:-2]} MB."
 )
 WAY_OUT = "cut a part out of it, or use `cfsam segment` on a machine of your own"
-# What the package's errors advise to those who write Python, in the words of this page.
+# The advice of the package's errors, which addresses people who write Python, in the words of this page.
 WAYS_OUT = {
     "check the mpp or raise the limit": f"check the pixel size, {WAY_OUT}",
     "choose one with page=N": "save the one you mean as a file of its own",
@@ -78,14 +81,16 @@ class Visit:
     Attributes:
         image: (H, W, 3) uint8 RGB.
         name: file name.
-        note: what is to be said of it.
+        note: what the page says about it.
+        stated: the pixel size that its file states.
         result: its nuclei, once they are found.
-        folder: for the files to download; removed with the visit.
+        folder: for the files to download; deleted with the visit.
     """
 
     image: np.ndarray
     name: str
     note: str = ""
+    stated: PixelSize | None = None
     result: NucleiResult | None = None
     folder: tempfile.TemporaryDirectory = field(default_factory=lambda: tempfile.TemporaryDirectory(prefix="cfsam-"))
 
@@ -94,13 +99,15 @@ def open_picture(path: str) -> Visit:
     """Reads an uploaded file.
 
     Raises:
-        gr.Error: it is no picture that can be taken; says why.
+        gr.Error: it is not a picture that the page accepts; says why.
     """
     name = Path(path).name
     try:
-        return Visit(read_rgb(path, MAX_PIXELS), name)
+        image, stated = read_rgb(path, MAX_PIXELS), read_pixel_size(path)
+        note = "" if stated is None else f"The file states {describe_size(stated)}."
+        return Visit(image, name, note, stated)
     except TooManyPixelsError as error:
-        most = f"{MAX_PIXELS / 1e6:.0f} megapixels, the most this page takes"
+        most = f"{MAX_PIXELS / 1e6:.0f} megapixels, the most this page accepts"
         raise page_error(f"the picture {name} has more than {most}: {WAY_OUT}") from error
     except (OSError, TypeError, ValueError, MemoryError) as error:
         raise page_error(describe(error).replace(repr(path), name).replace(path, name)) from error
@@ -112,7 +119,12 @@ def open_demo() -> Visit:
 
 
 def find_nuclei(pipe: Callable, visit: Visit | None, mpp: str) -> tuple[Visit, list[str]]:
-    """Runs the model on the visitor's picture: the visit with its nuclei, and what the pipeline warns of.
+    """Runs the model on the visitor's picture and returns the visit with its nuclei, and the pipeline's warnings.
+
+    Args:
+        pipe: the pipeline.
+        visit: the picture.
+        mpp: the pixel size as it was typed; if it is empty, the one that the file states is used.
 
     Raises:
         gr.Error: there is no picture, the pixel size is impossible, or the picture is too large; says which.
@@ -120,8 +132,11 @@ def find_nuclei(pipe: Callable, visit: Visit | None, mpp: str) -> tuple[Visit, l
     if visit is None:
         raise page_error("There is no picture yet: drop one, or take the demo picture.")
     try:
+        size = parse_mpp(mpp)
+        if size is None and visit.stated is not None:
+            size = visit.stated.mpp
         with recorded_warnings() as notes:
-            result = pipe(visit.image, mpp=parse_mpp(mpp), max_pixels=MAX_PIXELS, progress=False)
+            result = pipe(visit.image, mpp=size, max_pixels=MAX_PIXELS, progress=False)
     except (OSError, TypeError, ValueError, MemoryError) as error:
         raise page_error(describe(error)) from error
     result.image_name = visit.name
@@ -129,10 +144,10 @@ def find_nuclei(pipe: Callable, visit: Visit | None, mpp: str) -> tuple[Visit, l
 
 
 def parse_mpp(text: str) -> float | None:
-    """The pixel size as it was typed, with a point or a comma; None where the field is empty.
+    """The pixel size as it was typed, with a point or a comma; None if the field is empty.
 
     Raises:
-        ValueError: it is no number.
+        ValueError: it is not a number.
     """
     try:
         return float(text.replace(",", ".")) if text.strip() else None
@@ -141,8 +156,8 @@ def parse_mpp(text: str) -> float | None:
 
 
 def page_error(text: str) -> gr.Error:
-    """The message as the page shows it, with ways out that exist here."""
-    return gr.Error(in_page_words(text), duration=None, print_exception=False)
+    """The message as the page shows it, with advice that applies here; names in it cannot act as HTML."""
+    return gr.Error(html.escape(in_page_words(text), quote=False), duration=None, print_exception=False)
 
 
 def in_page_words(text: str) -> str:
@@ -150,9 +165,9 @@ def in_page_words(text: str) -> str:
     for words, ours in WAYS_OUT.items():
         before, found, after = text.partition(words)
         if found:
-            # What follows, up to the next clause, explains the words that are replaced.
+            # The rest of the clause explains the words that are replaced.
             text = before + ours + after[len(after.split(";")[0]) :]
-    # Neither a file's name nor that of an option changes its case at the beginning of a sentence.
+    # The name of a file or an option keeps its case at the beginning of a sentence.
     first = text.split(maxsplit=1)[0]
     is_word = first.isalpha() and first != "mpp"
     return (text[0].upper() if is_word else text[0]) + text[1:].rstrip(".") + "."
@@ -160,7 +175,7 @@ def in_page_words(text: str) -> str:
 
 @contextlib.contextmanager
 def recorded_warnings() -> Iterator[list[str]]:
-    """Gives a list that holds the distinct warnings of the block, as sentences, when it ends."""
+    """Yields a list that holds the distinct warnings of the block, as sentences, when the block has ended."""
     notes: list[str] = []
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -169,7 +184,7 @@ def recorded_warnings() -> Iterator[list[str]]:
 
 
 def build(pipe: Callable) -> gr.Blocks:
-    """The page for a pipeline, which is called once for each press of the button and by nothing else."""
+    """The page for a pipeline, which runs once for each press of the button and never otherwise."""
     cleaning = (FORGET_AFTER, FORGET_AFTER)
     with gr.Blocks(title="Nuclei", analytics_enabled=False, delete_cache=cleaning, fill_width=True) as page:
         visit = gr.State(time_to_live=FORGET_AFTER)
@@ -177,7 +192,7 @@ def build(pipe: Callable) -> gr.Blocks:
         with gr.Row():
             with gr.Column(scale=3, min_width=260):
                 file = gr.File(label="Picture", file_types=IMAGE_ENDINGS, height=140)
-                # Not a field of numbers, which shows 0 for nothing and keeps its last value when it is emptied.
+                # A number field would show 0 for nothing and keep its last value when it is emptied.
                 mpp = gr.Textbox(
                     label="Pixel size (mpp)", info="µm per pixel: 0.25 at 40x, 0.5 at 20x", placeholder="unknown"
                 )
@@ -205,11 +220,12 @@ def build(pipe: Callable) -> gr.Blocks:
 
         def begin(new: Visit | None, note: str) -> list:
             hidden = gr.update(visible=False)
+            note = f"{note} {new.note}" if new is not None and new.stated is not None else note
             return [new, None if new is None else new.image, note, hidden, hidden, hidden]
 
         def start_over(visit: Visit | None, mpp: str) -> list:
-            # The demo picture's pixel size is not that of the next one.
-            return ["" if visit is not None and visit.note else mpp, *begin(None, WELCOME)]
+            # The demo picture's pixel size does not apply to the next picture.
+            return ["" if visit is not None and visit.note == DEMO_NOTE else mpp, *begin(None, WELCOME)]
 
         def run_model(visit: Visit | None, mpp: str) -> list:
             found, warned = find_nuclei(pipe, visit, mpp)
@@ -219,7 +235,7 @@ def build(pipe: Callable) -> gr.Blocks:
             return [found, "\n\n".join(filter(None, [found.note, *warned])), choices, 0, shown, shown, shown]
 
         begun = [visit, picture, notes, filters, outcome, details]
-        # Cleared first: of a file that cannot be read nothing older may be taken for its result.
+        # Cleared first, so that nothing older looks like the result of a file that cannot be read.
         upload = file.upload(start_over, [visit, mpp], [mpp, *begun], api_visibility="private")
         upload.then(
             lambda path: begin(open_picture(path), PRESS), file, begun, api_name="upload", show_progress_on=picture
@@ -228,7 +244,7 @@ def build(pipe: Callable) -> gr.Blocks:
         demo.click(
             lambda: [None, f"{DEMO_MPP:g}", *begin(open_demo(), DEMO_NOTE)], None, [file, mpp, *begun], api_name="demo"
         )
-        # One call of the model at a time, whoever asks.
+        # One call of the model at a time, for all visitors together.
         found = start.click(
             run_model,
             [visit, mpp],
@@ -237,7 +253,7 @@ def build(pipe: Callable) -> gr.Blocks:
             concurrency_limit=1,
             show_progress_on=picture,
         )
-        # Each output has one function that writes it, so that a slow answer never mixes with one to later filters.
+        # A single function writes each output, so that a slow answer never mixes with the one for later filters.
         quick = {"show_progress": "hidden", "trigger_mode": "always_last"}
         pictured = [visit, types, score, opacity, fill], picture
         reported = [visit, types, score], [chart, geojson, parquet, table, table_note]

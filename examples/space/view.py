@@ -15,11 +15,11 @@ from cfsam_hf import NucleiResult
 from cfsam_hf.drawing.overlay import draw_contours, frame_overlay
 from cfsam_hf.outputs import summary_rows, type_styles, write_geojson, write_table
 
-# Share of the type's colour in a filled nucleus: what is inside it must remain visible.
+# Share of the type's colour in a filled nucleus; the tissue inside must remain visible.
 FILL_STRENGTH = 0.45
-# More rows make the browser slow, and nobody reads them there.
+# More rows make the browser slow.
 TABLE_ROWS = 1000
-# Columns of the page's table and how many decimals they show; the files hold all columns in full.
+# Columns of the page's table with the decimals they show; the files hold all columns in full.
 SHOWN_COLUMNS = {
     "id": 0,
     "type_name": 0,
@@ -44,13 +44,13 @@ CHART_STYLE = """
 
 
 def filtered(result: NucleiResult, minimum_score: float, types: Collection[int]) -> NucleiResult:
-    """The nuclei of at least this score and of these types, numbered anew from 1 in their order.
+    """The nuclei of these types with at least this score, renumbered from 1 in their order.
 
-    The types left out are also left out of the names, and so of legends, charts and files; where every type is left
-    out the names stay as they are. A model without types has the one type 0.
+    Legends, charts and files lack the types that are left out, unless all are: then they keep all names. A model
+    without types has the single type 0.
 
     Args:
-        result: the nuclei of an image; not changed.
+        result: the nuclei of an image, which stay unchanged.
         minimum_score: 0 to 1.
         types: type ids.
     """
@@ -70,16 +70,16 @@ def filtered(result: NucleiResult, minimum_score: float, types: Collection[int])
 
 
 def overlay(result: NucleiResult, image: np.ndarray, opacity: float = 1.0, fill: bool = False) -> Image.Image:
-    """The picture of a result: title, image with contours in the colours of the types, legend, scale bar.
+    """The picture of a result: title, image with contours in the types' colours, legend, scale bar.
 
     Args:
         result: the nuclei of the image.
         image: (H, W, 3) uint8 RGB.
-        opacity: of the contours and fillings, from 0 (the image alone) to 1.
-        fill: whether the nuclei are also tinted.
+        opacity: opacity of contours and fillings, from 0 (the image alone) to 1.
+        fill: whether to tint the nuclei as well.
 
     Raises:
-        ValueError: the image is not of the result's size, or the opacity is not from 0 to 1.
+        ValueError: the image has another size than the result, or the opacity is outside 0 to 1.
     """
     if not 0 <= opacity <= 1:
         raise ValueError(f"opacity must be from 0 to 1, got {opacity}")
@@ -103,11 +103,11 @@ def tinted(result: NucleiResult, image: np.ndarray) -> np.ndarray:
 
 
 def chart(result: NucleiResult, total: int) -> str:
-    """Counts and densities per type as HTML: a bar each, as long as the type's share of the most frequent one.
+    """Counts and densities per type as HTML, each with a bar relative to the most frequent type.
 
     Args:
         result: the nuclei that are shown.
-        total: how many were found, shown or not.
+        total: the number of nuclei found, whether shown or not.
     """
     everything, *rows = summary_rows(result)
     area = everything["image_area_mm2"]
@@ -129,7 +129,7 @@ def chart(result: NucleiResult, total: int) -> str:
 
 
 def table(result: NucleiResult) -> pd.DataFrame:
-    """The first `TABLE_ROWS` nuclei with the columns that a reader wants, rounded; all-unknown ones are left out."""
+    """The first `TABLE_ROWS` nuclei with the columns of interest, rounded, without columns that are all unknown."""
     shown = result.table.loc[: TABLE_ROWS - 1, list(SHOWN_COLUMNS)].round(SHOWN_COLUMNS)
     return shown.drop(columns=[name for name in shown if shown[name].isna().all() and len(shown)])
 
@@ -139,8 +139,8 @@ def write_downloads(result: NucleiResult, folder: str | os.PathLike, *, is_part:
 
     Args:
         result: the nuclei that are shown.
-        folder: where to.
-        is_part: whether some nuclei are filtered out, which the names then say.
+        folder: where to write them.
+        is_part: whether some nuclei are filtered out, which the names then indicate.
 
     Returns:
         The GeoJSON and the Parquet file.

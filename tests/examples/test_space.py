@@ -1,7 +1,6 @@
 """Why: what the page for a Space shows and hands out must follow its filters; and it must be installable as it is."""
 
 import html
-import importlib.metadata
 import json
 import re
 
@@ -16,6 +15,7 @@ from cfsam_hf.outputs import summary_rows
 
 from .. import REPOSITORY
 from ..export_cases import TYPE_COLORS, TYPE_NAMES, blob_map, make_result, small_map
+from ..test_packaging import declared
 
 SPACE = REPOSITORY / "examples" / "space"
 ALL_TYPES = (1, 2, 3)
@@ -162,7 +162,7 @@ def space_pins() -> dict[str, Requirement]:
 
 def test_the_spaces_requirements_are_those_of_the_package_as_tested():
     pins = space_pins()
-    needed = [r for r in map(Requirement, importlib.metadata.requires("cfsam_hf")) if r.marker is None]
+    needed = declared()
     assert set(pins) == {r.name.replace("_", "-") for r in needed} | {"gradio"}
     for requirement in needed:
         [pin] = pins[requirement.name.replace("_", "-")].specifier

@@ -167,7 +167,7 @@ def test_bad_pixel_sizes_have_a_sentence(app, client, pipe, painted, monkeypatch
     upload(client, painted[0])
     with pytest.raises(Exception, match=r"^The pixel size must be a number such as 0\.25, got 'small'\.$"):
         client.predict("small", api_name="/find")
-    with pytest.raises(Exception, match=r"^mpp must be micrometres per pixel in \(0, 10\]"):
+    with pytest.raises(Exception, match=r"^mpp must be micrometres per pixel from 0\.01 to 10"):
         client.predict("-1", api_name="/find")
     monkeypatch.setattr(app, "MAX_PIXELS", 200 * 260)
     with pytest.raises(Exception, match=r"more than max_pixels=52000; check the pixel size, cut a part"):
@@ -177,11 +177,29 @@ def test_bad_pixel_sizes_have_a_sentence(app, client, pipe, painted, monkeypatch
 def test_what_the_model_warns_of_is_on_the_page(client, pipe, painted):
     upload(client, painted[0])
     notes = client.predict("", api_name="/find")[0]
-    assert notes.startswith("mpp is not given: ")
+    assert notes.startswith("mpp is not given and no file states it: ")
     assert notes.endswith("; give the pixel size.")
     chart = client.predict([1, 2], 0, api_name="/report")[0]
     assert "pixel size unknown: no densities" in chart
     assert client.predict("0,25", api_name="/find")[0] == ""
+
+
+def test_the_pixel_size_of_the_file_is_used(client, tmp_path):
+    image = PIL.Image.fromarray(paint(200, 260)[0])
+    image.save(tmp_path / "a.png", dpi=(25_400 / 0.5, 25_400 / 0.5))
+    notes = upload(client, tmp_path / "a.png")[1]
+    assert "The file states 0.5 micrometres per pixel (PNG resolution)." in notes
+    client.predict("", api_name="/find")
+    chart = client.predict([1, 2], 0, api_name="/report")[0]
+    assert "/mm² on 0.013 mm²" in chart
+
+
+def test_the_name_of_a_picture_cannot_act_as_html(client, tmp_path):
+    path = tmp_path / "<img src=x onerror=alert(1)>.png"
+    path.write_bytes(b"not a picture")
+    with pytest.raises(Exception, match="Cannot read") as caught:
+        upload(client, path)
+    assert "<img" not in str(caught.value)
 
 
 def test_the_demo_picture_says_that_it_is_not_h_and_e(client):
