@@ -2,7 +2,10 @@
 
 The server makes one `EndpointHandler` of the model's folder and calls it for each request. The answers are those of
 the task image-segmentation, as `huggingface_hub.InferenceClient.image_segmentation` reads them. The file needs nothing
-but the packages of `requirements.txt`: the model's code is taken from the folder.
+but the packages of `requirements.txt`: the model's code is loaded from the folder.
+
+Anybody may send a request, so the work that one can cause is limited: `MAX_PIXELS` bounds the image as it is sent,
+checked before it is decoded, and once it is resampled to the model's pixel size; `MAX_MASK_PIXELS` bounds the answer.
 """
 
 import base64
@@ -11,14 +14,21 @@ import io
 import math
 import os
 import zlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import PIL.Image
 from transformers import pipeline
 
+# 4,096 x 4,096: minutes on two cores.
+MAX_PIXELS = 2**24
+# Pixels of all masks together: 1,024 masks of the largest image, 17,000 of 1,000 x 1,000 px.
+MAX_MASK_PIXELS = 2**34
+# Micrometres per pixel of light microscopes, from oil immersion to overviews.
+MPP_RANGE = (0.01, 10.0)
 SUBTASKS = ("instance", "semantic")
-# The stock value, at which the checkpoint's own threshold is used.
+# The stock value, which selects the checkpoint's own threshold.
 DEFAULT_MASK_THRESHOLD = 0.5
 
 
@@ -42,22 +52,26 @@ class EndpointHandler:
                 - `threshold` (0): nuclei with a lower score are left out;
                 - `mask_threshold` (.5: the checkpoint's own): nuclei probability from which a pixel is foreground;
                 - `subtask` ("instance"): "instance", a mask per nucleus, or "semantic", a mask per type;
-                - `overlap_mask_area_threshold`: taken and without effect, since nuclei do not overlap;
-                - `mpp`: the image's micrometres per pixel; without it, the model's is assumed.
+                - `overlap_mask_area_threshold`: accepted and without effect, since nuclei do not overlap;
+                - `mpp`: the image's micrometres per pixel; default: as the image's file states it, or else the
+                  model's.
 
         Returns:
             A list of `{"label", "score", "mask"}`; the mask is a PNG of the image's size in base64, 255 inside. The
             score of a type ("semantic") is None.
 
         Raises:
-            ValueError: the request is wrong; the message says how.
+            ValueError: the request is wrong, or its image or answer too large; the message says how.
         """
         if not isinstance(data, dict) or "inputs" not in data:
             raise ValueError('The request has no "inputs": send an image, or JSON with the image in base64 there.')
         image = read_image(data["inputs"])
         options = read_parameters(data.get("parameters"))
         subtask = options.pop("subtask")
-        result = self.pipe(image, **options)
+        try:
+            result = self.pipe(image, max_pixels=MAX_PIXELS, progress=False, **options)
+        except OSError as error:  # what the image's decoder says
+            raise ValueError(f'"inputs" is no image that can be read: {error}') from error
         names = self.pipe.model.config.id2label
         # A model without types calls everything by the name of id 1.
         labels = np.maximum(result.table["type"].to_numpy(dtype=np.int64), 1)
@@ -67,20 +81,24 @@ class EndpointHandler:
                 {"label": names[int(label)], "score": None, "mask": encode_mask(types == label)}
                 for label in np.unique(types)
             ]
+        if result.instance_map.size * len(result) > MAX_MASK_PIXELS:
+            height, width = result.instance_map.shape
+            raise ValueError(
+                f"{len(result)} masks of {width}x{height} pixels are more than one answer holds; send a part of the "
+                "image, raise threshold, or take the subtask semantic."
+            )
         return [
             {"label": names[int(label)], "score": float(score), "mask": mask}
             for label, score, mask in zip(labels, result.table["score"], nucleus_masks(result), strict=True)
         ]
 
 
-def read_image(inputs: Any) -> PIL.Image.Image:
-    """The image of a request.
+def read_image(inputs: Any) -> PIL.Image.Image | bytes:
+    """The image of a request, not yet decoded: a PIL image, or the bytes of a file.
 
     Raises:
-        ValueError: it is no image, or not in base64.
+        ValueError: it is no image, not in base64, or larger than `MAX_PIXELS`.
     """
-    if isinstance(inputs, PIL.Image.Image):
-        return inputs
     if isinstance(inputs, str):
         # "data:image/png;base64,..." as browsers write it.
         text = inputs.partition(",")[2] if inputs.startswith("data:") else inputs
@@ -88,14 +106,29 @@ def read_image(inputs: Any) -> PIL.Image.Image:
             inputs = base64.b64decode(text, validate=True)
         except (binascii.Error, ValueError) as error:
             raise ValueError('"inputs" is a text that is not base64; send the bytes of an image in base64.') from error
+    if isinstance(inputs, PIL.Image.Image):
+        check_size(inputs)
+        return inputs
     if not isinstance(inputs, (bytes, bytearray)):
         raise ValueError(f'"inputs" must be an image or its bytes in base64, got {type(inputs).__name__}.')
     try:
-        image = PIL.Image.open(io.BytesIO(inputs))
-        image.load()
-    except (OSError, SyntaxError, ValueError, PIL.Image.DecompressionBombError) as error:
-        raise ValueError(f'"inputs" is no image that can be read ({len(inputs)} bytes): {error}') from error
-    return image
+        # The header alone; the pipeline decodes the image, and compares the size with the limit again.
+        with PIL.Image.open(io.BytesIO(inputs)) as image:
+            check_size(image)
+    except PIL.Image.DecompressionBombError as error:
+        raise ValueError(f'"inputs" is larger than the {MAX_PIXELS} pixels that are accepted: {error}') from error
+    except (OSError, SyntaxError):
+        pass  # Pillow does not know it; the pipeline may
+    return bytes(inputs)
+
+
+def check_size(image: PIL.Image.Image) -> None:
+    """Raises ValueError if an image has more than `MAX_PIXELS` pixels."""
+    if image.width * image.height > MAX_PIXELS:
+        raise ValueError(
+            f'"inputs" has {image.width}x{image.height} pixels, more than the {MAX_PIXELS} that are accepted; send a '
+            "part of it."
+        )
 
 
 def read_parameters(parameters: Any) -> dict[str, Any]:
@@ -114,21 +147,24 @@ def read_parameters(parameters: Any) -> dict[str, Any]:
         raise ValueError(f"Unknown parameters {unknown}; there are {list(known)}.")
     subtask = given.get("subtask", "instance")
     if subtask not in SUBTASKS:
-        hint = " Nuclei are things without a background of stuff: take instance." if subtask == "panoptic" else ""
+        hint = " Nuclei are countable objects on a plain background: take instance." if subtask == "panoptic" else ""
         raise ValueError(f"subtask must be one of {list(SUBTASKS)}, got {subtask!r}.{hint}")
     for name in ("threshold", "mask_threshold", "overlap_mask_area_threshold"):
         if name in given and not (_is_number(given[name]) and 0 <= given[name] <= 1):
             raise ValueError(f"{name} must be a number from 0 to 1, got {given[name]!r}.")
-    if "mpp" in given and not (_is_number(given["mpp"]) and given["mpp"] > 0):
-        raise ValueError(f"mpp must be the image's micrometres per pixel, above 0, got {given['mpp']!r}.")
+    if "mpp" in given and not (_is_number(given["mpp"]) and MPP_RANGE[0] <= given["mpp"] <= MPP_RANGE[1]):
+        raise ValueError(
+            f"mpp must be the image's micrometres per pixel, from {MPP_RANGE[0]} to {MPP_RANGE[1]}, got "
+            f"{given['mpp']!r}."
+        )
     options = {name: given[name] for name in ("threshold", "mpp") if name in given}
     if given.get("mask_threshold", DEFAULT_MASK_THRESHOLD) != DEFAULT_MASK_THRESHOLD:
         options["decoding"] = {"nuclei_threshold": given["mask_threshold"], "minimum_score": 0.0}
     return {"subtask": subtask, **options}
 
 
-def nucleus_masks(result: Any):
-    """A PNG in base64 for each nucleus, in the order of the table; only its box is looked at."""
+def nucleus_masks(result: Any) -> Iterator[str]:
+    """A PNG in base64 for each nucleus, in the order of the table; only the pixels in its box are compared."""
     canvas = np.zeros(result.instance_map.shape, dtype=np.uint8)
     boxes = result.table[["bbox_x0", "bbox_y0", "bbox_x1", "bbox_y1"]].to_numpy()
     for index, (x0, y0, x1, y1) in zip(result.table["id"], boxes, strict=True):
@@ -142,7 +178,7 @@ def encode_mask(mask: np.ndarray) -> str:
     """A mask (H, W), boolean or 0 and 255, as PNG in base64."""
     image = PIL.Image.fromarray(mask.astype(np.uint8) * 255 if mask.dtype == bool else mask)
     buffer = io.BytesIO()
-    # Masks are long runs of zeros: this is as fast as the lowest level and makes a quarter of its size.
+    # Masks are long runs of zeros: this is as fast as the lowest level at a quarter of its size.
     image.save(buffer, "PNG", compress_level=1, compress_type=zlib.Z_RLE)
     return base64.b64encode(buffer.getvalue()).decode("ascii")
 

@@ -14,10 +14,12 @@ from huggingface_hub import InferenceClient
 from cfsam_hf import bundled_checkpoint
 from cfsam_hf.model.image_processing_cfsam import CfSamImageProcessor
 from cfsam_hf.model.pipeline_cfsam import NucleiSegmentationPipeline
+from cfsam_hf.publish import handler as handler_module
 from cfsam_hf.publish.handler import EndpointHandler
 
 from ..hub_server import serving
 from ..painted_model import PaintedModel, paint, painted_config
+from ..picture_cases import huge_png
 
 
 def painted_handler(num_types: int = 2) -> EndpointHandler:
@@ -131,6 +133,7 @@ def test_parameters_act(painted):
     given = {"mask_threshold": 0.7, "threshold": 0.2, "mpp": 0.5, "overlap_mask_area_threshold": 0.3, "subtask": None}
     with pytest.raises(ZeroDivisionError):
         handler({"inputs": file, "parameters": given})
+    assert (seen.pop("max_pixels"), seen.pop("progress")) == (2**24, False)
     assert seen == {"threshold": 0.2, "mpp": 0.5, "decoding": {"nuclei_threshold": 0.7, "minimum_score": 0.0}}
 
 
@@ -179,6 +182,41 @@ def test_wrong_requests_raise_a_sentence(painted, data, message):
         data = {"inputs": painted[3], **data}
     with pytest.raises(ValueError, match=message):
         painted_handler()(data)
+
+
+def png(*size: int) -> bytes:
+    buffer = io.BytesIO()
+    PIL.Image.new("RGB", size, "white").save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def test_large_images_are_refused_before_they_are_decoded(tmp_path):
+    huge_png(tmp_path / "a.png")  # nothing could decode it
+    large, huge = png(4097, 4096), (tmp_path / "a.png").read_bytes()
+    for form in (large, PIL.Image.open(io.BytesIO(large)), huge, base64.b64encode(huge).decode()):
+        with pytest.raises(ValueError, match="16777216"):
+            painted_handler()({"inputs": form})
+
+
+@pytest.mark.parametrize("mpp", [1, 10])
+def test_the_limit_holds_after_resampling(mpp):
+    with pytest.raises(ValueError, match="max_pixels=16777216"):
+        painted_handler()({"inputs": png(1200, 1000), "parameters": {"mpp": mpp}})
+
+
+@pytest.mark.parametrize("mpp", [1e-300, 0.00025, 250, 1e300])
+def test_pixel_sizes_in_other_units_are_refused(mpp):
+    with pytest.raises(ValueError, match="micrometres per pixel, from"):
+        painted_handler()({"inputs": png(8, 8), "parameters": {"mpp": mpp}})
+
+
+def test_the_answer_is_limited(painted, monkeypatch):
+    monkeypatch.setattr(handler_module, "MAX_MASK_PIXELS", 12 * 200 * 330 - 1)
+    request = {"inputs": painted[3], "parameters": {"mpp": 0.25}}
+    with pytest.raises(ValueError, match="12 masks of 330x200 pixels are more than one answer holds"):
+        painted_handler()(request)
+    request["parameters"]["subtask"] = "semantic"
+    assert len(painted_handler()(request)) == 3
 
 
 def test_a_picture_without_nuclei(painted):
