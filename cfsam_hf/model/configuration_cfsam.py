@@ -115,10 +115,33 @@ class CfSamConfig(NucleusTypesMixin, SamConfig):
 
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)
+        number = kwargs.get("num_labels")
+        if number is not None and number > 2 and self.num_types is None and not self._given_names():
+            self.num_types = number - 1
         self._resolve_types()
+        self._check_num_labels(number)
         self._check_format()
         self._check_adapter_and_fusion()
         self._check_masks()
+
+    def _check_num_labels(self, number: int | None) -> None:
+        if number is not None and number != len(self.id2label):
+            raise ValueError(
+                f"num_labels={number} does not fit the {len(self.id2label)} labels of {self.num_types} types and "
+                f"background; for {number} labels pass num_types={number - 1}, which does not count background, or "
+                "id2label"
+            )
+
+    @property
+    def num_labels(self) -> int:
+        """Number of labels, background included: `num_types` + 1, or 2 for a model without types."""
+        return 2 if self.id2label is None else len(self.id2label)
+
+    @num_labels.setter
+    def num_labels(self, number: int) -> None:
+        # The names of types belong to trained weights; transformers would replace them by LABEL_0, LABEL_1, ...
+        if self.id2label is not None and 0 in self.id2label:  # else the types are not resolved yet
+            self._check_num_labels(number)
 
     def _check_format(self) -> None:
         if self.format_version > FORMAT_VERSION:
@@ -201,6 +224,7 @@ class CfSamConfig(NucleusTypesMixin, SamConfig):
             # New types replace the stored ones altogether; the stored number alone, given again, changes nothing.
             for name in ("num_types", "id2label", "label2id", "type_colors", "type_loss_weights"):
                 config_dict.pop(name, None)
+        own |= {"num_labels"} & set(kwargs)
         config_dict.update({name: kwargs[name] for name in own})
         rest = {name: value for name, value in kwargs.items() if name not in own}
         return super().from_dict(config_dict, **rest)

@@ -89,7 +89,9 @@ class TaskMaskDecoder(nn.Module):
             Tokens (B, number of maps, E) and the up-scaled embedding (B, E / 8, 4h, 4w).
         """
         batch, channels, height, width = embedding.shape
-        tokens = self.task_tokens.weight.expand(batch, 1, -1, -1)
+        # Looked up, and not read off the weight, so that the hooks of offloaded modules run.
+        tokens = self.task_tokens(torch.arange(self.task_tokens.num_embeddings, device=embedding.device))
+        tokens = tokens.to(embedding.device).expand(batch, 1, -1, -1)
         tokens, embedding = sam_decoder.transformer(
             point_embeddings=tokens,
             image_embeddings=embedding,
@@ -104,8 +106,8 @@ class TaskMaskDecoder(nn.Module):
 
     def read_maps(self, tokens: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
         """Tokens (B, M, E) and features (B, F, H / s, W / s) to the initial maps (B, M, H / s, W / s)."""
-        filters = torch.stack(
-            [network(tokens[:, i]) for i, network in enumerate(self.filters)], dim=1
+        filters = torch.stack([network(tokens[:, i]) for i, network in enumerate(self.filters)], dim=1).to(
+            features.device
         )  # (B, M, F + 1)
         weights, bias = filters[..., :-1] * self.mask_dim**-0.5, filters[..., -1:]
         maps = weights @ features.flatten(2) + bias

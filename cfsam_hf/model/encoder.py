@@ -1,5 +1,7 @@
 """SAM's vision encoder with a MALA beside each MLP, for tiles of any size. Every SAM weight keeps its name."""
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from transformers import SamVisionConfig
@@ -14,6 +16,13 @@ from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
 from .mala import AdapterLinear, MultiScaleAdapter, MultiScaleKernel
+
+
+@dataclass
+class CfSamVisionEncoderOutput(SamVisionEncoderOutput):
+    """As `SamVisionEncoderOutput`, with `levels`: the token maps (B, h, w, C) after the layers that were asked for."""
+
+    levels: tuple[torch.Tensor, ...] | None = None
 
 
 class CfSamPatchEmbeddings(SamPatchEmbeddings):
@@ -113,7 +122,7 @@ class CfSamVisionEncoder(SamVisionEncoder):
         return resized.to(stored.dtype).permute(0, 2, 3, 1)
 
     def encode(self, pixel_values: torch.Tensor, levels: list[int]) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        """Runs the encoder and keeps the outputs of the layers in `levels`.
+        """Runs the encoder and keeps the outputs of the layers in `levels`; what `forward` wraps.
 
         Args:
             pixel_values (`torch.Tensor` of shape `(B, 3, H, W)`): H and W multiples of the patch size.
@@ -141,8 +150,17 @@ class CfSamVisionEncoder(SamVisionEncoder):
 
     @merge_with_config_defaults
     @capture_outputs(tie_last_hidden_states=False)
-    def forward(self, pixel_values: torch.Tensor | None = None, **kwargs) -> tuple | SamVisionEncoderOutput:
-        """Pixels (B, 3, H, W) to the image embedding (B, D, h, w), as in `SamVisionEncoder`."""
+    def forward(
+        self, pixel_values: torch.Tensor | None = None, levels: list[int] | None = None, **kwargs
+    ) -> tuple | CfSamVisionEncoderOutput:
+        """Pixels (B, 3, H, W) to the image embedding (B, D, h, w), as in `SamVisionEncoder`.
+
+        Args:
+            pixel_values (`torch.Tensor` of shape `(B, 3, H, W)`): H and W multiples of the patch size.
+            levels (`list[int]`, *optional*): layers, ascending, whose token maps are returned too.
+            output_hidden_states, output_attentions: as for any transformers model.
+        """
         if pixel_values is None:
             raise ValueError("You have to specify pixel_values")
-        return SamVisionEncoderOutput(last_hidden_state=self.encode(pixel_values, levels=[])[0])
+        embedding, kept = self.encode(pixel_values, levels or [])
+        return CfSamVisionEncoderOutput(last_hidden_state=embedding, levels=None if levels is None else tuple(kept))

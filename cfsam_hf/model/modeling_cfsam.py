@@ -15,7 +15,7 @@ from .checkpoint import check_source, check_weights, naming_checkpoint
 from .checkpoint_files import hub_commit
 from .configuration_cfsam import CfSamConfig
 from .decoder import MaskFeatures, TaskMaskDecoder
-from .encoder import CfSamVisionEncoder
+from .encoder import CfSamVisionEncoder, CfSamVisionEncoderOutput
 from .fusion import HierarchicalModulatedFusion
 from .layers import ZeroConv2d
 from .losses import LossWeights, nuclei_segmentation_loss, types_inside_nuclei_loss
@@ -45,6 +45,10 @@ class CfSamNucleiSegmentationOutput(ModelOutput):
         initial_nuclei_logits, initial_hv_maps, initial_type_logits:
             The same maps before the refinement; without BGMR the very same tensors, as are the types of a `type_trunk`
             always.
+        hidden_states (`tuple[torch.Tensor]`, *optional*):
+            The encoder's token maps (B, h, w, C), before its first layer and after each, if asked for.
+        attentions (`tuple[torch.Tensor]`, *optional*):
+            The attention weights of each of the encoder's layers, (B * windows * heads, tokens, tokens), if asked for.
     """
 
     loss: torch.Tensor | None = None
@@ -56,6 +60,8 @@ class CfSamNucleiSegmentationOutput(ModelOutput):
     initial_nuclei_logits: torch.Tensor | None = None
     initial_hv_maps: torch.Tensor | None = None
     initial_type_logits: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
 
 
 class CfSamPreTrainedModel(PreTrainedModel):
@@ -67,7 +73,15 @@ class CfSamPreTrainedModel(PreTrainedModel):
     main_input_name = "pixel_values"
     input_modalities = ("image",)
     supports_gradient_checkpointing = True
-    _no_split_modules = ("CfSamVisionLayer",)
+    _no_split_modules = (
+        "CfSamVisionLayer",
+        "SamTwoWayTransformer",
+        "HierarchicalModulatedFusion",
+        "MaskFeatures",
+        "TaskMaskDecoder",
+        "BoundaryGuidedRefinement",
+        "TypeBranch",
+    )
     _supports_sdpa = True
 
     @torch.no_grad()
@@ -165,7 +179,7 @@ class CfSamForNucleiSegmentation(AdapterSwitchingMixin, CfSamPreTrainedModel):
     """
 
     _can_compile_fullgraph = True
-    # `forward` takes any keyword; transformers' Trainer would conclude that it averages over gradient accumulation.
+    # The loss is a mean over images: transformers' Trainer must divide it by the steps of gradient accumulation.
     accepts_loss_kwargs = False
 
     def __init__(self, config: CfSamConfig):
@@ -218,13 +232,12 @@ class CfSamForNucleiSegmentation(AdapterSwitchingMixin, CfSamPreTrainedModel):
     def get_input_embeddings(self) -> nn.Module:
         return self.sam.vision_encoder.patch_embed
 
-    def _position_embedding(self, height: int, width: int) -> torch.Tensor:
+    def _position_embedding(self, height: int, width: int, device: torch.device) -> torch.Tensor:
         """SAM's dense positional encoding (1, E, h, w) of an h x w grid over the tile."""
-        table = self.sam.shared_image_embedding.positional_embedding
-        y = (torch.arange(height, device=table.device, dtype=table.dtype) + 0.5) / height
-        x = (torch.arange(width, device=table.device, dtype=table.dtype) + 0.5) / width
+        y = (torch.arange(height, device=device) + 0.5) / height
+        x = (torch.arange(width, device=device) + 0.5) / width
         grid = torch.stack([x.expand(height, width), y[:, None].expand(height, width)], dim=-1)
-        return self.sam.shared_image_embedding(grid).permute(2, 0, 1)[None]
+        return self.sam.shared_image_embedding(grid).permute(2, 0, 1)[None].to(device)
 
     def _split(self, maps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
         """Maps (B, M, ...) to nuclei logits, HV maps and type logits (`None` where these are no such maps)."""
@@ -237,7 +250,7 @@ class CfSamForNucleiSegmentation(AdapterSwitchingMixin, CfSamPreTrainedModel):
         return torch.cat(parts if types is None else [*parts, types.softmax(1)], dim=1)
 
     def predict_maps(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-        """The maps of the mask decoder and their refinement at the mask stride s; no types with a `type_trunk`.
+        """The maps of the mask decoder and their refinement at the mask stride s; types left out with a `type_trunk`.
 
         Args:
             pixel_values (`torch.Tensor` of shape `(B, 3, H, W)`): H and W multiples of the patch size.
@@ -246,12 +259,31 @@ class CfSamForNucleiSegmentation(AdapterSwitchingMixin, CfSamPreTrainedModel):
             Initial maps (B, M, H / s, W / s), refined maps of the same shape (the initial ones without BGMR), boundary
             logits (B, 1, H / s, W / s) or `None`.
         """
-        levels = self.config.fusion_layers if self.config.use_hmfm else []
-        embedding, levels = self.sam.vision_encoder.encode(pixel_values, levels)
-        fused = self.fusion(levels, embedding) if self.config.use_hmfm else self.neck_projection(embedding)
-        no_prompt = self.sam.prompt_encoder.no_mask_embed.weight[0, :, None, None]
+        return self._read_maps(self._encode(pixel_values), pixel_values)
+
+    def _encode(self, pixel_values: torch.Tensor, **capture: bool | None) -> CfSamVisionEncoderOutput:
+        """The encoder's embedding, the levels that are fused, and what is captured for the caller."""
+        levels = list(self.config.fusion_layers) if self.config.use_hmfm else []
+        if torch.compiler.is_compiling() and not any(capture.values()):
+            # transformers captures outputs in ways that cannot be compiled.
+            embedding, kept = self.sam.vision_encoder.encode(pixel_values, levels)
+            return CfSamVisionEncoderOutput(last_hidden_state=embedding, levels=tuple(kept))
+        return self.sam.vision_encoder(pixel_values, levels=levels, **capture)
+
+    def _read_maps(
+        self, encoded: CfSamVisionEncoderOutput, pixel_values: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """What `predict_maps` returns, from the encoder's outputs. Each part is called as a module, never read by its
+        weights, so that the hooks run that Accelerate puts on parts of other devices."""
+        embedding = encoded.last_hidden_state
+        fused = (
+            self.fusion(list(encoded.levels), embedding) if self.config.use_hmfm else self.neck_projection(embedding)
+        )
+        no_prompt = self.sam.prompt_encoder.no_mask_embed(torch.zeros(1, dtype=torch.long, device=embedding.device))
         tokens, upscaled = self.task_decoder.attend(
-            self.sam.mask_decoder, embedding + no_prompt, self._position_embedding(*embedding.shape[2:])
+            self.sam.mask_decoder,
+            embedding + no_prompt[0, :, None, None].to(embedding.device),
+            self._position_embedding(*embedding.shape[2:], embedding.device),
         )
         features = self.mask_features(fused, upscaled, pixel_values)
         initial = self.task_decoder.read_maps(tokens, features)
@@ -259,6 +291,10 @@ class CfSamForNucleiSegmentation(AdapterSwitchingMixin, CfSamPreTrainedModel):
             return initial, initial, None
         refined, boundary_logits = self.refinement(features, initial, self._normalise(initial))
         return initial, refined, boundary_logits
+
+    def _setting(self, name: str, value: bool | None) -> bool:
+        """A keyword of `forward`, or where it is not given the configuration's value."""
+        return bool(getattr(self.config, name, False) if value is None else value)
 
     def forward(
         self,
@@ -268,8 +304,9 @@ class CfSamForNucleiSegmentation(AdapterSwitchingMixin, CfSamPreTrainedModel):
         type_labels: torch.Tensor | None = None,
         boundary_labels: torch.Tensor | None = None,
         types_alone: bool = False,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
         return_dict: bool | None = None,
-        **kwargs,
     ) -> CfSamNucleiSegmentationOutput | tuple:
         """Maps of nuclei, and the loss where labels are given.
 
@@ -283,6 +320,10 @@ class CfSamForNucleiSegmentation(AdapterSwitchingMixin, CfSamPreTrainedModel):
             types_alone (`bool`):
                 Only the loss of the types inside nuclei, from `type_labels` and the type branch alone, is computed: to
                 train that branch in a fraction of the time.
+            output_hidden_states (`bool`, *optional*): also return the encoder's hidden states; default: as
+                `config.output_hidden_states` says.
+            output_attentions (`bool`, *optional*): also return the encoder's attentions, for which the model must be
+                loaded with `attn_implementation="eager"`; default: as `config.output_attentions` says.
             return_dict (`bool`, *optional*): `False` returns a tuple of the values that are not `None`.
 
         Returns:
@@ -290,7 +331,8 @@ class CfSamForNucleiSegmentation(AdapterSwitchingMixin, CfSamPreTrainedModel):
 
         Raises:
             ValueError: a size that is no multiple of the patch size; `nuclei_labels` without `hv_labels`;
-                `types_alone` without `type_labels` or a type branch.
+                `types_alone` without `type_labels` or a type branch; `output_attentions` with an implementation of
+                attention that gives none.
         """
         size = pixel_values.shape[2:]
         if types_alone:
@@ -300,7 +342,14 @@ class CfSamForNucleiSegmentation(AdapterSwitchingMixin, CfSamPreTrainedModel):
             loss, loss_parts = types_inside_nuclei_loss(types, type_labels, self.config.type_loss_weights)
             output = CfSamNucleiSegmentationOutput(loss, loss_parts)
             return output.to_tuple() if return_dict is False else output
-        initial, refined, boundary_logits = self.predict_maps(pixel_values)
+        encoded = self._encode(
+            pixel_values,
+            output_hidden_states=self._setting("output_hidden_states", output_hidden_states),
+            output_attentions=self._setting("output_attentions", output_attentions),
+        )
+        if encoded.attentions == ():
+            raise ValueError('attentions need a model loaded with attn_implementation="eager"')
+        initial, refined, boundary_logits = self._read_maps(encoded, pixel_values)
 
         def to_tile(maps: torch.Tensor) -> torch.Tensor:
             return F.interpolate(maps, size=size, mode="bilinear", align_corners=False)
@@ -310,7 +359,7 @@ class CfSamForNucleiSegmentation(AdapterSwitchingMixin, CfSamPreTrainedModel):
         initial_maps = self._split(to_tile(initial)) if self.refinement is not None else refined_maps
         if self.type_branch is not None:
             types = to_tile(self.type_branch(pixel_values))
-            refined_maps = (*refined_maps[:2], join_with_nuclei(refined_maps[0], types))
+            refined_maps = (*refined_maps[:2], join_with_nuclei(refined_maps[0], types.to(refined_maps[0].device)))
 
         loss, loss_parts = None, None
         if nuclei_labels is not None:
@@ -335,5 +384,7 @@ class CfSamForNucleiSegmentation(AdapterSwitchingMixin, CfSamPreTrainedModel):
             initial_hv_maps=initial_maps[1],
             # The type branch's are no maps that are refined.
             initial_type_logits=refined_maps[2] if self.type_branch is not None else initial_maps[2],
+            hidden_states=encoded.hidden_states,
+            attentions=encoded.attentions,
         )
         return output.to_tuple() if return_dict is False else output

@@ -87,9 +87,7 @@ class NucleusTypesMixin:
 
     def _resolve_types(self) -> None:
         """Makes `num_types`, `id2label`, `label2id` and `type_colors` agree."""
-        # A plain SAM configuration carries the meaningless default names LABEL_0, LABEL_1.
-        names = {} if self.id2label is None else {i: n for i, n in self.id2label.items() if n != f"LABEL_{i}"}
-        names.pop(0, None)
+        names = self._given_names()
         if self.num_types is None:
             self.num_types = 0 if list(names.values()) == ["nucleus"] else len(names)
         if self.num_types < 0:
@@ -116,6 +114,10 @@ class NucleusTypesMixin:
         for color in self.type_colors:
             if len(color) != 7 or color[0] != "#" or any(c not in "0123456789abcdefABCDEF" for c in color[1:]):
                 raise ValueError(f"type_colors must be written #rrggbb, got {color!r}.")
+
+    def _given_names(self) -> dict[int, str]:
+        """The names of types in `id2label`, without the meaningless LABEL_0, LABEL_1 of a plain SAM configuration."""
+        return {i: name for i, name in (self.id2label or {}).items() if i != 0 and name != f"LABEL_{i}"}
 
     @property
     def type_names(self) -> dict[int, str]:

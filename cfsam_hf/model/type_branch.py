@@ -133,6 +133,15 @@ class LevelMap(NamedTuple):
         return resample_level(features, self.stride, size, STRIDE, self.first)
 
 
+class FoldedProjection(nn.Conv2d):
+    """A 1x1 convolution of normalised channels, with the normalisation folded into its kernel and bias."""
+
+    def forward(self, mean: torch.Tensor, deviation: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Means and deviations (C,) of the channels to the folded kernel (D, C, 1, 1) and bias (D,)."""
+        weight = self.weight / deviation[:, None, None]
+        return weight, self.bias - weight.flatten(1) @ mean
+
+
 class TypeBranch(nn.Module):
     """Reads levels of the trunk, and some averaged over the surroundings, at the cells of one grid.
 
@@ -151,7 +160,7 @@ class TypeBranch(nn.Module):
     def __init__(self, num_types: int, dim: int, dropout: float):
         super().__init__()
         self.trunk = LiteTrunk()
-        self.project = nn.Conv2d(CHANNELS, dim, 1)
+        self.project = FoldedProjection(CHANNELS, dim, 1)
         self.dropout = nn.Dropout2d(dropout)
         self.classify = nn.Conv2d(dim, num_types, 1)
         self.register_buffer("mean", torch.zeros(CHANNELS))
@@ -159,8 +168,7 @@ class TypeBranch(nn.Module):
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Pixels (B, 3, H, W), H and W multiples of 8, to logits of the types given a nucleus (B, T, H / 4, W / 4)."""
-        weight = self.project.weight / self.deviation[:, None, None]
-        bias = self.project.bias - weight.flatten(1) @ self.mean
+        weight, bias = self.project(self.mean, self.deviation)
         by_place: dict[tuple[int, float], list[tuple[LevelMap, torch.Tensor]]] = {}
         levels = self._read(pixel_values)
         weights = weight.split([level.features.shape[1] for level in levels], dim=1)

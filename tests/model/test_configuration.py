@@ -85,3 +85,24 @@ def test_a_plain_sam_configuration_is_read_as_it_is(tmp_path):
     assert config.num_types == 5
     assert config.fusion_layers == [2, 5, 8, 11]
     assert config.vision_config.hidden_size == 768
+
+
+def test_num_labels_counts_background_and_must_fit_the_types(tmp_path):
+    assert CfSamConfig(num_labels=5).num_types == 4
+    assert CfSamConfig(num_labels=3, id2label={1: "a", 2: "b"}).type_names == {1: "a", 2: "b"}
+    assert CfSamConfig(num_labels=2).num_types == 0
+    with pytest.raises(ValueError, match=r"num_labels=4 does not fit the 3 labels .* pass num_types=3"):
+        CfSamConfig(num_labels=4, num_types=2)
+    config = CfSamConfig(id2label={1: "a", 2: "b"})
+    assert config.num_labels == 3
+    config.num_labels = 3
+    with pytest.raises(ValueError, match="num_labels=2 does not fit the 3 labels"):
+        config.num_labels = 2
+    assert config.type_names == {1: "a", 2: "b"}
+    config.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="num_labels=2 does not fit"):
+        AutoConfig.from_pretrained(tmp_path, num_labels=2)
+    assert AutoConfig.from_pretrained(tmp_path, num_labels=3).type_names == {1: "a", 2: "b"}
+    assert AutoConfig.from_pretrained(tmp_path, num_labels=5, num_types=4).num_labels == 5
+    SamConfig().save_pretrained(tmp_path / "sam")
+    assert CfSamConfig.from_pretrained(tmp_path / "sam", num_labels=5).num_types == 4

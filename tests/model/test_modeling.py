@@ -1,5 +1,6 @@
 """The model: shapes, parts switched off, freezing, loading and saving, precision, compilation and export."""
 
+import accelerate
 import pytest
 import torch
 from transformers import AutoModel, AutoModelForImageSegmentation
@@ -43,6 +44,48 @@ def test_a_part_that_is_off_has_no_parameters_and_the_outputs_keep_their_shape(p
     output.loss.backward()
     missing = [name for name, p in off.named_parameters() if p.requires_grad and p.grad is None]
     assert missing == []
+
+
+@pytest.mark.parametrize("name", ["nuclei_label", "labels", "pixel_mask", "interpolate_pos_encoding"])
+def test_unknown_keywords_are_refused(name):
+    with pytest.raises(TypeError, match=name):
+        tiny_test_model()(torch.randn(1, 3, SIZE, SIZE), **{name: None})
+
+
+def test_hidden_states_and_attentions_of_the_encoder():
+    model = tiny_test_model(attn_implementation="eager").eval()
+    layers = model.config.vision_config.num_hidden_layers
+    pixels = torch.randn(2, 3, SIZE, 96)
+    plain = model(pixels)
+    assert plain.hidden_states is None
+    assert plain.attentions is None
+    output = model(pixels, output_hidden_states=True, output_attentions=True)
+    assert torch.equal(output.nuclei_logits, plain.nuclei_logits)
+    grid = (SIZE // model.config.pad_multiple, 96 // model.config.pad_multiple)
+    assert [tuple(states.shape[:3]) for states in output.hidden_states] == [(2, *grid)] * (layers + 1)
+    assert len(output.attentions) == layers
+    model.config.output_hidden_states = True
+    assert len(model(pixels).hidden_states) == layers + 1
+    assert model(pixels, output_hidden_states=False).hidden_states is None
+
+
+def test_attentions_that_the_implementation_does_not_give_are_refused():
+    with pytest.raises(ValueError, match='attn_implementation="eager"'):
+        tiny_test_model(attn_implementation="sdpa")(torch.randn(1, 3, SIZE, SIZE), output_attentions=True)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"use_hmfm": False}, {"use_bgmr": False}, {"type_trunk": "efficientnet-lite0"}]
+)
+def test_offloaded_weights_give_the_same_maps(options):
+    model = tiny_test_model(**options).eval()
+    pixels = torch.randn(2, 3, SIZE, 96)
+    with torch.no_grad():
+        expected = model(pixels).to_tuple()
+        accelerate.cpu_offload(model, execution_device=torch.device("cpu"))
+        assert all(parameter.device.type == "meta" for parameter in model.parameters())
+        for before, after in zip(expected, model(pixels).to_tuple(), strict=True):
+            torch.testing.assert_close(after, before)
 
 
 def test_without_refinement_the_refined_maps_are_the_initial_ones():
