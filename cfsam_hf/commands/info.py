@@ -1,4 +1,4 @@
-"""`cfsam info`: describes a checkpoint."""
+"""`cfsam info`: describes a checkpoint, or a slide or picture."""
 
 import argparse
 import json
@@ -25,11 +25,15 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """Declares `cfsam info` and its options."""
     parser = subparsers.add_parser(
         "info",
-        help="describe a checkpoint",
-        description="Describes a checkpoint: architecture, types, pixel size, training data, metrics, licences.",
+        help="describe a checkpoint or a slide",
+        description="Describes a checkpoint (architecture, types, pixel size, training data, metrics, licences), or a "
+        "slide (format, size, levels, pixel size, objective, associated images).",
     )
     parser.add_argument(
-        "checkpoint", nargs="?", metavar="CHECKPOINT", help="folder or Hugging Face Hub id (default: the bundled one)"
+        "checkpoint",
+        nargs="?",
+        metavar="CHECKPOINT|SLIDE",
+        help="folder or Hugging Face Hub id of a checkpoint (default: the bundled one), or a slide's file",
     )
     parser.add_argument("--json", action="store_true", help="print as JSON")
     add_debug_option(parser)
@@ -38,8 +42,13 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints the description; returns the exit status."""
-    record = describe_checkpoint(resolve_checkpoint(args.checkpoint))
-    print(json.dumps(record, indent=2, ensure_ascii=False) if args.json else printable(format_record(record)))
+    if args.checkpoint is not None and os.path.isfile(args.checkpoint):
+        from ..slides import describe_slide, format_slide
+
+        record, text = describe_slide(args.checkpoint), format_slide
+    else:
+        record, text = describe_checkpoint(resolve_checkpoint(args.checkpoint)), format_record
+    print(json.dumps(record, indent=2, ensure_ascii=False) if args.json else printable(text(record)))
     return EXIT_OK
 
 

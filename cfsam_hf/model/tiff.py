@@ -213,11 +213,11 @@ def _decode(page: tifffile.TiffPage) -> np.ndarray:
         raise ValueError(f"its compression {how} is not read here; save it uncompressed or as Deflate") from error
     array = page.asarray()
     if page.compression == APERIO_JPEG2000_YCBCR and page.bitspersample == 8:
-        return _rgb_of_ycbcr(array)
+        return rgb_of_ycbcr(array)
     return array
 
 
-def _rgb_of_ycbcr(array: np.ndarray) -> np.ndarray:
+def rgb_of_ycbcr(array: np.ndarray) -> np.ndarray:
     """RGB of (H, W, 3) uint8 in the YCbCr of JPEG (full range, ITU-R BT.601)."""
     luma, blue, red = (array[..., channel].astype(np.float32) for channel in range(3))
     blue, red = blue - 128, red - 128

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import tifffile
 from safetensors.numpy import save_file
 from transformers import SamConfig
 
@@ -40,6 +41,19 @@ def save_checkpoint(folder, **options):
 def info(capsys, *arguments):
     status = cli.main(["info", *map(str, arguments)])
     return status, *capsys.readouterr()
+
+
+def test_a_slide_is_described(tmp_path, capsys):
+    options = {"resolution": (20000, 20000), "resolutionunit": "CENTIMETER", "metadata": None}
+    tifffile.imwrite(tmp_path / "a.svs", np.zeros((64, 96, 3), np.uint8), photometric="rgb", tile=(32, 32), **options)
+    status, out, err = info(capsys, tmp_path / "a.svs", "--json")
+    record = json.loads(out)
+    assert (status, err) == (0, "")
+    assert record["size"] == [96, 64]
+    assert record["pixel_size"] == {"x": 0.5, "y": 0.5, "source": "TIFF resolution"}
+    status, out, _ = info(capsys, tmp_path / "a.svs")
+    assert status == 0
+    assert "0.5 x 0.5 micrometres (TIFF resolution)" in out
 
 
 def test_json_tells_everything(tmp_path, capsys):
@@ -113,7 +127,7 @@ def test_the_bundled_checkpoint_states_its_licence_and_types(capsys):
         (lambda folder: save_checkpoint(folder).joinpath("model.safetensors").write_bytes(b"\x10"), "damaged"),
         (lambda folder: save_checkpoint(folder).joinpath("config.json").write_text("{"), "config.json"),
         (lambda folder: None, "no such checkpoint folder"),
-        (lambda folder: folder.write_text(""), "is a file"),
+        (lambda folder: folder.write_text("no picture"), "not an image"),
     ],
     ids=["sam", "empty folder", "no weights", "cut weights", "bad json", "nowhere", "file"],
 )

@@ -1,0 +1,75 @@
+"""Slides in the formats of scanners, read by OpenSlide: Aperio, Hamamatsu, Leica, MIRAX, Philips, Ventana, DICOM..."""
+
+import numpy as np
+import openslide
+import PIL.Image
+
+from ..model.pixel_size import PixelSize, read_pixel_size
+from .slide import WHITE, Level, Slide, within
+
+
+class OpenSlideSlide(Slide):
+    """A slide that OpenSlide knows."""
+
+    def __init__(self, path: str):
+        """
+        Args:
+            path: the slide's file.
+
+        Raises:
+            OSError: OpenSlide cannot open it; the message names it.
+        """
+        try:
+            self._slide = openslide.OpenSlide(path)
+        except openslide.OpenSlideError as error:
+            raise OSError(f"cannot read {path!r} as a slide: {error}") from error
+        slide = self._slide
+        sizes = zip(slide.level_dimensions, slide.level_downsamples, strict=True)
+        super().__init__(
+            path,
+            slide.properties.get(openslide.PROPERTY_NAME_VENDOR, "unknown"),
+            [Level(width, height, downsample) for (width, height), downsample in sizes],
+            _pixel_size(slide, path),
+            _number(slide, openslide.PROPERTY_NAME_OBJECTIVE_POWER),
+            {name: image.size for name, image in slide.associated_images.items()},
+            slide.color_profile is not None,
+        )
+
+    def read_level(self, level: int, x: int, y: int, width: int, height: int) -> np.ndarray:
+        pixels = np.full((height, width, 3), WHITE, dtype=np.uint8)
+        of = self.levels[level]
+        if (part := within(x, y, width, height, of)) is None:
+            return pixels
+        x0, y0, x1, y1 = part
+        # OpenSlide takes the corner in pixels of level 0.
+        corner = (round(x0 * of.downsample), round(y0 * of.downsample))
+        try:
+            image = self._slide.read_region(corner, level, (x1 - x0, y1 - y0))
+        except openslide.OpenSlideError as error:
+            raise OSError(f"cannot read {self.path!r} at {corner}: {error}") from error
+        # What was not scanned is transparent.
+        background = PIL.Image.new("RGB", image.size, (WHITE,) * 3)
+        background.paste(image, mask=image.getchannel("A"))
+        pixels[y0 - y : y1 - y, x0 - x : x1 - x] = np.asarray(background)
+        return pixels
+
+    def read_associated(self, name: str) -> np.ndarray:
+        return np.asarray(self._slide.associated_images[name].convert("RGB"))
+
+    def close(self) -> None:
+        self._slide.close()
+
+
+def _number(slide: openslide.OpenSlide, name: str) -> float | None:
+    try:
+        return float(slide.properties[name])
+    except (KeyError, ValueError):
+        return None
+
+
+def _pixel_size(slide: openslide.OpenSlide, path: str) -> PixelSize | None:
+    """What OpenSlide reads off the slide, or else what the file states in general ways."""
+    x, y = (_number(slide, name) for name in (openslide.PROPERTY_NAME_MPP_X, openslide.PROPERTY_NAME_MPP_Y))
+    if x and y and x > 0 and y > 0:
+        return PixelSize(x, y, "OpenSlide mpp-x")
+    return read_pixel_size(path)

@@ -1,0 +1,159 @@
+"""What every slide offers, whichever library reads it: levels, pixel size, associated images and regions."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import TracebackType
+
+import numpy as np
+import PIL.Image
+
+from ..model.pixel_size import GIVEN, PixelSize
+
+# Pixels of a level that are read beyond each side of a region, so that resampling at its edge sees its neighbours.
+MARGIN = 4
+WHITE = 255
+
+
+@dataclass(frozen=True)
+class Level:
+    """One resolution of a slide: `width` x `height` in its own pixels, `downsample` times smaller than level 0."""
+
+    width: int
+    height: int
+    downsample: float
+
+
+class Slide(ABC):
+    """
+    A slide open for reading; a context manager that closes it.
+
+    Args:
+        path: the file.
+        vendor: the scanner's maker or the format.
+        levels: the resolutions, from the largest to the smallest.
+        pixel_size: of level 0; None where the file states none.
+        objective_power: magnification of the objective, such as 20 or 40; None where the file states none.
+        associated: size (width, height) of the label, macro and other images beside the tissue, by name.
+        has_color_profile: whether the file holds an ICC profile. It is not applied.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        vendor: str,
+        levels: list[Level],
+        pixel_size: PixelSize | None,
+        objective_power: float | None = None,
+        associated: Mapping[str, tuple[int, int]] | None = None,
+        has_color_profile: bool = False,
+    ):
+        self.path = path
+        self.vendor = vendor
+        self.levels = levels
+        self.pixel_size = pixel_size
+        self.objective_power = objective_power
+        self.associated = dict(associated or {})
+        self.has_color_profile = has_color_profile
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) of level 0 in pixels."""
+        return self.levels[0].width, self.levels[0].height
+
+    @abstractmethod
+    def read_level(self, level: int, x: int, y: int, width: int, height: int) -> np.ndarray:
+        """
+        Pixels of one level as they are stored.
+
+        Args:
+            level: its number, from 0.
+            x, y: the upper left corner in pixels of that level; it may lie outside.
+            width, height: size in pixels of that level.
+
+        Returns:
+            (height, width, 3) uint8, white beyond the slide and where the scanner left tissue out.
+
+        Raises:
+            OSError: the file is damaged or cannot be read; the message names it.
+        """
+
+    @abstractmethod
+    def read_associated(self, name: str) -> np.ndarray:
+        """The associated image of this name, (H, W, 3) uint8. KeyError where there is none."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Closes the file."""
+
+    def __enter__(self) -> "Slide":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def use_pixel_size(self, mpp: float) -> None:
+        """Replaces the pixel size by `mpp` micrometres."""
+        self.pixel_size = PixelSize(mpp, mpp, GIVEN)
+
+    def best_level(self, downsample: float) -> int:
+        """The smallest level with at least the resolution of level 0 divided by `downsample`; level 0 if none has."""
+        fitting = [i for i, level in enumerate(self.levels) if level.downsample <= downsample * 1.001]
+        return max(fitting, key=lambda i: self.levels[i].downsample, default=0)
+
+    def read_region(self, x: float, y: float, width: int, height: int, mpp: float | None = None) -> np.ndarray:
+        """
+        A rectangle of the slide at any pixel size.
+
+        The best level is read and resampled, with area means where it shrinks, so that there is no aliasing, and cubic
+        interpolation where it grows. Pixels that are not square become square. Neighbouring regions fit together: the
+        resampling at an edge sees what lies beyond it.
+
+        Args:
+            x, y: the upper left corner in pixels of level 0; it may lie outside.
+            width, height: size of the result in pixels.
+            mpp: micrometres per pixel of the result; None: the pixels of level 0.
+
+        Returns:
+            (height, width, 3) uint8, white beyond the slide.
+
+        Raises:
+            ValueError: the size is not positive; `mpp` is given and the pixel size of the slide is not known.
+            OSError: the file is damaged or cannot be read; the message names it.
+        """
+        if width < 1 or height < 1:
+            raise ValueError(f"a region must have at least one pixel, got {width}x{height}")
+        if mpp is None:
+            steps = (1.0, 1.0)
+        elif self.pixel_size is None:
+            raise ValueError(f"{self.path!r} states no pixel size; pass mpp=... to open_slide")
+        else:
+            steps = (mpp / self.pixel_size.x, mpp / self.pixel_size.y)
+        number = self.best_level(min(steps))
+        level = self.levels[number]
+        scales = (self.size[0] / level.width, self.size[1] / level.height)
+        # The rectangle in pixels of the level, and the whole pixels that cover it.
+        left, top = x / scales[0], y / scales[1]
+        right, bottom = left + width * steps[0] / scales[0], top + height * steps[1] / scales[1]
+        first_x, first_y = math.floor(left) - MARGIN, math.floor(top) - MARGIN
+        across, down = math.ceil(right) + MARGIN - first_x, math.ceil(bottom) + MARGIN - first_y
+        pixels = self.read_level(number, first_x, first_y, across, down)
+        box = (left - first_x, top - first_y, right - first_x, bottom - first_y)
+        rounded = [round(side) for side in box]
+        if (rounded[2] - rounded[0], rounded[3] - rounded[1]) == (width, height) and np.allclose(
+            box, rounded, rtol=0, atol=1e-3
+        ):
+            return np.ascontiguousarray(pixels[rounded[1] : rounded[3], rounded[0] : rounded[2]])
+        shrinks = (box[2] - box[0]) * (box[3] - box[1]) > width * height
+        how = PIL.Image.Resampling.BOX if shrinks else PIL.Image.Resampling.BICUBIC
+        return np.asarray(PIL.Image.fromarray(pixels).resize((width, height), how, box=box))
+
+
+def within(x: int, y: int, width: int, height: int, level: Level) -> tuple[int, int, int, int] | None:
+    """The part (x0, y0, x1, y1) of a rectangle that lies on a level; None if there is none."""
+    x0, y0 = max(x, 0), max(y, 0)
+    x1, y1 = min(x + width, level.width), min(y + height, level.height)
+    return (x0, y0, x1, y1) if x0 < x1 and y0 < y1 else None

@@ -1,0 +1,160 @@
+"""Slides in TIFF that OpenSlide does not read in full: OME-TIFF, QPTIFF, BigTIFF and generic pyramids, JPEG 2000."""
+
+import re
+import threading
+from contextlib import ExitStack
+
+import numpy as np
+import tifffile
+
+from ..model.pictures import read_rgb
+from ..model.pixel_size import read_pixel_size
+from ..model.tiff import (
+    APERIO_JPEG2000_YCBCR,
+    MINISBLACK,
+    RGB,
+    YCBCR,
+    check_page_data,
+    largest_page,
+    open_tiff,
+    rgb_of_ycbcr,
+)
+from .slide import WHITE, Level, Slide, within
+
+# In the descriptions of Aperio, OME and PerkinElmer.
+_OBJECTIVE = re.compile(
+    r'AppMag\s*=\s*([\d.]+)|NominalMagnification="([\d.]+)"|<Objective(?:Name)?>\s*([\d.]+)\s*[xX]'
+)
+_NAMES = re.compile(r"\b(label|macro|thumbnail|overview)\b", re.IGNORECASE)
+
+
+class TiffSlide(Slide):
+    """A tiled TIFF of 8 bits a channel in grey or RGB; only the tiles of a region are read and decoded."""
+
+    def __init__(self, path: str):
+        """
+        Args:
+            path: the file.
+
+        Raises:
+            OSError: it cannot be read, or is not a tiled brightfield image; the message names it.
+        """
+        self._lock = threading.Lock()
+        with ExitStack() as stack:
+            file = stack.enter_context(open(path, "rb"))
+            try:
+                tiff = stack.enter_context(open_tiff(file))
+                largest = largest_page(tiff)
+                pages = [page for page in tiff.pages if isinstance(page, tifffile.TiffPage)]
+                self._pages = _levels_of(largest, pages)
+                for page in self._pages:
+                    check_page_data(page, file.seek(0, 2))
+                _check_kind(largest, sum(_same_size(page, largest) for page in tiff.pages))
+            except Exception as error:  # tifffile raises anything from struct.error to IndexError for damaged files
+                raise OSError(f"cannot read {path!r} as a slide: {error}") from error
+            used = {page.offset for page in self._pages}
+            self._associated = _named([page for page in pages if page.offset not in used])
+            self._close = stack.pop_all()
+        text = " ".join(page.description or "" for page in (largest, tiff.pages.first))
+        power = _OBJECTIVE.search(text)
+        super().__init__(
+            path,
+            _vendor(tiff, text),
+            [Level(p.imagewidth, p.imagelength, largest.imagewidth / p.imagewidth) for p in self._pages],
+            read_pixel_size(path),
+            float(next(filter(None, power.groups()))) if power else None,
+            {name: (page.imagewidth, page.imagelength) for name, page in self._associated.items()},
+            "InterColorProfile" in largest.tags,
+        )
+
+    def read_level(self, level: int, x: int, y: int, width: int, height: int) -> np.ndarray:
+        pixels = np.full((height, width, 3), WHITE, dtype=np.uint8)
+        if (part := within(x, y, width, height, self.levels[level])) is None:
+            return pixels
+        x0, y0, x1, y1 = part
+        page = self._pages[level]
+        tile_width, tile_height = page.tilewidth, page.tilelength
+        per_row = -(-page.imagewidth // tile_width)
+        for row in range(y0 // tile_height, -(-y1 // tile_height)):
+            for column in range(x0 // tile_width, -(-x1 // tile_width)):
+                tile = self._read_tile(page, row * per_row + column)
+                if tile is None:
+                    continue
+                left, top = column * tile_width, row * tile_height
+                ax, ay = max(x0, left), max(y0, top)
+                bx, by = min(x1, left + tile.shape[1]), min(y1, top + tile.shape[0])
+                pixels[ay - y : by - y, ax - x : bx - x] = tile[ay - top : by - top, ax - left : bx - left]
+        return pixels
+
+    def _read_tile(self, page: tifffile.TiffPage, index: int) -> np.ndarray | None:
+        """(tile height, tile width, 3) uint8, less at the edges; None for a tile that was left out."""
+        offset, length = page.dataoffsets[index], page.databytecounts[index]
+        if length == 0:
+            return None
+        try:
+            with self._lock:
+                page.parent.filehandle.seek(offset)
+                data = page.parent.filehandle.read(length)
+            segment, _, shape = page.decode(data, index, jpegtables=page.jpegtables)
+            if segment is None:
+                return None
+            tile = segment[0, : shape[1], : shape[2]]
+            if page.compression == APERIO_JPEG2000_YCBCR:
+                tile = rgb_of_ycbcr(tile)
+            return read_rgb(tile, None, "channels_last")
+        except Exception as error:  # decoders raise what they like
+            raise OSError(
+                f"cannot read {self.path!r}: tile {index} is damaged ({error}); get the file again"
+            ) from error
+
+    def read_associated(self, name: str) -> np.ndarray:
+        page = self._associated[name]
+        with self._lock:
+            return read_rgb(page.asarray(), None)
+
+    def close(self) -> None:
+        self._close.close()
+
+
+def _same_size(page: tifffile.TiffPage | tifffile.TiffFrame, other: tifffile.TiffPage) -> bool:
+    return (page.imagewidth, page.imagelength) == (other.imagewidth, other.imagelength)
+
+
+def _levels_of(largest: tifffile.TiffPage, pages: list[tifffile.TiffPage]) -> list[tifffile.TiffPage]:
+    """The largest page and its smaller copies, below it (`SubIFDs`) or beside it, from the largest to the smallest."""
+    below = list(largest.pages) if largest.subifds else []
+    levels = {}
+    for page in (largest, *below, *pages):
+        factor = largest.imagewidth / max(page.imagewidth, 1)
+        is_copy = page is largest or (factor > 1.05 and abs(largest.imagelength / factor - page.imagelength) < 2)
+        if is_copy and page.is_tiled and page.samplesperpixel == largest.samplesperpixel:
+            levels.setdefault(page.imagewidth, page)
+    return [levels[width] for width in sorted(levels, reverse=True)]
+
+
+def _check_kind(page: tifffile.TiffPage, count: int) -> None:
+    if not page.is_tiled:
+        raise ValueError("it is not tiled, so that no part of it can be read alone")
+    if count > 1:
+        raise ValueError(f"it holds {count} pictures of {page.imagewidth}x{page.imagelength} px (channels, z-planes?)")
+    if page.photometric not in (RGB, YCBCR, MINISBLACK) or page.samplesperpixel not in (1, 3, 4):
+        raise ValueError(f"it has {page.samplesperpixel} channels; a brightfield slide has RGB or grey")
+    if page.bitspersample != 8 or page.planarconfig != tifffile.PLANARCONFIG.CONTIG:
+        raise ValueError(f"it has {page.bitspersample} bits a channel or separate planes; save it as 8-bit RGB")
+
+
+def _vendor(tiff: tifffile.TiffFile, text: str) -> str:
+    if tiff.is_qpi:
+        return "perkinelmer"
+    if tiff.is_ome:
+        return "ome-tiff"
+    return "aperio" if text.lstrip().startswith("Aperio") else "generic-tiff"
+
+
+def _named(pages: list[tifffile.TiffPage]) -> dict[str, tifffile.TiffPage]:
+    """Pages that are neither levels nor tiles, by what their description calls them."""
+    named: dict[str, tifffile.TiffPage] = {}
+    for number, page in enumerate(pages, start=1):
+        found = _NAMES.search(page.description or "")
+        named.setdefault(found[1].lower() if found else f"image {number}", page)
+    return named

@@ -1,0 +1,209 @@
+"""Why: one slide in many containers must give the same pixels at any pixel size, and a bad one a sentence."""
+
+import cv2
+import numpy as np
+import PIL.Image
+import pytest
+import tifffile
+
+from cfsam_hf.model.pictures import read_rgb
+from cfsam_hf.slides import describe_slide, format_slide, open_slide
+
+from ..painted_model import paint
+
+PIXELS = cv2.GaussianBlur(paint(500, 620, count=60, seed=1)[0], (0, 0), 1.5)
+HALF, QUARTER = (cv2.resize(PIXELS, (620 // k, 500 // k), interpolation=cv2.INTER_AREA) for k in (2, 4))
+TILED = {"photometric": "rgb", "tile": (128, 128)}
+CENTIMETRES = {"resolution": (40000, 40000), "resolutionunit": "CENTIMETER"}
+APERIO = "Aperio Image Library v12.0\r\n620x500 (128x128) RAW|AppMag = 40|MPP = 0.25"
+
+
+def pages(path, **options) -> None:
+    """Levels in pages of their own, and a label."""
+    with tifffile.TiffWriter(path, bigtiff=options.pop("bigtiff", False)) as writer:
+        for number, pixels in enumerate((PIXELS, HALF, QUARTER)):
+            writer.write(
+                pixels,
+                subfiletype=min(number, 1),
+                metadata=None,
+                **TILED,
+                **options,
+                **(CENTIMETRES if not number else {}),
+            )
+        writer.write(PIXELS[:40, :50], photometric="rgb", metadata=None, description="label 50x40")
+
+
+def ome(path) -> None:
+    metadata = {"axes": "YXS", "PhysicalSizeX": 0.25, "PhysicalSizeXUnit": "µm", "PhysicalSizeY": 0.25}
+    with tifffile.TiffWriter(path, ome=True) as writer:
+        writer.write(PIXELS, subifds=2, metadata=metadata, **TILED)
+        for pixels in (HALF, QUARTER):
+            writer.write(pixels, subfiletype=1, **TILED)
+
+
+def aperio(path) -> None:
+    with tifffile.TiffWriter(path) as writer:
+        writer.write(PIXELS, description=APERIO, metadata=None, **TILED)
+        writer.write(QUARTER[:, :100], description="Aperio Image Library v12.0\r\n", photometric="rgb", metadata=None)
+        for pixels in (HALF, QUARTER):
+            writer.write(pixels, description="Aperio Image Library v12.0\r\n620x500 -> ", metadata=None, **TILED)
+
+
+def png(path) -> None:
+    PIL.Image.fromarray(PIXELS).save(path, "PNG", dpi=(101_600, 101_600))
+
+
+CONTAINERS = {
+    "aperio": (aperio, "aperio", 3),
+    "pages": (pages, "generic-tiff", 3),
+    "pages, deflate": (lambda path: pages(path, compression="zlib", predictor=True), "generic-tiff", 3),
+    "pages, BigTIFF": (lambda path: pages(path, bigtiff=True), "generic-tiff", 3),
+    "pages, JPEG 2000": (lambda path: pages(path, compression="jpeg2000"), "generic-tiff", 3),
+    "OME-TIFF": (ome, "ome-tiff", 3),
+    "picture": (png, "picture", 1),
+}
+
+
+@pytest.fixture(params=CONTAINERS)
+def container(request, tmp_path):
+    write, vendor, levels = CONTAINERS[request.param]
+    path = tmp_path / "a.bin"  # the ending says nothing
+    write(path)
+    return path, vendor, levels
+
+
+def test_every_container_gives_the_same_slide(container):
+    path, vendor, levels = container
+    with open_slide(path) as slide:
+        assert slide.vendor == vendor
+        assert slide.size == (620, 500)
+        assert [round(level.downsample) for level in slide.levels] == [1, 2, 4][:levels]
+        assert slide.pixel_size.mpp == pytest.approx(0.25)
+        np.testing.assert_array_equal(slide.read_region(100, 50, 200, 300), PIXELS[50:350, 100:300])
+        half = slide.read_region(0, 0, 310, 250, mpp=0.5)
+        assert np.abs(half.astype(int) - HALF).max() <= 1
+        assert (
+            np.abs(slide.read_region(0, 0, 103, 83, mpp=1.5).astype(int).mean((0, 1)) - PIXELS.mean((0, 1))).max() < 3
+        )
+
+
+def test_beyond_the_slide_all_is_white(container):
+    with open_slide(container[0]) as slide:
+        corner = slide.read_region(-10, -20, 40, 40)
+        np.testing.assert_array_equal(corner[20:, 10:], PIXELS[:20, :30])
+        assert (corner[:20] == 255).all()
+        assert (corner[:, :10] == 255).all()
+        assert (slide.read_region(600, 480, 50, 50)[20:] == 255).all()
+        assert (slide.read_region(5000, 0, 9, 7, mpp=1.0) == 255).all()
+
+
+@pytest.mark.parametrize("mpp", [0.2, 0.25, 0.3, 0.5, 0.77])
+def test_neighbouring_regions_fit_together(mpp, tmp_path):
+    ome(tmp_path / "a.tif")
+    with open_slide(tmp_path / "a.tif") as slide:
+        step = mpp / 0.25
+        whole = slide.read_region(20, 30, 128, 64, mpp)
+        parts = [slide.read_region(20 + index * 32 * step, 30, 32, 64, mpp) for index in range(4)]
+    assert np.abs(np.concatenate(parts, axis=1).astype(int) - whole).max() <= 1
+
+
+def test_pixels_that_are_not_square_become_square(tmp_path):
+    wide = cv2.resize(PIXELS, (310, 500), interpolation=cv2.INTER_AREA)
+    options = {"resolution": (20000, 40000), "resolutionunit": "CENTIMETER", "metadata": None}
+    tifffile.imwrite(tmp_path / "a.tif", wide, **TILED, **options)
+    with open_slide(tmp_path / "a.tif") as slide:
+        assert (slide.pixel_size.x, slide.pixel_size.y) == (0.5, 0.25)
+        region = slide.read_region(0, 0, 155, 125, mpp=1.0)
+    assert np.abs(region.astype(int) - QUARTER).max() <= 2
+
+
+def test_a_given_pixel_size_wins_and_none_is_an_error(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", PIXELS, metadata=None, **TILED)
+    with open_slide(tmp_path / "a.tif") as slide:
+        assert slide.pixel_size is None
+        with pytest.raises(ValueError, match=r"a\.tif.*states no pixel size; pass mpp="):
+            slide.read_region(0, 0, 10, 10, mpp=0.5)
+    with open_slide(tmp_path / "a.tif", mpp=0.5) as slide:
+        assert slide.read_region(0, 0, 155, 125, mpp=2.0).shape == (125, 155, 3)
+        with pytest.raises(ValueError, match="at least one pixel, got 0x5"):
+            slide.read_region(0, 0, 0, 5)
+    with pytest.raises(ValueError, match="mpp must be"):
+        open_slide(tmp_path / "a.tif", mpp=250)
+
+
+def test_associated_images_and_the_description(tmp_path):
+    pages(tmp_path / "a.tif")
+    with open_slide(tmp_path / "a.tif") as slide:
+        np.testing.assert_array_equal(slide.read_associated("label"), PIXELS[:40, :50])
+        with pytest.raises(KeyError):
+            slide.read_associated("macro")
+    record = describe_slide(tmp_path / "a.tif")
+    assert record["associated_images"] == {"label": [50, 40]}
+    assert record["pixel_size"] == {"x": 0.25, "y": 0.25, "source": "TIFF resolution"}
+    text = format_slide(record)
+    for part in ("620 x 500 px, 0.155 x 0.125 mm", "0.25 x 0.25 micrometres (TIFF resolution)", "level 2", "label"):
+        assert part in text
+    aperio(tmp_path / "b.svs")
+    assert describe_slide(tmp_path / "b.svs")["objective_power"] == 40
+    png(tmp_path / "c.png")
+    assert "not stated" in format_slide({**describe_slide(tmp_path / "c.png"), "pixel_size": None})
+
+
+def cut(path) -> None:
+    aperio(path)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 3])
+
+
+def cut_ome(path) -> None:
+    ome(path)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 3])
+
+
+def channels(path) -> None:
+    tifffile.imwrite(path, np.stack([PIXELS[..., 0]] * 4), photometric="minisblack", tile=(128, 128), ome=True)
+
+
+@pytest.mark.parametrize(
+    ("write", "words"),
+    [
+        (cut, "cannot read"),
+        (cut_ome, "cannot read|cut short"),
+        (channels, "4 pictures"),
+        (lambda path: path.mkdir(), "is a folder, not a slide"),
+        (lambda path: path.write_text("no slide"), "not an image"),
+        (lambda path: path.write_bytes(b""), "empty"),
+        (lambda path: None, "No such file"),
+    ],
+)
+def test_bad_slides_are_named(write, words, tmp_path):
+    path = tmp_path / "a.svs"
+    write(path)
+    with pytest.raises(OSError, match=words) as caught:
+        open_slide(path)
+    assert "a.svs" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_damaged_tile_is_named_when_it_is_read(tmp_path):
+    path = tmp_path / "a.tif"
+    pages(path, compression="zlib")
+    with tifffile.TiffFile(path) as tiff:
+        offset = tiff.pages[0].dataoffsets[0]
+    data = bytearray(path.read_bytes())
+    data[offset : offset + 40] = bytes(40)
+    path.write_bytes(data)
+    with open_slide(path) as slide:
+        with pytest.raises(OSError, match=r"a\.tif.*tile 0 is damaged"):
+            slide.read_region(0, 0, 50, 50)
+        np.testing.assert_array_equal(slide.read_region(300, 200, 50, 50), PIXELS[200:250, 300:350])
+
+
+def test_a_real_slide(real_data):
+    path = real_data / "slides" / "CMU-1-Small-Region.svs"
+    with open_slide(path) as slide:
+        assert (slide.vendor, slide.size, slide.objective_power) == ("aperio", (2220, 2967), 20)
+        assert slide.pixel_size.mpp == pytest.approx(0.499)
+        assert set(slide.associated) == {"label", "macro", "thumbnail"}
+        region = slide.read_region(500, 600, 300, 200)
+        assert np.abs(region.astype(int) - read_rgb(path)[600:800, 500:800]).max() <= 2
+        assert slide.read_region(0, 0, 554, 741, mpp=2.0).shape == (741, 554, 3)
