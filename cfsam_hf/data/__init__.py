@@ -6,10 +6,11 @@ from .crops.dataset import CropDataset, CropSource
 from .crops.sampling import SamplingOptions
 from .crops.targets import boundary_labels, hv_labels, make_targets, nuclei_labels, split_torn_nuclei, type_labels
 from .leaks import find_leaks
+from .nuclei_dataset import load_nuclei_dataset
 from .parquet_writer import write_shards
 from .polygons import Overlaps
 from .records import UNKNOWN_TYPE, Tile, TileRecord
-from .registry import READERS, list_tiles, load_nuclei_dataset
+from .registry import READERS, list_tiles
 from .splits import Split, read_split, select_tiles
 from .vocabulary import joint_type_names, match_types, rename_types
 

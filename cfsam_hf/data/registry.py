@@ -1,9 +1,9 @@
-"""Data sets by name: `list_tiles` returns a plain list, `load_nuclei_dataset` a `datasets.Dataset`."""
+"""The readers by the name of their data set: `list_tiles` lists the tiles of a data set on disk."""
 
 import inspect
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
 from .readers.coco import list_coco
 from .readers.conic import list_conic
@@ -21,9 +21,6 @@ from .readers.puma import list_puma
 from .readers.qupath import list_qupath
 from .readers.tnbc import list_tnbc
 from .records import TileRecord
-
-if TYPE_CHECKING:
-    from datasets import Dataset
 
 READERS: dict[str, Callable[..., list[TileRecord]]] = {
     "coco": list_coco,
@@ -91,46 +88,3 @@ def option_choices(name: str, option: str) -> tuple[str, ...]:
     """The values that the signature of the reader `name` lists for an option; none if it lists none."""
     parameter = inspect.signature(READERS[name]).parameters.get(option) if name in READERS else None
     return () if parameter is None else get_args(parameter.annotation)
-
-
-def load_nuclei_dataset(name: str, path: str | Path, split: str | None = None, **options: Any) -> "Dataset":
-    """Opens a data set as a `datasets.Dataset` whose tiles are decoded when their rows are used.
-
-    Args:
-        name, path, split, options: as in `list_tiles`.
-
-    Returns:
-        A data set of one row per tile, with `image` (H, W, 3) uint8, `instance_map` (H, W) int32, `type_map` (H, W)
-        int16 or None, `annotated` (H, W) bool or None, and the metadata `id`, `tissue`, `mpp`, `fold`, `image_path`
-        and `label_path`. Every operation of `datasets` keeps these columns. In memory a tile is a pointer to its
-        files, so `select`, `shuffle`, `sort` and `unique` decode nothing, nor does `filter` by metadata:
-        `dataset.filter(lambda tissue: tissue == "Colon", input_columns="tissue")`. `save_to_disk` writes the decoded
-        arrays; before opening the result in another process, import `cfsam_hf.data.tile_features`.
-
-    Raises:
-        ImportError: `datasets` is not installed.
-        ValueError, OSError: as `list_tiles` here, and as `TileRecord.load` when a row is used.
-    """
-    try:
-        from datasets import Dataset, Features, Value
-    except ImportError as error:
-        raise ImportError("load_nuclei_dataset needs the `datasets` package: pip install 'cfsam_hf[train]'") from error
-    from .tile_features import TileValue, tile_pointers
-
-    records = list_tiles(name, path, split=split, **options)
-    decoded = ["image", "instance_map", "type_map", "annotated"]
-    rows: dict[str, list[Any]] = {
-        "id": [record.id for record in records],
-        "tissue": [record.tissue for record in records],
-        "mpp": [record.mpp for record in records],
-        "fold": [record.fold for record in records],
-        "image_path": [str(record.image_path) for record in records],
-        "label_path": [str(record.label_path) for record in records],
-    }
-    if None in rows["mpp"]:
-        # Some files state their pixel size inside.
-        decoded.append("mpp")
-    pointers = tile_pointers(name, path, options, records)
-    features = {column: Value("float64" if column == "mpp" else "string") for column in rows}
-    features |= {column: TileValue(column) for column in decoded}
-    return Dataset.from_dict(rows | dict.fromkeys(decoded, pointers), features=Features(features))

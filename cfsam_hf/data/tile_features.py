@@ -18,6 +18,7 @@ import pyarrow
 from datasets.features.features import register_feature
 
 from .records import Tile, TileRecord
+from .registry import list_tiles
 
 _LISTED: dict[str, dict[str, TileRecord]] = {}
 """Tiles by id, by the JSON of their reader, path and options: a data set is listed once per process."""
@@ -133,8 +134,6 @@ def _tile(pointer: str) -> Tile:
 
 def _records(where: str) -> dict[str, TileRecord]:
     if where not in _LISTED:
-        from .registry import list_tiles
-
         content = json.loads(where)
         options = {name: _with_numbers(value) for name, value in content["options"].items()}
         records = list_tiles(content["reader"], content["path"], **options)

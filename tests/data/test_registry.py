@@ -1,4 +1,4 @@
-"""`load_nuclei_dataset` promises rows that decode late and metadata that costs nothing: both are really run here."""
+"""Why: `load_nuclei_dataset` promises rows that decode late and metadata that costs nothing; both really run here."""
 
 import pickle
 from dataclasses import replace
@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from cfsam_hf.data import registry
-from cfsam_hf.data.registry import READERS, list_tiles, load_nuclei_dataset
+from cfsam_hf.data.nuclei_dataset import load_nuclei_dataset
+from cfsam_hf.data.registry import READERS, list_tiles
 from tests.data_cases import nuclei, painted, save_image
 
 PIXELS = {"image", "instance_map", "type_map", "annotated"}
