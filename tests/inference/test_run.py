@@ -4,15 +4,27 @@ import contextlib
 import doctest
 import os
 import pickle
+import signal
 from pathlib import PurePath
 
 import numpy as np
 import pandas as pd
 import PIL.Image
 import pytest
+import tifffile
 
-from cfsam_hf.files import stage
-from cfsam_hf.inference import ArraySource, Current, Done, Failed, FileSink, ImageSource, Job, RunRecord, run_jobs
+from cfsam_hf.inference import (
+    OUTPUT_KINDS,
+    ArraySource,
+    Current,
+    Done,
+    Failed,
+    FileSink,
+    ImageSource,
+    Job,
+    RunRecord,
+    run_jobs,
+)
 from cfsam_hf.inference import run as runs
 
 from ..export_cases import label_components, make_result
@@ -115,30 +127,55 @@ def test_each_image_has_its_own_pixel_size(tmp_path):
     assert {result.mpp_source for result in results} == {"given"}
 
 
-def test_leftovers_of_a_killed_run_are_completed(tmp_path, monkeypatch):
-    class Killed(BaseException):
-        """Nothing in the package catches it, as nothing survives SIGKILL."""
+def run_and_be_killed(folder, jobs, change: int) -> int:
+    """Runs in a process of its own that kills itself before the given change of a name; returns its wait status."""
+    child = os.fork()
+    if child:
+        return os.waitpid(child, 0)[1]
+    changes = 0
 
-    replace, moved = os.replace, []
+    def counted(function):
+        def act(*arguments, **options):
+            nonlocal changes
+            changes += 1
+            if changes == change:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return function(*arguments, **options)
 
-    def killed_at_the_third(source, target):
-        if str(target).startswith(str(tmp_path / "0")):
-            moved.append(target)
-            if len(moved) == 3:
-                raise Killed
-        replace(source, target)
+        return act
 
-    monkeypatch.setattr(os, "replace", killed_at_the_third)
-    # A process that is killed reverses and removes nothing.
-    monkeypatch.setattr(stage, "_reverse", lambda *_: (_ for _ in ()).throw(Killed()))
-    with contextlib.suppress(Killed):
-        run(tmp_path, array_jobs(24))
-    monkeypatch.undo()
-    [left] = tmp_path.glob(".cfsam-*")
-    (left / stage.UNDO).rename(left / stage.COMMIT)
-    assert not (tmp_path / "0.parquet").exists(), "the file that stands for the set comes last"
-    assert [type(outcome) for outcome in run(tmp_path, array_jobs(24, 24), resume=True)] == [Done, Done]
-    assert list(tmp_path.glob(".cfsam-*")) == []
+    os.replace, os.unlink = counted(os.replace), counted(os.unlink)
+    try:
+        run(folder, jobs)
+    finally:
+        os._exit(0)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_killed_at_any_step_an_images_files_are_those_of_one_run(tmp_path):
+    endings = [kind.ending for kind in OUTPUT_KINDS.values()]
+    killed, change = 0, 0
+    while True:
+        change += 1
+        folder = tmp_path / str(change)
+        with RunRecord(folder) as record:  # of other options: other files, all of which must go
+            folder.mkdir()
+            list(run_jobs(array_jobs(24), dark_pixels, FileSink(folder, ["csv", "coco"]), record))
+        if run_and_be_killed(folder, array_jobs(50), change) == 0:
+            break
+        killed += 1
+        if (folder / "0.parquet").exists():
+            # The file that stands for the set: all others are there, and none of the other run.
+            found = sorted(path.name[1:] for path in folder.glob("0*"))
+            if found == sorted(endings[index] for index in (0, 1, 2, 5)):
+                assert tifffile.imread(folder / "0_instances.tif").shape == (50, 30)
+            else:
+                assert found == [".parquet", "_coco.json", "_nuclei.csv"]
+        assert [type(outcome) for outcome in run(folder, array_jobs(50), resume=True)] in ([Done], [Current])
+        assert sorted(path.name[1:] for path in folder.glob("0*")) == sorted(endings[index] for index in (0, 1, 2, 5))
+        assert [path.name for path in folder.iterdir() if path.name.startswith(".cfsam-")] == []
+        assert pd.read_csv(folder / "summary.csv")["image_height_px"].tolist() == [50] * 4
+    assert killed > 10
 
 
 def test_the_example_in_the_docstring_runs(tmp_path, monkeypatch):

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from cfsam_hf.outputs import SUMMARY_COLUMNS, summary_rows, write_summary
+from cfsam_hf.outputs.summary import check_own_summary
 
 from ..export_cases import make_result, small_map
 
@@ -52,3 +53,29 @@ def test_several_images_in_one_file(tmp_path):
     )
     write_summary(rows, tmp_path / "summary.csv")
     assert pd.read_csv(tmp_path / "summary.csv")["image"].tolist() == ["a"] * 4 + ["b"] * 4
+
+
+HEADER = ",".join(SUMMARY_COLUMNS)
+
+
+@pytest.mark.parametrize(
+    "content", ["", "\0" * 9000, "\r\n", HEADER[:30], HEADER, f"{HEADER}\nx", f"\ufeff{HEADER}\r\nx", "image\0\0"]
+)
+def test_own_summaries_and_their_remains_may_be_replaced(content, tmp_path):
+    (tmp_path / "summary.csv").write_bytes(content.encode())
+    check_own_summary(tmp_path / "summary.csv")
+    check_own_summary(tmp_path / "nowhere.csv")
+
+
+@pytest.mark.parametrize("content", ["case,grade\n1,3\n", f"{HEADER},mine\n", f"{HEADER[:-1]}\n", "image\n", "x"])
+def test_other_tables_may_not(content, tmp_path):
+    (tmp_path / "summary.csv").write_text(content)
+    with pytest.raises(FileExistsError, match=r"summary\.csv exists and was not written by cfsam"):
+        check_own_summary(tmp_path / "summary.csv")
+
+
+def test_names_cannot_run_as_formulas(tmp_path):
+    write_summary(summary_rows(make_result(small_map(), image_name="=1+2.png")), tmp_path / "summary.csv")
+    back = pd.read_csv(tmp_path / "summary.csv")
+    assert back["image"].unique().tolist() == ["'=1+2.png"]
+    assert back["type"].tolist() == [-1, 1, 2, 3]
