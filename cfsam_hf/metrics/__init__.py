@@ -1,9 +1,9 @@
 """Metrics of nuclei segmentation and classification on label maps, with the averaging named.
 
 Every function takes a true and a predicted (H, W) integer label map, or one `OverlapTable` of both, so that many
-metrics share a single pass. What is undefined (nothing to find and nothing found) is NaN, never a silent 0 or 1.
-`image_metrics` and `summarize` give everything at once; `evaluate_module` finds the modules for Hugging Face's
-`evaluate`.
+metrics share a single pass. Undefined scores (nothing to find and nothing found) are NaN, never a silent 0 or 1.
+`image_metrics` and `summarize` compute everything at once; `evaluate_module` returns the path of a module for Hugging
+Face's `evaluate`.
 """
 
 from .averages import defined_mean, defined_mean_by, pooled

@@ -128,8 +128,8 @@ def _boundary(label_map: np.ndarray) -> np.ndarray:
 def _count_near(points: np.ndarray, targets: np.ndarray, tolerance: float) -> int:
     """How many pixels of `points` lie within the tolerance of `targets`.
 
-    The disc is painted row by row: each of its rows is one horizontal dilation, whose cost does not grow with its
-    length, which for a few pixels is far cheaper than a distance transform.
+    The disc is painted row by row: each row is one horizontal dilation, whose cost does not depend on its length. For
+    a few pixels this is far cheaper than a distance transform.
     """
     height, width = targets.shape
     near = np.zeros(targets.shape, bool)

@@ -1,4 +1,4 @@
-"""Does a score of .8 mean that 8 of 10 such nuclei are right? Expected calibration error of nucleus scores."""
+"""Expected calibration error of nucleus scores: whether 8 of 10 nuclei with a score of .8 are right."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

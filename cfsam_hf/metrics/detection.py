@@ -24,17 +24,17 @@ LARGEST_DENSE_PAIRING = 1 << 29
 
 @dataclass(frozen=True, eq=False)
 class DetectionCounts(Counts):
-    """What became of each true and each predicted nucleus; counts add over images, so that scores pool a data set.
+    """Pairs, misses and false alarms by type; counts add over images, so that scores pool a data set.
 
-    T is the number of types; index 0 stands for untyped nuclei, and is the only one where types are not compared.
+    T is the number of types; index 0 is for untyped nuclei, and the only one if types are not compared.
 
     Attributes:
         pairs: (T + 1, T + 1) int64 pairs by true type (row) and predicted type (column).
         missed: (T + 1,) int64 true nuclei without a pair, by type.
         spurious: (T + 1,) int64 predictions without a pair, by type.
-        unknown_paired: pairs whose true nucleus is of unknown type; they are none of `pairs`, and no score of types
+        unknown_paired: pairs whose true nucleus is of unknown type; they are not in `pairs`, and no score of types
             counts them.
-        unknown_missed: true nuclei of unknown type without a pair, none of `missed`.
+        unknown_missed: true nuclei of unknown type without a pair; they are not in `missed`.
 
     Example:
         >>> import numpy as np
@@ -269,7 +269,7 @@ def detection_counts_from_centroids(
     radius: float = 12.0,
     pairing: str = "hovernet",
 ) -> DetectionCounts:
-    """As `detection_counts`, where only points are known.
+    """As `detection_counts`, from points instead of label maps.
 
     Args:
         true_xy: (T, 2) true centroids, x and y in pixels.
@@ -312,18 +312,18 @@ def detection_counts_from_centroids(
 def pair_centroids(
     true_xy: np.ndarray, pred_xy: np.ndarray, radius: float = 12.0, *, pairing: str = "hovernet"
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs points one to one. The pairing does not depend on the order in which the points come.
+    """Pairs points one to one. The pairing does not depend on the order of the points.
 
-    Two definitions, because they differ by several points of F1 where many nuclei are missed or invented:
+    There are two definitions, which differ by several points of F1 if many nuclei are missed or invented:
 
     - `"hovernet"`, the published one: the assignment of **all** points with the smallest total distance, from which
-      pairs farther apart than `radius` are then struck out. The surplus of the larger side and the far pairs take part
-      in the total, so a near pair may be given up for them. Figures in papers are counted like this. Cost: cubic at
-      worst, seconds and 0.8 GB at 10,000 points a side.
+      pairs farther apart than `radius` are then removed. The surplus of the larger side and the far pairs count in the
+      total, so it may sacrifice a near pair. Papers count like this. Cost: cubic at worst, seconds and 0.8 GB at
+      10,000 points a side.
     - `"within_radius"`: only pairs within `radius` exist, and their summed closeness (`radius` - distance) is as
-      large as possible. What is far away changes nothing, so it is the one to use on whole slides. It finds more pairs
-      than the published one, so its scores are higher and not to be printed beside figures from papers. Cost: that of
-      the largest cluster.
+      large as possible. Distant points have no influence, so use it on whole slides. It finds more pairs than the
+      published one, so its scores are higher and must not be compared with figures from papers. Cost: that of the
+      largest cluster.
 
     Args:
         true_xy: (T, 2) x and y in pixels.
@@ -374,8 +374,8 @@ def detection_radius(mpp: float) -> float:
 def _pair_all_then_cut(true_xy: np.ndarray, pred_xy: np.ndarray, radius: float) -> tuple[np.ndarray, np.ndarray]:
     if len(true_xy) * len(pred_xy) > LARGEST_DENSE_PAIRING:
         raise ValueError(
-            f"{len(true_xy)} x {len(pred_xy)} points are too many for the published pairing, which compares each with "
-            "each; use pairing='within_radius', or score the image in tiles"
+            f"{len(true_xy)} x {len(pred_xy)} points are too many for the published pairing, which compares all with "
+            "all; use pairing='within_radius', or score the image in tiles"
         )
     distances = cdist(true_xy, pred_xy)
     left, right = linear_sum_assignment(distances)

@@ -29,7 +29,7 @@ def dice2(true: np.ndarray | OverlapTable, pred: np.ndarray | None = None) -> fl
     """Dice2 (ensemble Dice): 2 sum |t and p| / sum (|t| + |p|), both sums over all overlapping pairs.
 
     Nuclei that overlap nothing do not count at all, and one that overlaps several counts several times: it rewards
-    missing a nucleus over touching it. It is here to compare with papers that print it, not to choose a model by.
+    missing a nucleus over touching it. Use it to compare with papers that report it, not to choose a model.
 
     Args:
         true: (H, W) integer label map, 0 background; or an `OverlapTable` of both maps.

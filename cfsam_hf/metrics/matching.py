@@ -12,8 +12,8 @@ DENSE_LIMIT = 1 << 20
 def best_pairs(left: np.ndarray, right: np.ndarray, gains: np.ndarray, num_left: int, num_right: int) -> np.ndarray:
     """Chooses candidates so that each node is used at most once and the sum of gains is as large as possible.
 
-    The graph falls into connected blocks, and a block is solved alone: one edge is a choice already made, other blocks
-    go to the Hungarian algorithm, so the cost follows the largest tangle and not the number of nuclei.
+    Each connected block of the graph is solved separately: a single edge needs no choice, other blocks go to the
+    Hungarian algorithm, so the cost depends on the largest block and not on the number of nuclei.
 
     Args:
         left: (K,) int node on the left of each candidate edge, in [0, num_left).
@@ -53,7 +53,7 @@ def _solve_block(left: np.ndarray, right: np.ndarray, gains: np.ndarray) -> np.n
     if len(rows) == 1 or len(columns) == 1:
         return np.array([np.argmax(gains)])
     if len(rows) * len(columns) <= DENSE_LIMIT:
-        # A missing edge gains nothing, so the assignment may use it to leave a node alone.
+        # A missing edge gains nothing, so the assignment may use it to leave a node without a pair.
         edge_at = np.full((len(rows), len(columns)), -1)
         edge_at[row, column] = np.arange(len(gains))
         block = np.zeros(edge_at.shape)

@@ -10,8 +10,8 @@ NucleusTypes = Mapping[int, int] | Sequence[int] | np.ndarray
 """Types of one image's nuclei: {id: type}, or (N,) with the type of id i + 1 at i, or an (H, W) type map."""
 
 UNKNOWN_TYPE = -100
-"""The type of a true nucleus that has one which nobody wrote down: scores of types leave it out, with the prediction
-that matches it. (Type 0 is another thing: no nucleus of any type, so that what matches it is a false alarm.)"""
+"""The type of a true nucleus whose type was not annotated: scores of types leave out both it and the prediction that
+matches it. (Type 0 differs: it is no nucleus of any type, so a prediction that matches it is a false alarm.)"""
 
 
 def types_from_map(label_map: np.ndarray, type_map: np.ndarray) -> dict[int, int]:
@@ -69,7 +69,7 @@ def row_types(
         types: the types.
         label_map: (H, W), the label map the ids come from; only a type map needs it.
         num_types: highest allowed type, or None.
-        name: what to call the types in an error.
+        name: name of the types in errors.
         unknown: whether a type may be `UNKNOWN_TYPE`.
 
     Raises:

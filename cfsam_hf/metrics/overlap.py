@@ -10,9 +10,8 @@ import numpy as np
 class OverlapTable:
     """Areas, centroids and intersections of the nuclei in a true and a predicted label map.
 
-    T true nuclei, P predicted nuclei, K overlapping pairs. Nuclei are rows, numbered in the order in which a raster
-    scan first meets them and not by id: whatever breaks a tie by row then cannot depend on how a label map happens to
-    be numbered.
+    T true nuclei, P predicted nuclei, K overlapping pairs. Nuclei are rows, in the order in which a raster scan first
+    meets them and not by id, so that ties broken by row do not depend on how a label map is numbered.
 
     Attributes:
         shape: (H, W) of both maps in pixels.
@@ -156,7 +155,7 @@ def overlap_table(true: np.ndarray, pred: np.ndarray) -> OverlapTable:
 
 
 def as_table(true: "np.ndarray | OverlapTable", pred: np.ndarray | None) -> OverlapTable:
-    """The table of two label maps, or the table itself where a caller has made it already and gives no `pred`."""
+    """The table of two label maps, or `true` itself if it is a table already."""
     if isinstance(true, OverlapTable):
         if pred is not None:
             raise TypeError("give either two label maps or one OverlapTable, not a table and a map")
@@ -167,7 +166,7 @@ def as_table(true: "np.ndarray | OverlapTable", pred: np.ndarray | None) -> Over
 
 
 def check_label_map(label_map: np.ndarray, name: str) -> np.ndarray:
-    """Returns the label map as an array, or says what is wrong with it (see `overlap_table`)."""
+    """Returns the label map as an array; raises the errors of `overlap_table` if it is none."""
     label_map = np.asarray(label_map)
     if not np.issubdtype(label_map.dtype, np.integer):
         raise TypeError(

@@ -45,9 +45,9 @@ def pannuke_quality(
 ) -> PanNukeQuality[float]:
     """Averages the counts of single images as PanNuke does.
 
-    An image without true nuclei has no bPQ, and a type absent from the truth of an image has no PQ there, so that its
-    false alarms are free. An image's mPQ is the mean over the types it has. The mean over tissues weighs a tissue with
-    few images as much as one with many.
+    An image without true nuclei has no bPQ, and a type absent from the truth of an image has no PQ there, so its false
+    alarms are free. An image's mPQ is the mean over its types. In the mean over tissues, a tissue with few images has
+    the same weight as one with many.
 
     Args:
         images: `typed_panoptic_quality` of each image (not added up).

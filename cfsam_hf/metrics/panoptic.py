@@ -67,7 +67,7 @@ class PanopticQuality(Counts):
 
     @property
     def pq_of_present(self) -> float:
-        """PQ if the truth has a nucleus, else NaN, as PanNuke counts it: false alarms are free where there is none."""
+        """PQ if the truth has a nucleus, else NaN, as PanNuke counts it: without one, false alarms are free."""
         return self.pq if self.num_true else float("nan")
 
     def _scores(self) -> tuple[float, float, float]:

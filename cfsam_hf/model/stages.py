@@ -48,7 +48,7 @@ def _read_ahead(items: Iterable[Item], depth: int) -> Generator[Item, None, None
     finished: queue.Queue[tuple[Any, BaseException | None]] = queue.Queue(maxsize=depth)
     unwanted = threading.Event()
 
-    def hand_on(item: Any, error: BaseException | None = None) -> bool:
+    def pass_on(item: Any, error: BaseException | None = None) -> bool:
         while not unwanted.is_set():
             try:
                 finished.put((item, error), timeout=CHECK_INTERVAL)
@@ -60,11 +60,11 @@ def _read_ahead(items: Iterable[Item], depth: int) -> Generator[Item, None, None
     def work() -> None:
         try:
             for item in items:
-                if not hand_on(item):
+                if not pass_on(item):
                     return
-            hand_on(_END)
+            pass_on(_END)
         except BaseException as error:  # raised in the consumer, as if it had happened there
-            hand_on(_END, error)
+            pass_on(_END, error)
         finally:
             if hasattr(items, "close"):
                 items.close()

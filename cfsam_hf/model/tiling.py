@@ -1,6 +1,6 @@
-"""Windows over an image of any size, and the blending of the maps that a network makes of them.
+"""Windows over an image of any size, and the blending of their maps.
 
-The network may see each window in several views, mirrored and turned, whose maps are blended into one.
+The network may see the image in several views, mirrored and turned, whose maps are blended into one.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,11 +16,11 @@ from .maps import HV_CHANNELS
 @dataclass(frozen=True)
 class View:
     """
-    One of the eight ways in which a square lies on itself: rows and columns are swapped first, then mirrored.
+    One of the eight symmetries of a square: rows and columns are swapped first, then mirrored.
 
     Args:
-        transposed (`bool`): whether rows and columns change places.
-        flipped_x, flipped_y (`bool`): whether the columns and the rows run backwards.
+        transposed (`bool`): whether rows and columns are swapped.
+        flipped_x, flipped_y (`bool`): whether the columns and the rows are in reverse order.
     """
 
     transposed: bool = False
@@ -28,7 +28,7 @@ class View:
     flipped_y: bool = False
 
     def turn(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Tiles (B, C, H, W) in this view: (B, C, W, H) where rows and columns are swapped."""
+        """Tiles (B, C, H, W) in this view: (B, C, W, H) if rows and columns are swapped."""
         if self.transposed:
             pixels = pixels.transpose(2, 3).contiguous()
         return pixels.flip(self._flipped_axes) if self._flipped_axes else pixels
@@ -37,12 +37,12 @@ class View:
         """
         Stacked maps (B, C, H, W) of tiles in this view, in the order of `MapLayout`, as maps of the tiles themselves.
 
-        The distances have a direction: where columns run backwards the horizontal one changes its sign, where rows do
-        the vertical one, and where rows and columns are swapped the two change places.
+        The distances have a direction: a flip changes the sign of the distance along its axis, and swapping rows and
+        columns swaps the two.
         """
         if self == UPRIGHT:
             return maps
-        maps = maps.flip(self._flipped_axes)  # A copy, also without axes.
+        maps = maps.flip(self._flipped_axes)  # a copy even without axes
         horizontal, vertical = HV_CHANNELS
         if self.flipped_x:
             maps[:, horizontal] *= -1
@@ -60,9 +60,9 @@ class View:
 
 UPRIGHT = View()
 
-# The first two are the tile and its half turn, which reverses both axes: what leans to one side, in the maps of
-# distances above all, leans to the other in the second, along both. A mirror image would even out one axis alone. The
-# first four are the flips.
+# The first two are the tile and its half turn, which reverses both axes: a bias to one side, above all in the maps of
+# distances, is to the other side in the second, along both axes. A mirror image would balance only one axis. The first
+# four are the flips.
 _VIEWS = tuple(
     View(transposed, *flips)
     for transposed in (False, True)
@@ -73,7 +73,7 @@ VIEW_COUNTS = (1, 2, 4, 8)
 
 def views_of(count: int) -> tuple[View, ...]:
     """
-    The first `count` views: the tile as it is, turned by 180 degrees, its two mirror images, and these four with rows
+    The first `count` views: the tile itself, turned by 180 degrees, its two mirror images, and these four with rows
     and columns swapped.
 
     >>> views_of(2)
@@ -88,14 +88,14 @@ def views_of(count: int) -> tuple[View, ...]:
 
 
 def turn_tiles(tiles: np.ndarray, views: Sequence[View]) -> None:
-    """Turns each of some square tiles (B, C, S, S) into its own view, in place."""
+    """Turns each square tile (B, C, S, S) into its own view, in place."""
     for tile, view in zip(torch.from_numpy(tiles), views, strict=True):
         if view != UPRIGHT:
             tile.copy_(view.turn(tile[None])[0])
 
 
 def turn_tiles_back(maps: np.ndarray, views: Sequence[View]) -> None:
-    """Turns stacked maps (B, C, S, S), of each tile in its own view, to those of the tiles themselves, in place."""
+    """Turns stacked maps (B, C, S, S) of tiles in their own views back to those of the tiles themselves, in place."""
     for tile_maps, view in zip(torch.from_numpy(maps), views, strict=True):
         if view != UPRIGHT:
             tile_maps.copy_(view.turn_back(tile_maps[None])[0])
@@ -103,7 +103,7 @@ def turn_tiles_back(maps: np.ndarray, views: Sequence[View]) -> None:
 
 @dataclass(frozen=True)
 class Window:
-    """A tile of the padded image: rows `y` to `y + size`, columns `x` to `x + size`, seen by the network in `view`."""
+    """A tile of the padded image: rows `y` to `y + size`, columns `x` to `x + size`, in the `view` of the network."""
 
     y: int
     x: int
@@ -113,13 +113,13 @@ class Window:
 
 def axis_starts(length: int, tile_size: int, overlap: int, shift: float = 0.0) -> list[int]:
     """
-    First pixels of the tiles along one axis: as few as cover `length` with at least `overlap` pixels in common between
-    neighbours, evenly spread, the first at 0 and the last ending at `length` (or at `tile_size`, if that is longer).
+    First pixels of the tiles along one axis: as few as cover `length` with an overlap of at least `overlap` pixels,
+    evenly spread, the first at 0 and the last ending at `length` (or at `tile_size`, if that is longer).
 
-    With a `shift` in (0, 1) each but the last is moved on by this share of the distance to the next, and one more
-    stays at 0: a grid whose borders lie elsewhere.
+    With a `shift` in (0, 1) each but the last moves by this share of the distance to the next, and one more starts at
+    0: a grid with other borders.
 
-    They need not begin at multiples of the patch size: where tiles overlap, the blend then is a mean over several
+    Tiles need not begin at multiples of the patch size: where they overlap, the blend is then a mean over several
     positions of the network's patches, which finds nuclei better than tiles that all see the same patches.
 
     >>> axis_starts(600, 256, 64)
@@ -151,12 +151,12 @@ def check_tiling(tile_size: int, overlap: int) -> None:
 
 def fitted_tile_size(height: int, width: int, tile_size: int, overlap: int, smallest: int, multiple: int) -> int:
     """
-    The smallest tile that covers an image with as many tiles as `tile_size` does: less of the image is seen twice, and
+    The smallest tile that covers an image with as many tiles as `tile_size` does, so that tiles share less and need
     less padding.
 
     Args:
         height, width (`int`): of the image in pixels.
-        tile_size, overlap (`int`): the largest tile, and the pixels that neighbours share at least.
+        tile_size, overlap (`int`): the largest tile, and the minimum number of pixels that neighbours share.
         smallest (`int`): no tile is smaller.
         multiple (`int`): tiles are multiples of this, as `tile_size` and `smallest` are.
 
@@ -177,11 +177,11 @@ def tile_windows(height: int, width: int, tile_size: int, overlap: int, views: i
     """
     All windows over an image of `height` x `width` pixels, row by row from the top.
 
-    Each view has a grid of its own, moved on by an equal share of the way to the next tile, so that what one view sees
-    at the border of a tile another sees in its middle.
+    Each view has its own grid, shifted by an equal share of the distance to the next tile, so that what lies at the
+    border of a tile in one view lies in the middle of a tile in another.
 
     Raises:
-        ValueError: `views` is not 1, 2, 4 or 8, or the tiling cannot be.
+        ValueError: `views` is not 1, 2, 4 or 8, or the tiling is impossible.
     """
     windows = [
         Window(y, x, tile_size, view)
@@ -196,8 +196,8 @@ def pad_right_bottom(image: np.ndarray, height: int, width: int) -> np.ndarray:
     """
     Pad (H, W, C) at the right and at the bottom to at least `height` x `width` by reflection.
 
-    Reflection continues the tissue; a constant would be an edge that the network has never seen. It is repeated where
-    the padding is wider than the image, and a single row or column is repeated as it is.
+    Reflection continues the tissue; a constant would be an edge of a kind that the network never sees in training. It
+    is repeated if the padding is wider than the image; a single row or column is repeated.
     """
     while image.shape[0] < height or image.shape[1] < width:
         missing = (height - image.shape[0], width - image.shape[1])
@@ -222,8 +222,8 @@ def blend_weights(tile_size: int, overlap: int) -> np.ndarray:
     """
     Weight of each pixel of a tile in the blend, (tile_size, tile_size) float32 in (0, 1].
 
-    It rises with the squared sine over `overlap` pixels from each side and is 1 between, so that a pixel counts most
-    in the tile that sees it with the most context, and no tile ends with a step.
+    It rises with the squared sine over `overlap` pixels from each side and is 1 in between, so that a pixel counts
+    most in the tile that shows it with the most context, and no tile ends with a step.
     """
     profile = _blend_profile(tile_size, overlap)
     return (profile[:, None] * profile[None, :]).astype(np.float32)
@@ -242,10 +242,10 @@ def _blend_profile(tile_size: int, overlap: int) -> np.ndarray:
 
 def view_shares(length: int, tile_size: int, overlap: int, views: int) -> dict[View, np.ndarray]:
     """
-    By how much the tiles of each view are weighted along one axis, (length,) float32, so that all views count alike.
+    Weights of the tiles of each view along one axis, (length,) float32, with which all views count equally.
 
-    Grids overlap more here than there; the shares are one over the sum of the weights of a grid's own tiles. Of a
-    single view they are left out: its sum is divided by in the end.
+    The overlap of a grid varies; the shares are one over the sum of the weights of its own tiles. A single view has
+    none, since the blender divides by the sum of all weights.
     """
     if views == 1:
         return {}
@@ -261,17 +261,17 @@ def view_shares(length: int, tile_size: int, overlap: int, views: int) -> dict[V
 
 class MapBlender:
     """
-    Weighted mean of the maps of overlapping tiles, handed on in bands of rows.
+    Weighted mean of the maps of overlapping tiles, passed on in bands of rows.
 
     Tiles come in the order of `tile_windows`. Sums are kept in float32 for the rows of one tile only, 4 (C + 1) bytes
     for each of `tile_size` x W pixels: rows above the next row of tiles are finished, divided by their weights, and
-    handed on in float16. Float16 keeps steps of at most .0005, below what the network itself is sure of; it is used
-    for small images too, so that a crop decodes as the whole.
+    passed on in float16. Float16 has steps of at most .0005, less than the network's own uncertainty; it is used for
+    small images too, so that a crop decodes as the whole.
 
     Args:
         channels (`int`): number of maps C.
-        height, width (`int`): size of the image in pixels; what tiles predict beyond it is cut off.
-        tile_size, overlap, views (`int`): as given to `tile_windows`.
+        height, width (`int`): size of the image in pixels; predictions beyond it are dropped.
+        tile_size, overlap, views (`int`): as in `tile_windows`.
         sink (`Callable`): called with each band of finished rows (C, rows, W) float16, from the top.
     """
 
@@ -285,7 +285,7 @@ class MapBlender:
         views: int = 1,
         *,
         sink: Callable[[np.ndarray], object],
-    ):
+    ) -> None:
         self.weights = blend_weights(tile_size, overlap)
         self._row_shares, self._column_shares = (
             view_shares(length, tile_size, overlap, views) for length in (height, width)
@@ -298,11 +298,11 @@ class MapBlender:
         self._top = 0
 
     def add(self, window: Window, maps: np.ndarray) -> None:
-        """Add the maps (C, size, size) of one tile; windows must not go back up."""
+        """Add the maps (C, size, size) of one tile; no window may lie above the one before."""
         if window.y < self._top:
             raise ValueError(f"tiles must come row by row: row {window.y} after row {self._top}")
         if window.y > self._top:
-            self._hand_on(window.y)
+            self._pass_on(window.y)
         rows = min(window.size, self.height - window.y)
         columns = slice(window.x, min(window.x + window.size, self.width))
         weights = self.weights[:rows, : columns.stop - columns.start]
@@ -313,11 +313,11 @@ class MapBlender:
         self._total[:rows, columns] += weights
 
     def finish(self) -> None:
-        """Hand on the last rows, after the last tile."""
-        self._hand_on(self.height)
+        """Pass on the last rows, after the last tile."""
+        self._pass_on(self.height)
 
-    def _hand_on(self, row: int) -> None:
-        """Hand on the rows above `row` and move the float32 window down to it."""
+    def _pass_on(self, row: int) -> None:
+        """Pass on the rows above `row` and move the float32 sums down to it."""
         rows = len(self._total)
         done = row - self._top
         if done == 0:
