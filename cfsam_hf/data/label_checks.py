@@ -21,6 +21,15 @@ SMALLEST_TILE = 200 * 200
 WAY_OUT = "in a label map each nucleus has its own id; label the nuclei apart (a binary mask: skimage.measure.label)"
 
 
+def count_pieces(mask: np.ndarray) -> int:
+    """Return the number of 8-connected pieces of a mask `(H, W)`.
+
+    >>> count_pieces(np.array([[1, 0, 0], [0, 1, 0], [0, 0, 0], [1, 1, 0]]))
+    2
+    """
+    return int(connected_components(mask, background=0, connectivity=2).max(initial=0))
+
+
 def label_map_fault(instance_map: np.ndarray) -> str | None:
     """Say why a label map is certainly none, or None where it may be one.
 

@@ -11,7 +11,7 @@ _Key = TypeVar("_Key", bound=Hashable)
 
 TCGA_PATIENT = re.compile(r"TCGA-[0-9A-Z]{2}-[0-9A-Z]{4}")
 
-OWN_NAMES = frozenset({"coco", "instance_pairs", "qupath"})
+OWN_NAMES = frozenset({"coco", "instance_pairs", "mask_folders", "qupath"})
 """Readers of anybody's images: two such folders may use the same name for different tiles."""
 
 LIZARD_SOURCES = frozenset({"consep", "pannuke"})

@@ -12,6 +12,7 @@ from .readers.cpm15 import list_cpm15
 from .readers.hovernet_folders import list_cpm17, list_kumar
 from .readers.instance_pairs import list_instance_pairs
 from .readers.lizard import list_lizard
+from .readers.mask_folders import list_mask_folders
 from .readers.monusac import list_monusac
 from .readers.monuseg import list_monuseg
 from .readers.nuinsseg import list_nuinsseg
@@ -31,6 +32,7 @@ READERS: dict[str, Callable[..., list[TileRecord]]] = {
     "instance_pairs": list_instance_pairs,
     "kumar": list_kumar,
     "lizard": list_lizard,
+    "mask_folders": list_mask_folders,
     "monusac": list_monusac,
     "monuseg": list_monuseg,
     "nuinsseg": list_nuinsseg,

@@ -13,16 +13,21 @@ PREFIX = 4096
 """Bytes of an array that hold its flags, its shape, its name and the tag of its numbers."""
 
 
-def check_mat_sizes(path: Path) -> None:
-    """Raise ValueError where an element of a MATLAB 5 to 7.2 file claims more bytes than the file can hold.
+V4_HEADER = 20
+V4_NUMBER_BYTES = (8, 4, 4, 2, 2, 1)
+"""By the third digit of the format's number."""
 
-    Files of other versions are not looked at.
-    """
+
+def check_mat_sizes(path: Path) -> None:
+    """Raise ValueError if an element of a MATLAB file up to version 7.2 claims more bytes than the file can hold."""
     size = path.stat().st_size
     with path.open("rb") as file:
         header = file.read(HEADER)
+        if 0 in header[:4]:  # as in scipy: text in later versions, a number in version 4
+            _check_version_4(header, size)
+            return
         order = {b"IM": "<", b"MI": ">"}.get(header[126:128])
-        if order is None or 0 in header[:4]:
+        if order is None:
             return
         place = HEADER
         while place + 8 <= size:
@@ -37,6 +42,22 @@ def check_mat_sizes(path: Path) -> None:
                 file.seek(place)
                 _check_array(file.read(PREFIX), order, length)
             place += 8 + length
+
+
+def _check_version_4(header: bytes, size: int) -> None:
+    """Check the first variable of a file of version 4: the length of its name, and its shape."""
+    if len(header) < V4_HEADER:
+        return
+    orders = [order for order in "<>" if 0 <= struct.unpack(f"{order}i", header[:4])[0] < 5000]
+    if not orders:
+        raise ValueError("the first number is not that of a format")
+    form, rows, columns, imaginary, name = struct.unpack(f"{orders[0]}5i", header[:V4_HEADER])
+    digit = form % 100 // 10
+    if digit >= len(V4_NUMBER_BYTES) or min(rows, columns, name) < 0:
+        raise ValueError("the first variable has no valid header")
+    claimed = rows * columns * V4_NUMBER_BYTES[digit] * (1 + (imaginary != 0)) + name
+    if claimed > size:
+        raise ValueError(f"a variable of {claimed:,} bytes in a file of {size:,}")
 
 
 def _check_array(content: bytes, order: str, most: int) -> None:

@@ -36,6 +36,21 @@ def test_claims_beyond_the_file_are_refused_without_memory(tmp_path, place):
     assert peak < 2**20
 
 
+@pytest.mark.parametrize("place", [4, 8, 16])
+def test_claims_of_version_4_are_refused(tmp_path, place):
+    path = tmp_path / "a.mat"
+    scipy.io.savemat(path, {"inst_map": np.eye(3)}, format="4")
+    np.testing.assert_array_equal(read_mat(path, ("inst_map",))["inst_map"], np.eye(3))
+    content = bytearray(path.read_bytes())
+    content[place : place + 4] = struct.pack("<i", 2**30)
+    path.write_bytes(content)
+    with pytest.raises(OSError, match=r"a\.mat: not a MATLAB file .*a variable of"):
+        read_mat(path, ("inst_map",))
+    path.write_bytes(b"MA\0LAB 5" + bytes(200))
+    with pytest.raises(OSError, match=r"a\.mat: not a MATLAB file"):
+        read_mat(path, ("inst_map",))
+
+
 def test_claims_within_compressed_arrays_are_refused(tmp_path):
     path = tmp_path / "a.mat"
     scipy.io.savemat(path, {"inst_map": np.ones((20, 20))})

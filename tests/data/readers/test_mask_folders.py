@@ -1,0 +1,55 @@
+"""One mask per nucleus is how the Data Science Bowl and its followers store nuclei: each file must be one nucleus."""
+
+import numpy as np
+import pytest
+
+from cfsam_hf.data.readers.mask_folders import list_mask_folders
+from tests.data_cases import nuclei, painted, save_image, truncate
+
+
+def write(folder, name="a1", ids=(1, 2, 3), size=(40, 50)):
+    label_map = nuclei(*size, ids=ids)
+    save_image(folder / name / "images" / f"{name}.png", painted(label_map))
+    for label in ids:
+        save_image(folder / name / "masks" / f"m{label}.png", ((label_map == label) * 255).astype(np.uint8))
+    return label_map
+
+
+def test_masks_become_ids(tmp_path):
+    expected = write(tmp_path, "a10")
+    write(tmp_path, "a2", ids=(1, 2))
+    records = list_mask_folders(tmp_path, mpp=0.25)
+    assert [(record.id, record.mpp) for record in records] == [("a2", 0.25), ("a10", 0.25)]
+    np.testing.assert_array_equal(records[1].load().instance_map, expected)
+    mask = np.zeros((40, 50), dtype=bool)
+    mask[2:4, 2:9] = True
+    save_image(tmp_path / "a2" / "masks" / "m9.png", mask)
+    tile = list_mask_folders(tmp_path)[0].load()
+    assert (tile.instance_map[2, 3], tile.overlaps.nuclei, tile.overlaps.pixels) == (3, 2, 8)
+
+
+def test_what_is_wrong_is_named(tmp_path):
+    write(tmp_path)
+    path = save_image(tmp_path / "a1" / "masks" / "m4.png", np.eye(7, dtype=np.uint8))
+    with pytest.raises(ValueError, match=r"m4\.png: the mask is 7 x 7 but the image .*a1\.png is 40 x 50"):
+        list_mask_folders(tmp_path)[0].load()
+    save_image(path, (nuclei(ids=range(1, 10)) > 0).astype(np.uint8))
+    with pytest.raises(ValueError, match=r"m4\.png: the mask has 9 separate pieces; it must be of one nucleus"):
+        list_mask_folders(tmp_path)[0].load()
+    truncate(path, 0.2)
+    with pytest.raises(OSError, match=r"m4\.png"):
+        list_mask_folders(tmp_path)[0].load()
+    save_image(tmp_path / "a1" / "images" / "second.png", painted(nuclei()))
+    with pytest.raises(FileNotFoundError, match="images: holds 2 images; it must hold one"):
+        list_mask_folders(tmp_path)
+    with pytest.raises(FileNotFoundError, match="one picture per nucleus"):
+        list_mask_folders(tmp_path / "a1")
+    with pytest.raises(ValueError, match="no official splits"):
+        list_mask_folders(tmp_path, split="train")
+
+
+def test_images_without_masks(tmp_path):
+    write(tmp_path, ids=())
+    with pytest.raises(ValueError, match="no nuclei"):
+        list_mask_folders(tmp_path)[0].load()
+    assert not list_mask_folders(tmp_path, allow_empty=True)[0].load().instance_map.any()
