@@ -119,7 +119,7 @@ def test_an_output_that_cannot_be_written_is_told_before_the_work(tiles, tmp_pat
         raise PermissionError(errno.EACCES, "Permission denied")
 
     # Even a closed folder is open to root: the refusal itself is put in its place.
-    monkeypatch.setattr(tempfile, "TemporaryDirectory", refuse)
+    monkeypatch.setattr(tempfile, "mkdtemp", refuse)
     for place, words in (
         (tmp_path / "file", "is a file, where a folder is needed"),
         (tmp_path / "file" / "x", "cannot write here"),
@@ -204,7 +204,8 @@ def test_a_u_net_is_evaluated_like_any_checkpoint(tiles, tmp_path):
     model = UNetForNucleiSegmentation(UNetConfig(widths=(8, 16), num_types=2, id2label=NAMES))
     model.save_pretrained(tmp_path / "unet")
     arguments = ("--checkpoint", tmp_path / "unet", "--no-pages", "--resamples", "10", "--device", "cpu")
-    assert run("--data", data_item(tiles), "-o", tmp_path / "out", *arguments) == 0
+    with pytest.warns(UserWarning, match=r"unet has no processor_config\.json"):
+        assert run("--data", data_item(tiles), "-o", tmp_path / "out", *arguments) == 0
     record = results(tmp_path / "out")
     assert record["system"]["name"] == "unet"
     assert record["system"]["model_type"] == "unet_nuclei"

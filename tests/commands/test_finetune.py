@@ -100,7 +100,7 @@ def test_it_trains_and_prints_what_came_of_it(case, tmp_path, capsys):
         (["--mpp", "1000"], {}, "micrometres per pixel"),
         ([], {"images": "small", "annotations": "small"}, "only one tile, one, too small or with too few nuclei"),
         ([], {"checkpoint": "none"}, "none: there is no such folder"),
-        ([], {"checkpoint": "empty"}, "there is no config.json"),
+        ([], {"checkpoint": "empty"}, "it has no config.json"),
         (["--recipe", "none.yaml"], {}, "none.yaml: No such file"),
     ],
 )

@@ -8,7 +8,8 @@ import sys
 import pytest
 from torch.utils.data import DataLoader, Dataset
 
-from cfsam_hf.commands.messages import DEBUG_VARIABLE, describe, errors_in_one_line
+from cfsam_hf.commands.messages import DEBUG_VARIABLE, describe, errors_in_one_line, one_line, printable
+from cfsam_hf.commands.terminal import say
 
 from .. import REPOSITORY
 
@@ -22,6 +23,25 @@ def test_errors_are_described_in_one_line():
     assert describe(KeyError("x")) == "unexpected KeyError: 'x'"
     assert describe(KeyError("x"), " (see there)") == "unexpected KeyError: 'x' (see there)"
     assert "memory" in describe(MemoryError())
+
+
+# Escape sequences, a carriage return, writing from right to left, line breaks, invisible letters, no text at all.
+HOSTILE = ("\x1b]0;title\x07", "\x1b[2K\rb", "\x9b31m", "\u202egnp.exe", "\n", "\x7f", "\u2028", "\udcff", "\u200b")
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_names_from_outside_cannot_steer_the_terminal(name, capsys):
+    shown = one_line(name)
+    assert shown.isprintable()
+    assert shown.encode()
+    assert "\\" in shown
+    assert printable(f"{name}\nnext").endswith("\nnext")
+    assert all(map(str.isprintable, printable(name).split("\n")))
+    say(f"error: {name}")
+    say(f"error: {describe(ValueError(name))}")
+    assert all(line.isprintable() for line in capsys.readouterr().err.splitlines())
+    # Letters of all languages stay as they are.
+    assert one_line("Zellkerne µm 細胞核 é") == "Zellkerne µm 細胞核 é"
 
 
 def test_a_script_ends_with_one_line(monkeypatch):

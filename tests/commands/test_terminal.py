@@ -1,6 +1,7 @@
 """Why: the command must answer wrong use, version and help at once, and never with a traceback."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import sys
 import pytest
 
 import cfsam_hf
+from cfsam_hf import commands
 from cfsam_hf.commands import info
 from cfsam_hf.commands import terminal as cli
 from cfsam_hf.files.atomic import staged_folder
@@ -17,6 +19,58 @@ def test_module_and_version():
     command = [sys.executable, "-m", "cfsam_hf", "--version"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert (done.returncode, done.stdout) == (0, f"cfsam_hf {cfsam_hf.__version__}\n")
+
+
+# What a person types who does not know the command yet, and what is answered without a model.
+QUICK = (["--help"], ["--version"], ["segment", "--help"], ["data", "check", "--help"], ["segment", "--nonsense"], [])
+QUICK_CODE = """
+import sys
+from cfsam_hf.commands.terminal import main
+for arguments in {arguments}:
+    try:
+        main(arguments)
+    except SystemExit:
+        pass
+print("imported:", *(name for name in ("torch", "transformers", "numpy", "pandas") if name in sys.modules))
+"""
+
+
+def test_help_and_usage_errors_import_no_network():
+    code = QUICK_CODE.format(arguments=list(QUICK))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert done.stdout.splitlines()[-1] == "imported:", done.stderr
+
+
+NEW_COMMAND = """
+from cfsam_hf.commands.terminal import UsageError
+
+def add_parser(subparsers):
+    parser = subparsers.add_parser("wave", help="raise a hand")
+    parser.add_argument("--hands", type=int, default=1)
+    parser.set_defaults(run=run)
+
+def run(args):
+    if args.hands > 2:
+        raise UsageError("--hands: people have two")
+    if args.hands < 0:
+        raise ValueError("no such hand")
+    return 40 + args.hands
+"""
+
+
+def test_a_new_command_is_one_new_file(tmp_path, monkeypatch, capsys):
+    (tmp_path / "wave.py").write_text(NEW_COMMAND)
+    (tmp_path / "no_command.py").write_text("")
+    monkeypatch.setattr(commands, "__path__", [*commands.__path__, str(tmp_path)])
+    assert cli.main(["wave", "--hands", "2"]) == 42
+    assert cli.main(["wave", "--hands", "-1"]) == cli.EXIT_FAILED
+    assert capsys.readouterr().err == "cfsam: error: no such hand\n"
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["wave", "--hands", "3"])
+    assert re.search("usage: cfsam wave.*\ncfsam wave: error: --hands: people", capsys.readouterr().err)
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(["--help"])
+    assert "raise a hand" in capsys.readouterr().out
 
 
 def test_help_names_the_commands_and_segments_outputs(capsys):
