@@ -90,7 +90,7 @@ def audit_dataset(name: str, path: str | Path, progress: Callable[[int, int], No
         audit.problems.append(f"{audit.name}: none of its {audit.tiles:,} tiles has a nucleus")
     sizes = size_notes((facts.mpp, facts.areas) for facts in audit.facts)
     audit.notes += [f"{audit.name}: {note}" for note in (*sizes, *_spellings(audit.records))]
-    # A data set without types lacks nothing.
+    # Only in a data set with types is a missing type worth a note.
     if audit.typed_tiles and audit.untyped:
         count, first = sum(audit.untyped.values()), next(iter(audit.untyped))
         nuclei = "nucleus" if count == 1 else "nuclei"

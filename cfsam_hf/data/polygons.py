@@ -20,12 +20,12 @@ FARTHEST_BEYOND = 50
 
 @dataclass(frozen=True)
 class Overlaps:
-    """What drawing the annotated nuclei of a tile into one label map has lost.
+    """What was lost by drawing the annotated nuclei of a tile into one label map.
 
     Attributes:
         nuclei: nuclei that share a pixel with another one.
         pixels: pixels that several nuclei claim; one of them has each.
-        hidden: nuclei of which nothing is left, since others cover them wholly.
+        hidden: nuclei that others cover completely.
         undrawn: outlines that hold no pixel's centre: outside the image, or slips of the mouse.
     """
 
@@ -71,8 +71,8 @@ def rasterise_shapes(
             pixels in the frame in which the centre of the top-left pixel is (0.5, 0.5); parts outside the image are
             cut off, rings of fewer than three vertices draw nothing.
         height, width: size of the map in pixels.
-        overlap: who keeps a pixel that several nuclei cover: "later" the last in the sequence, "smaller" the one
-            that draws the fewest pixels (equal sizes: the later).
+        overlap: which nucleus keeps a pixel that several cover: "later" the last in the sequence, "smaller" the one
+            with the fewest pixels (equal sizes: the later).
 
     Returns:
         The label map `(height, width)` int32, 0 background, ids 1..N without gaps in the order of the sequence;
@@ -130,7 +130,7 @@ def shape_pixels(shape: Sequence[Polygon], height: int, width: int, position: in
 
 
 def check_reach(vertices: Sequence[np.ndarray], height: int, width: int, label_path, image_path) -> None:
-    """Raise ValueError, naming the files, where vertices lie so far outside that they belong to another image.
+    """Raise ValueError, naming the files, if vertices lie so far outside that they belong to another image.
 
     Args:
         vertices: arrays `(K, 2)` of xy in pixels.

@@ -1,4 +1,4 @@
-"""Telling what is wrong with a data set: an error at the first problem, or a list of all of them on request."""
+"""Reporting what is wrong with a data set: an error at the first problem, or a list of all of them on request."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,9 +8,9 @@ _COLLECTED: ContextVar[list[str] | None] = ContextVar("collected_problems", defa
 
 
 def refuse(error: Exception) -> None:
-    """Raise `error`; within `collecting_problems` note its message instead.
+    """Raise `error`, or note its message within `collecting_problems`.
 
-    A reader that goes on after this call leaves out what the error is about.
+    If this call returns, the reader leaves out what the error is about.
     """
     collected = _COLLECTED.get()
     if collected is None:
@@ -30,7 +30,7 @@ def noted() -> bool:
 
 @contextmanager
 def collecting_problems() -> Iterator[list[str]]:
-    """Note problems while this lasts; gives the list that they are written to.
+    """Note problems instead of raising; yields the list of their messages.
 
     >>> with collecting_problems() as problems:
     ...     refuse(ValueError("a.png: too small"))

@@ -25,7 +25,7 @@ class Tile:
         mpp: micrometres per pixel, None if unknown.
         fold: official split or fold that the tile belongs to ("train", "test", "1", ...), None if there is none.
         type_names: names of the type ids 1..T, empty for a data set without types.
-        annotated: `(H, W)` bool, False where nobody looked for nuclei; None means that all of the tile is annotated.
+        annotated: `(H, W)` bool, False where nuclei were not annotated; None means that all of the tile is annotated.
         overlaps: what was lost since a label map gives each pixel to one nucleus; nothing where the data set itself
             has label maps.
         notes: what the reader left out of the annotation file or read in an unusual way, a sentence each.
@@ -56,7 +56,7 @@ class TileRecord:
         decode: function that reads this record into a `Tile`.
         index: position of the tile in files that hold many, else None.
         tissue, mpp, fold, type_names: as in `Tile`.
-        allow_empty: whether a tile without a single nucleus is in order.
+        allow_empty: whether a tile without nuclei is accepted.
         metadata: whatever else the data set's index says about the tile, as text.
         options: settings of the reader that `decode` needs.
     """

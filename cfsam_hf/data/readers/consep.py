@@ -40,18 +40,18 @@ def list_consep(
 
     Images are found by the stem of the `.mat` file, whatever their format.
 
-    Official files carry seven raw types, copies in circulation the paper's four merged ones, and nothing in a file
+    Official files hold seven raw types, copies in circulation the paper's four merged ones, and nothing in a file
     says which. `stored_types="auto"` reads the types of all nuclei of the tiles listed: an id above 4 means raw files.
     Files of which none has such an id are taken for merged, provided there are at least three with nuclei: 25 of the
-    27 training tiles hold spindle-shaped nuclei (raw 5 to 7), so three raw files without any would be a rare thing.
+    27 training tiles hold spindle-shaped nuclei (raw 5 to 7), so three raw files without any would be unusual.
     With fewer files the reader asks instead of guessing.
 
     Args:
         path: folder that holds `Train` and/or `Test`, or one of these itself.
-        split: "train" or "test"; both where None.
+        split: "train" or "test"; both if None.
         types: "merged" (four types, the published protocol) or "raw" (seven).
         stored_types: what the files hold: "auto", "merged" or "raw".
-        mpp: micrometres per pixel. The files do not tell; 40x is usually read as 0.25.
+        mpp: micrometres per pixel. The files do not state it; 40x is usually read as 0.25.
         allow_empty: accept tiles without nuclei.
 
     Raises:
@@ -137,7 +137,7 @@ def _detect_stored_types(label_files: list[Path]) -> str:
         try:
             types = read_mat(label_file, ("inst_type",))["inst_type"]
         except (OSError, ValueError):
-            if is_collecting():  # the file is told of when its tile is read
+            if is_collecting():  # reported when the tile is read
                 continue
             raise
         if types.size == 0:

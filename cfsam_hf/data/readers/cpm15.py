@@ -28,8 +28,8 @@ def list_cpm15(
     Args:
         path: the folder.
         split: must be None.
-        mpp: micrometres per pixel. Where None, 0.5 and 0.25 by the number of a published file; HoVer-Net's are
-            numbered anew, so there it is unknown.
+        mpp: micrometres per pixel. If None, 0.5 or 0.25 by the number of a published file; HoVer-Net's files have
+            other numbers, so their pixel size is unknown.
         allow_empty: accept tiles without nuclei.
 
     Raises:
@@ -73,7 +73,7 @@ def _list_text(root: Path, mpp: float | None, allow_empty: bool) -> list[TileRec
             image_path=image,
             label_path=label,
             decode=decode_cpm15_text,
-            mpp=mpp or (0.5 if int(TILE.fullmatch(stem)[1]) <= LAST_AT_20X else 0.25),
+            mpp=mpp or (0.5 if int(stem.removeprefix("image")) <= LAST_AT_20X else 0.25),
             allow_empty=allow_empty,
         )
         for stem, (image, label) in sorted(pairs.items(), key=lambda pair: natural_key(pair[0]))

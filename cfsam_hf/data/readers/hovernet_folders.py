@@ -22,7 +22,7 @@ def list_kumar(
 
     Args:
         path: folder that holds the three splits.
-        split: "train", "test_same" (organs of the training set) or "test_diff" (other organs); all where None.
+        split: "train", "test_same" (organs of the training set) or "test_diff" (other organs); all if None.
         mpp: micrometres per pixel.
         allow_empty: accept tiles without nuclei.
 
@@ -40,8 +40,8 @@ def list_cpm17(
 
     Args:
         path: folder that holds the two splits.
-        split: "train" or "test"; both where None.
-        mpp: micrometres per pixel. The tiles are 20x or 40x and the files do not tell which, so it is unknown.
+        split: "train" or "test"; both if None.
+        mpp: micrometres per pixel. The tiles are 20x or 40x and the files do not state which, so it is unknown.
         allow_empty: accept tiles without nuclei.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What every reader does with the tiles that it has found: splits, names that are unique, nothing found."""
+"""The last step of every reader: the tiles of a split, names that are unique, an error if nothing was found."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,14 +8,14 @@ from ..records import TileRecord
 
 
 def check_split(split: str | None, known: Sequence[str], dataset: str) -> None:
-    """Raise ValueError where `split` is neither None nor one of `known`."""
+    """Raise ValueError if `split` is neither None nor one of `known`."""
     if split is not None and split not in known:
         quoted = ", ".join(repr(name) for name in known)
         raise ValueError(f"{dataset} has {f'the splits {quoted}' if quoted else 'no official splits'}, got {split!r}")
 
 
 def finish_listing(records: Sequence[TileRecord], split: str | None, root: Path, layout: str) -> list[TileRecord]:
-    """Return the records of `split`, or all where it is None.
+    """Return the records of `split`, or all if it is None.
 
     Args:
         records: all tiles found.
@@ -28,7 +28,7 @@ def finish_listing(records: Sequence[TileRecord], split: str | None, root: Path,
         ValueError: if two tiles have one name, or none is in `split`.
     """
     if not records:
-        if not noted():  # else there are files, which have been told of
+        if not noted():  # otherwise there are files, and their problems are reported
             refuse(FileNotFoundError(f"{root}: {f'expected {layout}' if root.exists() else 'no such folder'}"))
         return []
     seen: dict[str, TileRecord] = {}

@@ -26,7 +26,7 @@ def list_lizard(
 
     Args:
         path: the folder.
-        split: fold "1", "2" or "3"; all where None.
+        split: fold "1", "2" or "3"; all if None.
         mpp: micrometres per pixel.
         allow_empty: accept images without nuclei.
 
@@ -74,7 +74,7 @@ def list_lizard(
 
 
 def decode_lizard(record: TileRecord) -> Tile:
-    """Read one image; a nucleus' type stands in the row of `class` whose `id` is the nucleus' id, not in row id."""
+    """Read one image; the type of a nucleus is in the row of `class` whose `id` is its id, not in row number id."""
     content = read_mat(record.label_path, ("inst_map", "id", "class"))
     ids, types, instance_map = (
         whole_numbers(content[name], record.label_path, name) for name in ("id", "class", "inst_map")

@@ -56,14 +56,14 @@ def list_monusac(
     The split folders are `MoNuSAC_images_and_annotations` and `MoNuSAC Testing Data and Annotations`; `path` holds
     them or is one of them. Images are named `train_<stem>` and `test_<stem>`, since two patients (TCGA-A2-A0ES and
     TCGA-MP-A4T7) are in both splits; the test patient TCGA-G9-6356 is in MoNuSeg's training set, too. The organ comes
-    from the published table by the patient. The TIFF is read where there is one, else the SVS (some test TIFFs are
+    from the published table by the patient. The TIFF is read if there is one, otherwise the SVS (some test TIFFs are
     missing).
 
     Args:
         path: the folder.
-        split: "train" or "test"; both where None.
-        overlap: who keeps a pixel under several polygons: "later" in the file, or the "smaller" polygon.
-        mpp: micrometres per pixel, overriding the XML's `MicronsPerPixel`. 0.25 where neither is there.
+        split: "train" or "test"; both if None.
+        overlap: which polygon keeps a pixel under several: the "later" one in the file, or the "smaller" one.
+        mpp: micrometres per pixel, overriding the XML's `MicronsPerPixel`. 0.25 if neither is given.
         allow_empty: accept images without nuclei.
 
     Raises:
@@ -102,8 +102,8 @@ def list_monusac(
 def decode_monusac(record: TileRecord) -> Tile:
     """Read one image and rasterise its polygons; ids are 1..N in the order of the file.
 
-    Regions of the class "Ambiguous" are no nuclei: they are marked as not annotated, as the official evaluation leaves
-    them out.
+    Regions of the class "Ambiguous" are not nuclei: they are marked as not annotated, since the official evaluation
+    leaves them out.
     """
     image = read_image(record.image_path)
     height, width = image.shape[:2]

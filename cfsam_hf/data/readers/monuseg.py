@@ -11,7 +11,7 @@ from .instance_pairs import list_instance_pairs
 from .listing import check_split, finish_listing, subfolders
 
 MPP_AT_40X = 0.25
-"""Taken where a file has no MicronsPerPixel; those that have it say 0.2456 to 0.2527."""
+"""Used if a file has no MicronsPerPixel; those that have it say 0.2456 to 0.2527."""
 
 LAYOUT = "the folders 'Tissue Images' and 'Annotations', or .tif and .xml files side by side"
 
@@ -72,8 +72,8 @@ def list_monuseg(
     Args:
         path: the folder.
         split: "train" or "test"; all where None.
-        overlap: who keeps a pixel under several polygons: "later" in the file, or the "smaller" polygon.
-        mpp: micrometres per pixel, overriding the XML's `MicronsPerPixel`. 0.25 where neither is there.
+        overlap: which polygon keeps a pixel under several: the "later" one in the file, or the "smaller" one.
+        mpp: micrometres per pixel, overriding the XML's `MicronsPerPixel`. 0.25 if neither is given.
         allow_empty: accept tiles without nuclei.
 
     Raises:

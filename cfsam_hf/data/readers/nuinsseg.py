@@ -29,7 +29,7 @@ def list_nuinsseg(
         split: must be None, there are no official splits.
         ignore_vague: mark the areas of `vague areas/mask binary`, in which the annotators could not decide, as not
             annotated.
-        mpp: micrometres per pixel; the tiles are 40x, the files do not tell more.
+        mpp: micrometres per pixel; the tiles are 40x, the files state no more.
         allow_empty: accept tiles without nuclei.
 
     Raises:

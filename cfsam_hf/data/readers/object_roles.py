@@ -113,7 +113,7 @@ def _tell_regions(nuclei: list[GeoFeature], region_class: str, size: tuple[int, 
     areas = np.array([_area(feature) for feature in nuclei])
     boxes = np.array([_box(feature) for feature in nuclei]).reshape(-1, 4)
     found = np.array([feature.kind in FOUND for feature in nuclei], dtype=bool)
-    # Without the largest, since that of two objects must be told from the other one.
+    # Without the largest: of two objects, the median would lie between them.
     usual = areas[found] if found.any() else np.sort(areas)[:-1]
     median = float(np.median(usual)) if len(usual) else np.inf
     most = np.inf if size is None or np.prod(size) < SMALLEST_TILE else TILE_SHARE * float(np.prod(size))

@@ -33,7 +33,7 @@ def list_pannuke(
 
     Args:
         path: the folder.
-        split: "1", "2" or "3"; all folds where None. The published protocol trains, validates and tests on the folds
+        split: "1", "2" or "3"; all folds if None. The published protocol trains, validates and tests on the folds
             1/2/3, 2/1/3 and 3/2/1 and averages the three results.
         mpp: micrometres per pixel.
         allow_empty: accept patches without nuclei; 343 of the 7,901 have none.
@@ -56,7 +56,7 @@ def list_pannuke(
 def decode_pannuke(record: TileRecord) -> Tile:
     """Read one patch.
 
-    Every id of every channel is one nucleus. Where channels overlap the last one wins, as in CellViT's preparation;
+    Every id of every channel is one nucleus. If channels overlap, the last one wins, as in CellViT's preparation;
     ids are made 1..N, by type.
     """
     image = to_uint8(open_npy(record.image_path, (None, SIDE, SIDE, 3))[record.index], record.image_path)

@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow
@@ -19,7 +20,7 @@ METADATA_KEY = b"cfsam_hf"
 PICTURES = ("image", "instance_map", "type_map", "annotated")
 PLAIN = ("position", "id", "tissue", "mpp", "fold", "details")
 STORED_UNKNOWN_TYPE = 255
-"""Pixels of a type map's picture where a nucleus has no annotated type: pictures hold no negative numbers."""
+"""Pixels of a type map's picture of nuclei without an annotated type: pictures hold no negative numbers."""
 
 SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})")
 
@@ -32,7 +33,7 @@ def list_parquet(path: str | Path, split: str | None = None) -> list[TileRecord]
 
     Args:
         path: the folder, or a `.parquet` file.
-        split: keep the tiles of this fold; all where None.
+        split: keep the tiles of this fold; all if None.
 
     Raises:
         OSError: if there are no shards, one of a numbered set is missing, or one is damaged.
@@ -80,11 +81,11 @@ def decode_parquet(record: TileRecord) -> Tile:
         read_label_map(path, content["instance_map"]),
         type_map,
         content["annotated"] and read_label_map(path, content["annotated"]) > 0,
-        overlaps=Overlaps(**record.options["overlaps"]),
+        overlaps=record.options["overlaps"],
     )
 
 
-def _read_shard(path: Path) -> tuple[dict, list[tuple[int, TileRecord]]]:
+def _read_shard(path: Path) -> tuple[dict[str, Any], list[tuple[int, TileRecord]]]:
     """Return the metadata, and the records with their positions in the data set."""
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
@@ -96,14 +97,23 @@ def _read_shard(path: Path) -> tuple[dict, list[tuple[int, TileRecord]]]:
             rows = file.read(columns=list(PLAIN)).to_pylist()
     except (OSError, pyarrow.ArrowException) as error:
         raise OSError(f"{path}: not a Parquet file that can be read, or truncated ({_one_line(error)})") from error
-    about = json.loads(metadata[METADATA_KEY])
-    type_names = {int(type_id): name for type_id, name in about["type_names"].items()}
+    try:
+        return _records(path, json.loads(metadata[METADATA_KEY]), rows, lengths)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{path}: its metadata cannot be used ({_one_line(error)})") from error
+
+
+def _records(
+    path: Path, about: dict[str, Any], rows: list[dict[str, Any]], lengths: list[int]
+) -> tuple[dict[str, Any], list[tuple[int, TileRecord]]]:
+    """The metadata and the records of a shard with row groups of these lengths."""
+    type_names = {int(type_id): str(name) for type_id, name in about["type_names"].items()}
     places = [(group, row) for group, length in enumerate(lengths) for row in range(length)]
     records = []
     for index, (values, (group, row)) in enumerate(zip(rows, places, strict=True)):
         details = json.loads(values["details"])
         record = TileRecord(
-            dataset=about["dataset"],
+            dataset=str(about["dataset"]),
             id=values["id"],
             image_path=path,
             label_path=path,
@@ -119,7 +129,7 @@ def _read_shard(path: Path) -> tuple[dict, list[tuple[int, TileRecord]]]:
                 "group": group,
                 "row": row,
                 "overlap": details["overlap"],
-                "overlaps": details["overlaps"],
+                "overlaps": Overlaps(**details["overlaps"]),
             },
         )
         records.append((values["position"], record))

@@ -43,7 +43,7 @@ def list_puma(
     Args:
         path: folder that holds the two.
         split: must be None, only the training set is published.
-        overlap: who keeps a pixel under several polygons: "later" in the file, or the "smaller" polygon.
+        overlap: which polygon keeps a pixel under several: the "later" one in the file, or the "smaller" one.
         mpp: micrometres per pixel.
         allow_empty: accept regions without nuclei.
 

@@ -12,6 +12,7 @@ from PIL import Image
 from cfsam_hf.data import list_tiles, load_nuclei_dataset
 from cfsam_hf.data.parquet_writer import write_shards
 from cfsam_hf.data.polygons import Overlaps
+from cfsam_hf.data.readers.parquet import METADATA_KEY
 from cfsam_hf.data.records import UNKNOWN_TYPE, Tile, TileRecord, make_tile
 
 from ...data_cases import nuclei, painted, save_image, truncate
@@ -149,6 +150,27 @@ def test_files_of_others_are_refused(shards, tmp_path):
         list_tiles("parquet", shards)
     with pytest.raises(FileNotFoundError, match="cfsam data convert"):
         list_tiles("parquet", tmp_path / "second")
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b'{"dataset": "x"}', b'{"dataset": "x", "type_names": {"a": 1}}']
+)
+def test_metadata_that_cannot_be_used_is_named(shards, content):
+    (file,) = shards.glob("train-*")
+    table = pyarrow.parquet.read_table(file)
+    pyarrow.parquet.write_table(table.replace_schema_metadata({METADATA_KEY: content}), file)
+    with pytest.raises(ValueError, match=r"train-00000-of-00001\.parquet: its metadata cannot be used"):
+        list_tiles("parquet", shards)
+
+
+def test_details_that_cannot_be_used_are_named(shards):
+    (file,) = shards.glob("train-*")
+    table = pyarrow.parquet.read_table(file)
+    column = table.column_names.index("details")
+    table = table.set_column(column, "details", pyarrow.array(["{}"] * len(table)))
+    pyarrow.parquet.write_table(table, file)
+    with pytest.raises(ValueError, match=r"train-00000-of-00001\.parquet: its metadata cannot be used"):
+        list_tiles("parquet", shards)
 
 
 def test_a_fold_that_is_not_there(shards):
