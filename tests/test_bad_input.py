@@ -340,10 +340,10 @@ def test_a_full_disk(painted, images_of_two_sizes, small_disk, capsys):
     assert_second_failed(small_disk, capsys.readouterr().err, "No space left on device")
     with pytest.raises(OSError, match="No space"):
         (small_disk / "filler").write_bytes(bytes(192 * 1024))
-    before = {path: path.read_bytes() for path in small_disk.iterdir()}
+    before = {path: path.read_bytes() for path in small_disk.rglob("*") if path.is_file()}
     assert run(images_of_two_sizes / "a.png", "-o", small_disk) == 1
     assert "No space left on device" in capsys.readouterr().err
-    assert {path: path.read_bytes() for path in small_disk.iterdir()} == before
+    assert {path: path.read_bytes() for path in small_disk.rglob("*") if path.is_file()} == before
 
 
 def test_a_file_that_cannot_grow(painted, images_of_two_sizes, tmp_path, capsys):

@@ -1,4 +1,4 @@
-"""CSV that spreadsheets show as it was meant."""
+"""CSV files whose text a spreadsheet never runs as a formula."""
 
 import os
 

@@ -1,12 +1,12 @@
-"""Private folders in which files are written before they get their names, and what becomes of them after a crash.
+"""Stages: private folders for files that are still being written, and how they are cleaned up after a crash.
 
 A stage is a hidden folder beside the targets, so that every move stays within one file system:
 
     .cfsam-XXXX/lock         locked while the owner lives
     .cfsam-XXXX/new/         the files being written
     .cfsam-XXXX/old/         the files that they replace
-    .cfsam-XXXX/commit.json  the moves to make, from the moment at which the new files count
-    .cfsam-XXXX/undo.json    the same, from the moment at which a failed move is being reversed
+    .cfsam-XXXX/commit.json  the moves to make, once the new files are complete
+    .cfsam-XXXX/undo.json    the moves to reverse, once one of them has failed
 
 A process that is killed leaves its stage behind. [`clean_up`] finishes or reverses its moves and removes it.
 """
@@ -25,19 +25,19 @@ from .disk import LockUnavailableError, flush, flush_names, locked
 
 PREFIX = ".cfsam-"
 LOCK, NEW, OLD, COMMIT, UNDO = "lock", "new", "old", "commit.json", "undo.json"
-# Without a lock only age tells that the owner of a stage is gone.
+# Without a lock, a stage of this age is taken to have no owner any more.
 ABANDONED_AFTER_SECONDS = 24 * 3600.0
 
 
 @dataclass(frozen=True)
 class Moves:
-    """What puts the files of a stage in their places.
+    """The moves that put the files of a stage in their places.
 
     Attributes:
         names: the new files or folders, in the order in which they appear. The last one disappears first.
         removed: old files that have no successor.
         present: the `names` and `removed` that existed before.
-        keeps_old: whether `old/` held these already before the first move (else they are moved there).
+        keeps_old: whether `old/` has second names of these already; if not, they are moved there.
     """
 
     names: tuple[str, ...]
@@ -80,7 +80,7 @@ def _locked_stage(folder: Path, held: ExitStack) -> Path | None:
 
 
 def in_stage(path: Path) -> bool:
-    """Whether a file lies directly in the folder `new` of a stage, where it need not be written whole."""
+    """Whether a file lies directly in the folder `new` of a stage, so that it appears whole or not at all anyway."""
     return path.parent.name == NEW and path.parent.parent.name.startswith(PREFIX)
 
 

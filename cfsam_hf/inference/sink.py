@@ -39,7 +39,7 @@ OUTPUT_KINDS: dict[str, OutputKind] = {
 """All that can be written for an image, by kind."""
 
 DEFAULT_KINDS = ("labels", "geojson", "table", "overlay")
-# Always written, and the last of an image's files to appear: where it is, the others are.
+# Always written, and the last of an image's files to appear: once it exists, so do the others.
 LAST_KIND = "table"
 
 

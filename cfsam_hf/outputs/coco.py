@@ -34,7 +34,7 @@ def mask_run_lengths(mask: np.ndarray, box: Sequence[int], image_size: tuple[int
     _, ends = np.nonzero(changes == -1)
     starts = (x0 + columns) * height + y0 + starts
     ends = (x0 + columns) * height + y0 + ends
-    # A run that reaches the bottom goes on at the top of the next column.
+    # A run that reaches the bottom continues at the top of the next column.
     joined = np.flatnonzero(starts[1:] == ends[:-1])
     starts, ends = np.delete(starts, joined + 1), np.delete(ends, joined)
     edges = np.empty(2 * len(starts) + 2, dtype=np.int64)
@@ -64,9 +64,9 @@ def compress_run_lengths(lengths: Sequence[int]) -> str:
 def coco_record(results: Sequence[NucleiResult]) -> dict[str, Any]:
     """The COCO dictionary of some images' nuclei: `info`, `images`, `annotations`, `categories`.
 
-    Each annotation has the compressed run lengths of its mask, `area`, `bbox` (x, y, width, height), `score`, and
-    beside COCO's members the nucleus's `instance_id` in its label map and its `type_probability`. Category ids are the
-    type ids (1 for "nucleus" where the model does not type).
+    Each annotation has the compressed run lengths of its mask, `area`, `bbox` (x, y, width, height), `score`, and,
+    in addition to COCO's members, the nucleus's `instance_id` in its label map and its `type_probability`. Category
+    ids are the type ids (1 for "nucleus" if the model has no types).
 
     Raises:
         ValueError: the results know different types, so that one list of categories cannot name them all.

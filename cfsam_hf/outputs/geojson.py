@@ -22,7 +22,7 @@ def nucleus_features(result: NucleiResult) -> Iterator[dict[str, Any]]:
     that its area is the pixel count): a closed exterior ring of positive signed area in these coordinates, then the
     holes with negative area, as RFC 7946, 3.1.6 orders them. The properties are QuPath's (0.4 and later): `objectType`
     "detection", `classification` with name and colour, `measurements` (those that are numbers; NaN is left out). The
-    `id` is a UUID that stays the same when the same image is done again with the same result.
+    `id` is a UUID that stays the same when the same image is segmented again with the same result.
     """
     styles = {style.type_id: style for style in type_styles(result)}
     source = f"{result.image_name}|{result.checkpoint}|{result.version}"

@@ -76,7 +76,7 @@ def test_the_demo_with_the_bundled_checkpoint(tmp_path, capsys):
     assert PIL.Image.open(tmp_path / "immunohistochemistry_overlay.png").width >= 512
 
 
-def test_thresholds_that_cannot_be_are_told_in_a_line(tmp_path, capsys):
+def test_impossible_thresholds_are_reported_in_a_line(tmp_path, capsys):
     for setting, message in (
         ("nuclei_treshold=0.3", "nuclei_treshold"),
         ("nuclei_threshold=3", "nuclei_threshold is 3"),
@@ -88,14 +88,14 @@ def test_thresholds_that_cannot_be_are_told_in_a_line(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("checkpoint", ["no/such-model", "no-such-model"])
-def test_a_checkpoint_that_cannot_be_had_is_told_in_a_line(checkpoint, tmp_path, capsys):
+def test_a_missing_checkpoint_is_reported_in_a_line(checkpoint, tmp_path, capsys):
     arguments = ["segment", "--demo", "-o", str(tmp_path), "--checkpoint", checkpoint]
     assert cli.main(arguments) == 1
     [line] = capsys.readouterr().err.splitlines()
     assert checkpoint in line
 
 
-def test_damaged_weights_are_told_in_a_line(tmp_path):
+def test_damaged_weights_are_reported_in_a_line(tmp_path):
     painted_config().save_pretrained(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"\x10\0\0\0\0\0\0\0{")
     with pytest.raises(OSError, match="damaged or cut short"):

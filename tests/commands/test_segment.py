@@ -1,4 +1,4 @@
-"""Why: a folder of images must be done whole, whatever lies in it, with every file complete and every failure told."""
+"""Why: every image of a folder must be segmented or reported, whatever lies in it, and every file must be complete."""
 
 import errno
 import json
@@ -189,7 +189,7 @@ def test_interrupting_keeps_what_is_done(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().err == "cfsam: interrupted\n"
 
 
-def test_an_output_that_cannot_be_written_is_told_before_the_work(tmp_path, calls, capsys):
+def test_an_output_that_cannot_be_written_is_reported_before_the_work(tmp_path, calls, capsys):
     write_image(tmp_path / "a.png")
     assert run(tmp_path / "a.png", "-o", tmp_path / "a.png") == 1
     assert "is a file, where a folder is needed" in capsys.readouterr().err
@@ -204,7 +204,7 @@ def test_nothing_to_do_is_a_failure(tmp_path, calls, capsys):
     assert calls == []
 
 
-def test_warnings_are_lines_and_told_once(tmp_path, monkeypatch, capsys):
+def test_warnings_are_lines_and_printed_once(tmp_path, monkeypatch, capsys):
     import warnings
 
     def pipe(image, **options):

@@ -1,4 +1,4 @@
-"""Why: which images are done, and what their results are called, must be predictable for any folder."""
+"""Why: which images are segmented, and the names of their results, must be predictable for any folder."""
 
 import os
 from pathlib import Path, PurePath
@@ -71,7 +71,7 @@ def test_a_name_with_brackets_is_a_file(tmp_path):
     assert targets([tmp_path / "tile[1].png"])[0] == {"tile[1].png": "tile[1]"}
 
 
-def test_two_inputs_for_one_output_are_told(tmp_path):
+def test_two_inputs_for_one_output_are_reported(tmp_path):
     make_files(tmp_path, "x/a.png", "y/a.png")
     found, problems = targets([tmp_path / "x", tmp_path / "y"])
     assert list(found) == ["a.png"]
@@ -84,7 +84,7 @@ def test_two_inputs_for_one_output_are_told(tmp_path):
     ("name", "words"),
     [("nowhere.png", "no such"), ("empty", "no images"), ("*.png", "no image matches"), ("", "empty")],
 )
-def test_what_cannot_be_taken_is_told(name, words, tmp_path):
+def test_inputs_that_cannot_be_used_are_reported(name, words, tmp_path):
     (tmp_path / "empty").mkdir()
     found, problems = targets([tmp_path / name if name else ""])
     assert found == {}
@@ -100,7 +100,7 @@ def test_the_others_are_taken_all_the_same(tmp_path):
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read every folder")
-def test_an_unreadable_folder_is_told(tmp_path):
+def test_an_unreadable_folder_is_reported(tmp_path):
     make_files(tmp_path, "a.png", "closed/b.png")
     (tmp_path / "closed").chmod(0)
     found, problems = targets([tmp_path])
@@ -142,7 +142,7 @@ def test_slides_that_cannot_be_read_are_mentioned(suffix, tmp_path):
     assert f"s{suffix}: a slide of this format cannot be read" in problem
 
 
-def test_a_pattern_whose_matches_are_no_images_is_told_from_one_without_matches(tmp_path):
+def test_a_pattern_whose_matches_are_no_images_has_its_own_message(tmp_path):
     make_files(tmp_path, "a.txt", "b.txt")
     [problem] = targets([tmp_path / "*.txt"])[1]
     assert "none of the 2 files that match this pattern is an image" in problem

@@ -1,4 +1,4 @@
-"""Why: the table must come back from Parquet as it was, from CSV as close as text allows, and say where it is from."""
+"""Why: Parquet must restore the table exactly, CSV as closely as text allows, and the file must state its origin."""
 
 import json
 
