@@ -227,7 +227,7 @@ def nuclei_segmentation_loss(
     initial_maps: tuple[torch.Tensor, torch.Tensor, torch.Tensor | None] | None,
     boundary_logits: torch.Tensor | None,
     nuclei_labels: torch.Tensor,
-    hv_labels: torch.Tensor,
+    hv_labels: torch.Tensor | None,
     type_labels: torch.Tensor | None,
     boundary_labels: torch.Tensor | None,
     weights: LossWeights,

@@ -188,7 +188,7 @@ class CfSamForNucleiSegmentation(AdapterSwitchingMixin, CfSamPreTrainedModel):
         self.sam = SamModel(config)
         self.sam.vision_encoder = CfSamVisionEncoder(
             vision,
-            adapter_layers=config.adapter_layers if config.use_mala else [],
+            adapter_layers=list(config.adapter_layers or []) if config.use_mala else [],
             adapter_options={
                 "adapter_dim": config.adapter_dim,
                 "context_dim": config.adapter_context_dim,
@@ -197,17 +197,18 @@ class CfSamForNucleiSegmentation(AdapterSwitchingMixin, CfSamPreTrainedModel):
             },
         )
         self.read_settings()
-        self.fusion, self.neck_projection = None, None
+        self.fusion: HierarchicalModulatedFusion | None = None
+        self.neck_projection: nn.Conv2d | None = None
         if config.use_hmfm:
             self.fusion = HierarchicalModulatedFusion(
-                vision.hidden_size, len(config.fusion_layers), vision.output_channels, config.fusion_dim
+                vision.hidden_size, len(config.fusion_layers or []), vision.output_channels, config.fusion_dim
             )
         else:
             self.neck_projection = nn.Conv2d(vision.output_channels, config.fusion_dim, 1)
         self.mask_features = MaskFeatures(
             config.fusion_dim,
             decoder.hidden_size // 8,
-            [config.mask_dim, *config.coarser_dims],
+            [config.mask_dim, *(config.coarser_dims or [])],
             # Strides double from level to level; SAM's own up-scaling goes to a quarter of the patch.
             upscaled_level=(vision.patch_size // (4 * config.mask_stride)).bit_length() - 1,
             num_finer=config.mask_stride.bit_length() - 2,
@@ -216,17 +217,19 @@ class CfSamForNucleiSegmentation(AdapterSwitchingMixin, CfSamPreTrainedModel):
         self.task_decoder = TaskMaskDecoder(self.num_maps, decoder.hidden_size, config.mask_dim)
         self.refinement = None
         if config.use_bgmr:
-            self.refinement = BoundaryGuidedRefinement(config.mask_dim, self.num_maps, config.refinement_dilations)
+            self.refinement = BoundaryGuidedRefinement(
+                config.mask_dim, self.num_maps, list(config.refinement_dilations)
+            )
         self.type_branch = None
         if config.has_type_branch:
-            self.type_branch = TypeBranch(config.num_types, config.type_dim, config.type_dropout)
+            self.type_branch = TypeBranch(len(config.type_names), config.type_dim, config.type_dropout)
         self.post_init()
         self.freeze()
 
     def read_settings(self) -> None:
         """Reads what is derived from the configuration; to be called again when its settings have changed."""
-        types_are_maps = self.config.num_types and not self.config.has_type_branch
-        self.num_maps = 3 + (self.config.num_types + 1 if types_are_maps else 0)
+        num_types = self.config.num_types or 0
+        self.num_maps = 3 + (num_types + 1 if num_types and not self.config.has_type_branch else 0)
         self.loss_weights = LossWeights.from_config(self.config.loss_weights)
 
     def get_input_embeddings(self) -> nn.Module:
@@ -263,7 +266,7 @@ class CfSamForNucleiSegmentation(AdapterSwitchingMixin, CfSamPreTrainedModel):
 
     def _encode(self, pixel_values: torch.Tensor, **capture: bool | None) -> CfSamVisionEncoderOutput:
         """The encoder's embedding, the levels that are fused, and what is captured for the caller."""
-        levels = list(self.config.fusion_layers) if self.config.use_hmfm else []
+        levels = list(self.config.fusion_layers or []) if self.config.use_hmfm else []
         if torch.compiler.is_compiling() and not any(capture.values()):
             # transformers captures outputs in ways that cannot be compiled.
             embedding, kept = self.sam.vision_encoder.encode(pixel_values, levels)
@@ -276,14 +279,15 @@ class CfSamForNucleiSegmentation(AdapterSwitchingMixin, CfSamPreTrainedModel):
         """What `predict_maps` returns, from the encoder's outputs. Each part is called as a module, never read by its
         weights, so that the hooks run that Accelerate puts on parts of other devices."""
         embedding = encoded.last_hidden_state
-        fused = (
-            self.fusion(list(encoded.levels), embedding) if self.config.use_hmfm else self.neck_projection(embedding)
-        )
+        if self.fusion is not None:
+            fused = self.fusion(list(encoded.levels or ()), embedding)
+        elif self.neck_projection is not None:
+            fused = self.neck_projection(embedding)
         no_prompt = self.sam.prompt_encoder.no_mask_embed(torch.zeros(1, dtype=torch.long, device=embedding.device))
         tokens, upscaled = self.task_decoder.attend(
             self.sam.mask_decoder,
             embedding + no_prompt[0, :, None, None].to(embedding.device),
-            self._position_embedding(*embedding.shape[2:], embedding.device),
+            self._position_embedding(embedding.shape[2], embedding.shape[3], embedding.device),
         )
         features = self.mask_features(fused, upscaled, pixel_values)
         initial = self.task_decoder.read_maps(tokens, features)
@@ -291,6 +295,10 @@ class CfSamForNucleiSegmentation(AdapterSwitchingMixin, CfSamPreTrainedModel):
             return initial, initial, None
         refined, boundary_logits = self.refinement(features, initial, self._normalise(initial))
         return initial, refined, boundary_logits
+
+    def _type_weights(self) -> list[float] | None:
+        weights = self.config.type_loss_weights
+        return None if weights is None else list(weights)
 
     def _setting(self, name: str, value: bool | None) -> bool:
         """A keyword of `forward`, or where it is not given the configuration's value."""
@@ -339,8 +347,7 @@ class CfSamForNucleiSegmentation(AdapterSwitchingMixin, CfSamPreTrainedModel):
             if self.type_branch is None or type_labels is None:
                 raise ValueError("types_alone needs type_labels and a model with a type branch (type_trunk).")
             types = F.interpolate(self.type_branch(pixel_values), size=size, mode="bilinear", align_corners=False)
-            loss, loss_parts = types_inside_nuclei_loss(types, type_labels, self.config.type_loss_weights)
-            output = CfSamNucleiSegmentationOutput(loss, loss_parts)
+            output = CfSamNucleiSegmentationOutput(*types_inside_nuclei_loss(types, type_labels, self._type_weights()))
             return output.to_tuple() if return_dict is False else output
         encoded = self._encode(
             pixel_values,
@@ -361,7 +368,8 @@ class CfSamForNucleiSegmentation(AdapterSwitchingMixin, CfSamPreTrainedModel):
             types = to_tile(self.type_branch(pixel_values))
             refined_maps = (*refined_maps[:2], join_with_nuclei(refined_maps[0], types.to(refined_maps[0].device)))
 
-        loss, loss_parts = None, None
+        loss: torch.Tensor | None = None
+        loss_parts: dict[str, torch.Tensor] | None = None
         if nuclei_labels is not None:
             loss, loss_parts = nuclei_segmentation_loss(
                 refined_maps,
@@ -373,7 +381,7 @@ class CfSamForNucleiSegmentation(AdapterSwitchingMixin, CfSamPreTrainedModel):
                 boundary_labels,
                 self.loss_weights,
                 self.config.nuclei_loss,
-                self.config.type_loss_weights,
+                self._type_weights(),
             )
         output = CfSamNucleiSegmentationOutput(
             loss,

@@ -26,6 +26,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import PIL.Image
+import PIL.ImageFile
 import PIL.ImageOps
 
 from .sources import EncodedPicture, encoded_picture
@@ -168,7 +169,7 @@ def is_grey(pixels: np.ndarray) -> bool:
     return int(np.ptp(sample, axis=2).max()) <= GREY_TOLERANCE
 
 
-def open_picture(file: BinaryIO) -> PIL.Image.Image:
+def open_picture(file: BinaryIO) -> PIL.ImageFile.ImageFile:
     """Opens a picture by Pillow, without its limit of pixels: nothing is decoded yet, and callers have their own."""
     file.seek(0)
     with _without_pillow_limit():

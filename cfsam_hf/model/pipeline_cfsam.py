@@ -5,9 +5,10 @@ import os
 import sys
 import warnings
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sized
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sized
 from numbers import Real
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -120,7 +121,7 @@ class NucleiSegmentationPipeline(Pipeline):
     ):
         if unknown:
             raise TypeError(f"unknown options {sorted(unknown)} for the nuclei-segmentation pipeline")
-        if threshold is not None and not (isinstance(threshold, Real) and 0 <= threshold <= 1):
+        if threshold is not None and not (isinstance(threshold, Real) and 0 <= float(threshold) <= 1):
             raise ValueError(f"threshold is {threshold!r}: it must be a score, from 0 to 1")
         if decoding is not None and not isinstance(decoding, Mapping):
             raise ValueError(f"decoding is {decoding!r}: it must be a dictionary of decoding parameters")
@@ -231,8 +232,9 @@ class NucleiSegmentationPipeline(Pipeline):
             raise run.error
         return join_rows(run.bands)
 
-    def _finish(self, runs: Iterator[ImageRun], options: dict) -> Iterator[NucleiResult | Exception]:
-        warned = set()
+    def _finish(self, runs: Generator[ImageRun], options: dict) -> Iterator[NucleiResult | Exception]:
+        warned: set[str] = set()
+        result: NucleiResult | Exception
         with contextlib.closing(runs):
             for run in runs:
                 for kind, message in run.warnings.items():
@@ -281,7 +283,7 @@ class NucleiSegmentationPipeline(Pipeline):
             with source.open() as file:
                 stated = read_pixel_size(file, page)
         notes = {}
-        if mpp is not None and (sentence := disagreement(mpp, stated)):
+        if mpp is not None and source is not None and (sentence := disagreement(mpp, stated)):
             notes["disagreement"] = f"{source.name}: {sentence}"
         mpp, mpp_source = choose_mpp(mpp, stated)
         if mpp is None:
@@ -355,7 +357,7 @@ class NucleiSegmentationPipeline(Pipeline):
         progress: bool | None = None,
         total: int | None = None,
         keep_maps: bool = False,
-    ) -> Iterator[ImageRun]:
+    ) -> Generator[ImageRun]:
         """
         Run the network over the tiles of one image after the other, filling batches across images, and give each image
         back when it is decoded, or with its error. The bar counts images where there are several, else tiles.
@@ -391,7 +393,7 @@ class NucleiSegmentationPipeline(Pipeline):
             for batch in batches:
                 pending.extend(batch.started)
                 if not counts_images:
-                    bar.total += sum(run.tiles or 0 for run in batch.started)
+                    bar.total = (bar.total or 0) + sum(run.tiles or 0 for run in batch.started)
                 batch.blend(parameters, keep_maps)
                 if not counts_images:
                     bar.update(len(batch.tiles))
@@ -436,8 +438,7 @@ class NucleiSegmentationPipeline(Pipeline):
         run = model_outputs
         if run.error is not None:
             raise run.error
-        decoded, run.decoded = run.decoded, None
-        resampled = resample_nuclei(decoded, *run.size)
+        resampled = resample_nuclei(run.take_decoded(), *run.size)
         decoded = resampled.select(resampled.scores >= threshold)
         config = self.model.config
         if run.is_grey and config.num_types and len(decoded):
@@ -456,7 +457,8 @@ class NucleiSegmentationPipeline(Pipeline):
 
 def _warn_caller(message: str) -> None:
     """Warns at the line outside this module that called it, however many generators lie between."""
-    level, frame = 2, sys._getframe(1)
+    level = 2
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None and frame.f_code.co_filename == __file__:
         level, frame = level + 1, frame.f_back
     warnings.warn(message, stacklevel=level)

@@ -15,6 +15,7 @@ and 4 micrometres, which no print resolution reaches; statements made for micros
 import math
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -157,7 +158,7 @@ def _of_description(text: str, largest: tifffile.TiffPage, reduction: float) -> 
     """What Aperio or OME state in an image description."""
     if text.startswith("Aperio") and (found := re.search(r"\bMPP\s*=\s*([0-9.]+)", text)):
         mpp = float(found[1]) * reduction
-        return _plausible(mpp, mpp, "Aperio MPP", MICROSCOPE_LIMITS)
+        return _plausible((mpp, mpp), "Aperio MPP", MICROSCOPE_LIMITS)
     if "<OME" in text or ":OME" in text:
         images = [
             dict(re.findall(r'(\w+)\s*=\s*"([^"]*)"', tag)) for tag in re.findall(r"<(?:\w+:)?Pixels\b[^>]*", text)
@@ -167,7 +168,7 @@ def _of_description(text: str, largest: tifffile.TiffPage, reduction: float) -> 
         images.sort(key=lambda image: (image.get("SizeX"), image.get("SizeY")) != shape)
         if images and "PhysicalSizeX" in images[0]:
             sides = [_ome_length(images[0], axis) * reduction for axis in "XY"]
-            return _plausible(*sides, "OME PhysicalSizeX", MICROSCOPE_LIMITS)
+            return _plausible(sides, "OME PhysicalSizeX", MICROSCOPE_LIMITS)
     return None
 
 
@@ -186,9 +187,9 @@ def _of_resolution(page: tifffile.TiffPage) -> PixelSize | None:
         unit = MICROMETRES.get(found[1].strip().lower(), math.nan)
         # ImageJ's own unit for an image that was never calibrated is the inch.
         limits = PRINT_LIMITS if unit == MICROMETRES["inch"] else MICROSCOPE_LIMITS
-        return _plausible(*(unit / count for count in counts), "ImageJ", limits)
+        return _plausible((unit / count for count in counts), "ImageJ", limits)
     unit = _RESOLUTION_UNITS.get(int(page.tags.valueof("ResolutionUnit", default=2)), math.nan)
-    return _plausible(*(unit / count for count in counts), "TIFF resolution", PRINT_LIMITS)
+    return _plausible((unit / count for count in counts), "TIFF resolution", PRINT_LIMITS)
 
 
 def _ratio(value: tuple[int, int] | None) -> float:
@@ -202,10 +203,10 @@ def _of_header(file: BinaryIO) -> PixelSize | None:
         density, name = image.info.get("dpi"), image.format
     if density is None:
         return None
-    return _plausible(*(25_400.0 / float(count) for count in density), f"{name} resolution", PRINT_LIMITS)
+    return _plausible((25_400.0 / float(count) for count in density), f"{name} resolution", PRINT_LIMITS)
 
 
-def _plausible(x: float, y: float, source: str, limits: tuple[float, float]) -> PixelSize | None:
-    low, high = limits
+def _plausible(sides: Iterable[float], source: str, limits: tuple[float, float]) -> PixelSize | None:
+    (x, y), (low, high) = sides, limits
     # The comparisons are false for NaN.
     return PixelSize(x, y, source) if low <= x <= high and low <= y <= high else None

@@ -133,6 +133,13 @@ class ImageRun:
         """Rows whose blended maps are held for decoding at present."""
         return 0 if self._decoder is None else self._decoder.held_rows
 
+    def take_decoded(self) -> DecodedNuclei:
+        """The decoded nuclei, which are no longer held here afterwards."""
+        decoded, self.decoded = self.decoded, None
+        if decoded is None:
+            raise RuntimeError(f"the image {self.name} has not passed through the network")
+        return decoded
+
     def add_tile(
         self,
         window: Window,

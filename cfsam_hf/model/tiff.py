@@ -56,9 +56,14 @@ def open_tiff(file: BinaryIO) -> Iterator[tifffile.TiffFile]:
         logger.removeFilter(is_of_other_thread)
 
 
+def full_pages(tiff: tifffile.TiffFile) -> list[tifffile.TiffPage]:
+    """The pages of a file, each with all its tags."""
+    return [page for page in tiff.pages if isinstance(page, tifffile.TiffPage)]
+
+
 def largest_page(tiff: tifffile.TiffFile) -> tifffile.TiffPage:
     """The page with the most pixels, the first of equals."""
-    return max(tiff.pages, key=lambda page: page.imagewidth * page.imagelength)
+    return max(full_pages(tiff), key=lambda page: page.imagewidth * page.imagelength)
 
 
 def choose_page(tiff: tifffile.TiffFile, page: int | None = None) -> tifffile.TiffPage:
@@ -72,7 +77,7 @@ def choose_page(tiff: tifffile.TiffFile, page: int | None = None) -> tifffile.Ti
     Raises:
         ValueError: there are several pictures and no `page`, or there is no such page.
     """
-    pages = list(tiff.pages)
+    pages = full_pages(tiff)
     if page is not None:
         check_page(page, len(pages))
         return pages[page - 1]

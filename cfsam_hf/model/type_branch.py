@@ -136,7 +136,11 @@ class LevelMap(NamedTuple):
 class FoldedProjection(nn.Conv2d):
     """A 1x1 convolution of normalised channels, with the normalisation folded into its kernel and bias."""
 
-    def forward(self, mean: torch.Tensor, deviation: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    bias: torch.Tensor
+
+    def forward(  # type: ignore[override]
+        self, mean: torch.Tensor, deviation: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Means and deviations (C,) of the channels to the folded kernel (D, C, 1, 1) and bias (D,)."""
         weight = self.weight / deviation[:, None, None]
         return weight, self.bias - weight.flatten(1) @ mean
@@ -156,6 +160,9 @@ class TypeBranch(nn.Module):
         dim (`int`): channels that all levels are projected to.
         dropout (`float`): of these, in training.
     """
+
+    mean: torch.Tensor
+    deviation: torch.Tensor
 
     def __init__(self, num_types: int, dim: int, dropout: float):
         super().__init__()
@@ -188,7 +195,7 @@ class TypeBranch(nn.Module):
         Raises:
             ValueError: no cell counts.
         """
-        count, total, squares = 0, 0.0, 0.0
+        count, total, squares = 0, *(torch.zeros_like(self.mean, dtype=torch.double) for _ in range(2))
         for pixels, counted in batches:
             size = _grid(pixels)
             read = [level.at_cells(level.features, size) for level in self._read(pixels)]

@@ -15,6 +15,7 @@ from ..model.tiff import (
     RGB,
     YCBCR,
     check_page_data,
+    full_pages,
     largest_page,
     open_tiff,
     rgb_of_ycbcr,
@@ -45,11 +46,11 @@ class TiffSlide(Slide):
             try:
                 tiff = stack.enter_context(open_tiff(file))
                 largest = largest_page(tiff)
-                pages = [page for page in tiff.pages if isinstance(page, tifffile.TiffPage)]
+                pages = full_pages(tiff)
                 self._pages = _levels_of(largest, pages)
                 for page in self._pages:
                     check_page_data(page, file.seek(0, 2))
-                _check_kind(largest, sum(_same_size(page, largest) for page in tiff.pages))
+                _check_kind(largest, sum(_same_size(page, largest) for page in pages))
             except Exception as error:  # tifffile raises anything from struct.error to IndexError for damaged files
                 raise OSError(f"cannot read {path!r} as a slide: {error}") from error
             used = {page.offset for page in self._pages}
@@ -116,14 +117,14 @@ class TiffSlide(Slide):
         self._close.close()
 
 
-def _same_size(page: tifffile.TiffPage | tifffile.TiffFrame, other: tifffile.TiffPage) -> bool:
+def _same_size(page: tifffile.TiffPage, other: tifffile.TiffPage) -> bool:
     return (page.imagewidth, page.imagelength) == (other.imagewidth, other.imagelength)
 
 
 def _levels_of(largest: tifffile.TiffPage, pages: list[tifffile.TiffPage]) -> list[tifffile.TiffPage]:
     """The largest page and its smaller copies, below it (`SubIFDs`) or beside it, from the largest to the smallest."""
-    below = list(largest.pages) if largest.subifds else []
-    levels = {}
+    below = [page for page in largest.pages or () if isinstance(page, tifffile.TiffPage)]
+    levels: dict[int, tifffile.TiffPage] = {}
     for page in (largest, *below, *pages):
         factor = largest.imagewidth / max(page.imagewidth, 1)
         is_copy = page is largest or (factor > 1.05 and abs(largest.imagelength / factor - page.imagelength) < 2)
