@@ -4,11 +4,11 @@
     python examples/peft_adapters.py                                   # a small SAM with random weights, seconds
     python examples/peft_adapters.py --sam facebook/sam-vit-base --steps 50
 
-1. MALA on a `SamModel`, trained with point prompts on painted discs, saved, loaded, taken off again.
+1. MALA on a `SamModel`: trained with point prompts on painted discs, saved, loaded, and removed again.
 2. The same weights inside a CF-SAM.
 3. LoRA on the attention of CF-SAM's frozen encoder, beside its MALA.
 
-Discs are no nuclei: this shows the calls, not a result.
+Discs are not nuclei: this shows the calls, not a result.
 """
 
 import argparse
@@ -51,8 +51,8 @@ def painted_discs(batch: int, size: int, mask_size: int, generator: torch.Genera
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sam", help="folder or Hub id of a SamModel; default: a small one with random weights")
-    parser.add_argument("--steps", type=int, default=10, help="of training in part 1")
-    parser.add_argument("--output_dir", type=Path, help="where the adapters go; default: a folder that is removed")
+    parser.add_argument("--steps", type=int, default=10, help="training steps in part 1")
+    parser.add_argument("--output_dir", type=Path, help="folder for the adapters; default: a temporary one")
     arguments = parser.parse_args()
     torch.manual_seed(0)
 
@@ -86,7 +86,7 @@ def main() -> None:
         print(f"   saved and loaded: embeddings differ by {difference.abs().max():.1e}")
         with again.disable_adapter():
             plain = again.get_image_embeddings(pixels)
-        print(f"   taken off: SAM's own embedding: {torch.equal(plain, again.unload().get_image_embeddings(pixels))}")
+        print(f"   removed: SAM's own embedding: {torch.equal(plain, again.unload().get_image_embeddings(pixels))}")
 
         print("2. The same MALA in a CF-SAM")
         cfsam = CfSamForNucleiSegmentation.from_pretrained(base, num_types=2, adapter_dim=16)
@@ -99,7 +99,7 @@ def main() -> None:
 
         print("3. LoRA beside MALA")
         cfsam.add_adapter(LoraConfig(r=4, target_modules=ENCODER_ATTENTION))
-        # PEFT froze all but LoRA; this frees again what the configuration lets be trained, and leaves LoRA as it is.
+        # PEFT froze everything but LoRA; this unfreezes what the configuration trains, and leaves LoRA unchanged.
         cfsam.freeze()
         cfsam.print_trainable_parameters()
         # ... train here ...

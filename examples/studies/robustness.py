@@ -67,7 +67,7 @@ class RobustnessOptions:
         metadata={"help": "column of their index.csv; its groups are scored separately too"},
     )
     tiles: int | None = field(default=None, metadata={"help": "tiles per data set, over all tissues; default: all"})
-    seed: int = field(default=0, metadata={"help": "of the noise"})
+    seed: int = field(default=0, metadata={"help": "seed of the noise"})
     device: str | None = field(default=None, metadata={"help": "such as cuda or cpu"})
 
 

@@ -21,15 +21,15 @@ from cfsam_hf.drawing.contact_sheet import augmentation_sheet
 
 @dataclass
 class Arguments:
-    """What to draw."""
+    """The options of the command line."""
 
     output: str = field(metadata={"help": "picture to write"})
     data: str = field(metadata={"help": "reader=NAME,path=FOLDER[,split=FILE], as in training"})
     augmentation: str = field(default="standard", metadata={"help": "none, light, standard or strong"})
-    augmentation_options: str = field(default="{}", metadata={"help": "JSON of single values to change"})
+    augmentation_options: str = field(default="{}", metadata={"help": "values to change, as JSON"})
     tiles: int = field(default=4, metadata={"help": "tiles to cut crops from, the first of the folder"})
-    crop_size: int = field(default=256, metadata={"help": "pixels"})
-    columns: int = field(default=6, metadata={"help": "crops in a row"})
+    crop_size: int = field(default=256, metadata={"help": "side of the crops in pixels"})
+    columns: int = field(default=6, metadata={"help": "crops per row"})
     mpp: float = field(default=0.25, metadata={"help": "micrometres per pixel of the crops"})
     seed: int = field(default=0, metadata={"help": "seed of places and changes"})
 

@@ -44,7 +44,7 @@ class CalibrationOptions:
     data: list[str] = field(metadata={"help": "one or several of reader=NAME,path=FOLDER,split=FILE"})
     tiles: int = field(
         default=12,
-        metadata={"help": "tuning tiles (without any: training tiles) per data set, evenly spread"},
+        metadata={"help": "tuning tiles per data set, evenly spread (training tiles if there are none)"},
     )
 
 

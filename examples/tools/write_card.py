@@ -1,4 +1,4 @@
-"""Write a checkpoint's card and the tables of `docs/accuracy.md` from results files: no figure is typed by hand.
+"""Writes a checkpoint's card and the tables of `docs/accuracy.md` from results files: no figure is typed by hand.
 
     python examples/tools/write_card.py
 
