@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import skimage.data
+import tifffile
 from PIL import Image
 
 from cfsam_hf.commands.terminal import build_parser
@@ -27,14 +28,17 @@ LAUNCHERS = ("python", "accelerate")
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory) -> Path:
-    """A folder with the files that the snippets read: a small `tile.png` and its `tile.geojson`."""
+    """A folder with the files that the snippets read: a small `tile.png`, its `tile.geojson` and a `slide.tif`."""
     import transformers
 
     import cfsam_hf  # noqa: F401  (registers the pipeline)
     from cfsam_hf.outputs import write_geojson
 
     folder = tmp_path_factory.mktemp("snippets")
-    Image.fromarray(skimage.data.immunohistochemistry()[-128:, -128:]).save(folder / "tile.png")
+    image = skimage.data.immunohistochemistry()[-128:, -128:]
+    Image.fromarray(image).save(folder / "tile.png")
+    pixels_per_centimetre = (20_000, 20_000)  # 0.5 micrometres
+    tifffile.imwrite(folder / "slide.tif", image, tile=(64, 64), resolution=pixels_per_centimetre, resolutionunit=3)
     pipe = transformers.pipeline("nuclei-segmentation")
     write_geojson(pipe(str(folder / "tile.png"), mpp=0.5), folder / "tile.geojson")
     return folder
