@@ -166,7 +166,7 @@ def _targets(
         if path.name != "__init__.py":
             folder = folder[:-1]
         base = folder[: len(folder) - node.level + 1] + (node.module.split(".") if node.module else [])
-    # What is imported from a folder may be a module of its own.
+    # A name that is imported from a folder may be a module.
     return [_known([*base, alias.name], modules) for alias in node.names]
 
 

@@ -24,7 +24,7 @@ def error_panel(caption: str, nuclei: ColoredNuclei, crosses: np.ndarray, cross_
     """Draws the outlines of one tile's predictions on white, with a caption above.
 
     Args:
-        caption: cut where it is too long.
+        caption: shortened if it is too long.
         nuclei: the predictions, coloured by class.
         crosses: (N, 2) xy in pixels of the tile, where a cross is drawn, such as on missed nuclei.
         cross_color: RGB.

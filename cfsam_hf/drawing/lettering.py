@@ -57,7 +57,7 @@ def legend_strip(
             x, line = 0, line + 1
         items.append((x, line, color, label))
         x += needed + 2 * text
-    # The bar takes the end of the last line, or a line of its own.
+    # The bar takes the end of the last line, or a separate line.
     if bar and x + bar[0] + 6 * text > room:
         line += 1
     strip = Image.new("RGB", (width, round((2.0 * (line + 1) + 0.8) * text)), PAPER)

@@ -29,7 +29,7 @@ def overlay_scale(image_size: tuple[int, int]) -> float:
 
 
 def draw_contours(result: NucleiResult, image: np.ndarray, scale: float | None = None) -> np.ndarray:
-    """The image, enlarged where it is small, with the contour of each nucleus in the colour of its type.
+    """The image, enlarged if it is small, with the contour of each nucleus in the colour of its type.
 
     Args:
         result: the nuclei of the image.

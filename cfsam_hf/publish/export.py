@@ -30,8 +30,10 @@ from .folder import (
     REQUIREMENTS,
     check_folder,
     code_files,
+    code_names,
     code_requirements,
 )
+from .sendable import is_exported
 
 
 def export_for_hub(
@@ -106,8 +108,17 @@ def _check_target(folder: Path, overwrite: bool) -> None:
         raise ValueError(f"{folder} is a file; choose another name for the folder")
     if not (folder / HANDLER).is_file() or not (folder / CONFIG).is_file():
         raise ValueError(f"{folder} exists and is not an exported checkpoint; choose another folder")
-    if inside := sorted(path.name for path in folder.iterdir() if path.is_dir() and path.name != "__pycache__"):
-        raise ValueError(f"{folder} holds folders that an export does not write ({inside[0]}); choose another folder")
+    code = code_names(folder)
+    foreign = sorted(
+        path.name
+        for path in folder.iterdir()
+        if path.name != "__pycache__" and (path.is_dir() or path.is_symlink() or not is_exported(path.name, code))
+    )
+    if foreign:
+        raise ValueError(
+            f"{folder} holds files that an export does not write and that replacing it would delete "
+            f"({', '.join(foreign[:5])}); move them or choose another folder"
+        )
     if not overwrite:
         raise ValueError(f"{folder} exists; pass overwrite=True (--overwrite) to replace it")
 

@@ -7,7 +7,7 @@ sends for keys and tokens.
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 
@@ -78,6 +78,16 @@ def sendable_files(folder: Path, include: Sequence[str] = ()) -> list[PurePosixP
     return files
 
 
+def is_exported(name: str, code: Container[str]) -> bool:
+    """Whether an export writes a file of this name.
+
+    Args:
+        name: of a file at the top of the folder.
+        code: names of the folder's code, of [`cfsam_hf.publish.folder.code_names`].
+    """
+    return name in code or any(fnmatch(name, pattern) for pattern in EXPORTED)
+
+
 def _visible(folder: Path) -> Iterator[PurePosixPath]:
     """Files, and links to folders, whose path has no hidden part."""
     for directory, folders, files in os.walk(folder):
@@ -109,10 +119,8 @@ def _name_problem(path: PurePosixPath, code: set[str], named: set[PurePosixPath]
         return "is hidden, and hidden files are not sent"
     if any(fnmatch(path.name.lower(), pattern) for pattern in PRIVATE):
         return "has the name of a file of keys, passwords or tokens; move it out of the folder"
-    usual = path.parent == PurePosixPath() and (
-        path.name in code or any(fnmatch(path.name, pattern) for pattern in (*EXPORTED, *LEGAL))
-    )
-    if usual or path in named:
+    usual = is_exported(path.name, code) or any(fnmatch(path.name, pattern) for pattern in LEGAL)
+    if (usual and path.parent == PurePosixPath()) or path in named:
         return None
     return f"is not part of an export; move it out of the folder, or name it (--include {path}, include=[...])"
 

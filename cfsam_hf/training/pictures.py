@@ -38,8 +38,8 @@ def comparison_picture(
 ) -> Image.Image:
     """Runs the model on the examples and draws a row for each.
 
-    Contours have the colours of the types. Nuclei of unknown type are grey; where there are no types, all nuclei have
-    the first colour.
+    Contours have the colours of the types. Nuclei of unknown type are grey; without types, all nuclei have the first
+    colour.
 
     Args:
         model: in evaluation mode.
@@ -76,7 +76,7 @@ def colored_nuclei(
 
     Args:
         instance_map: (S, S) integers, 0 background.
-        types: type of each nucleus by id; None where there are no types.
+        types: type of each nucleus by id; None without types.
         colors: RGB by type; nuclei of any other type are grey.
     """
     ids = np.unique(instance_map[instance_map > 0]).tolist()

@@ -39,7 +39,7 @@ def run_curves(folder: Path, metric: str, before: int = 0, processes: int = 1) -
 
     Args:
         folder: the run's.
-        metric: score to read; validations without it, or where it is not a number, are left out.
+        metric: score to read; validations that lack it or have no number for it are left out.
         before: crops that the model had seen when the run began.
         processes: processes that shared a step, if the folder does not say.
 

@@ -121,7 +121,7 @@ def test_lora_is_trained_resumed_and_scored(training_root, ablate, monkeypatch):
     folder = training_root / "run" / "lora" / "seed5"
     ablate.train_and_score(recipe, VARIANTS["lora"], 5, "whole", keep_weights=True)
     first = json.loads((folder / "result.json").read_text())
-    # From the recipe of all variants: of its own LoRA would not know the size of MALA, nor begin as the others do.
+    # The variant starts from the common recipe; otherwise LoRA would not know the size of MALA or share its start.
     assert seen == [recipe]
     mala = first["origin"]["left_out"]["MALA"]
     assert abs(first["origin"]["new"]["LoRA"] - mala) < mala / first["origin"]["lora_rank"]

@@ -57,7 +57,7 @@ def test_conditions_and_transfer(run, tmp_path):
     for key, value in conditions["plain"]["scores"].items():
         assert value == pytest.approx(expected[key]), key
     assert conditions["plain"]["less_plain"] == {"pq_mean_over_images": 0, "detection_f1_pooled": 0}
-    # The pixel size is that of the model, so it makes no difference whether it is told.
+    # The pixel size is that of the model, so passing it makes no difference.
     assert conditions["as scanned, mpp not given"]["scores"] == conditions["plain"]["scores"]
     small, untold = (conditions[f"20x (0.5 um per pixel), mpp {given}given"] for given in ("", "not "))
     assert (small["mpp_given"], untold["mpp_given"]) == (True, False)

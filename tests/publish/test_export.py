@@ -280,15 +280,19 @@ def test_a_given_card_is_taken(tmp_path):
 def test_only_an_older_export_is_replaced_and_only_when_asked(tmp_path):
     folder = tmp_path / "model"
     export_for_hub(tiny_test_model(0), folder)
-    (folder / "note.txt").write_text("of the first")
+    before = (folder / "model.safetensors").read_bytes()
     with pytest.raises(ValueError, match="overwrite"):
         export_for_hub(tiny_test_model(1), folder)
-    assert (folder / "note.txt").is_file()
+    assert (folder / "model.safetensors").read_bytes() == before
     export_for_hub(tiny_test_model(1), folder, overwrite=True)
-    assert not (folder / "note.txt").exists()
+    assert (folder / "model.safetensors").read_bytes() != before
+    # Nothing that a user put there is deleted.
+    (folder / "note.txt").write_text("of the first")
     (folder / ".git").mkdir()
-    with pytest.raises(ValueError, match=r"\.git"):
+    (folder / "notes").symlink_to("note.txt")
+    with pytest.raises(ValueError, match=r"\.git, note\.txt, notes"):
         export_for_hub(tiny_test_model(1), folder, overwrite=True)
+    assert (folder / "note.txt").read_text() == "of the first"
     home = tmp_path / "home"
     home.mkdir()
     (home / "thesis.txt").write_text("")
