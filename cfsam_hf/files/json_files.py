@@ -4,7 +4,7 @@ import errno
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,13 +40,23 @@ def write_json(path: str | os.PathLike[str], record: Mapping[str, Any], *, inden
         working.write_text(text + "\n", encoding="utf-8")
 
 
+def write_json_lines(path: str | os.PathLike[str], records: Iterable[Mapping[str, Any]]) -> None:
+    """Writes a JSON Lines file, whole or not at all; an existing one is replaced.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    with atomic_path(path) as working:
+        working.write_text("".join(_line(record) for record in records), encoding="utf-8")
+
+
 def append_json_line(path: Path, record: Mapping[str, Any]) -> None:
     """Adds a line to a JSON Lines file and waits until it has reached the disk.
 
     Raises:
         OSError: the line cannot be written. The file keeps its whole lines.
     """
-    line = json.dumps(finite(dict(record)), allow_nan=False) + "\n"
+    line = _line(record)
     with path.open("ab", buffering=0) as file:
         size = file.tell()
         try:
@@ -56,3 +66,7 @@ def append_json_line(path: Path, record: Mapping[str, Any]) -> None:
         except BaseException:
             file.truncate(size)
             raise
+
+
+def _line(record: Mapping[str, Any]) -> str:
+    return json.dumps(finite(dict(record)), allow_nan=False) + "\n"

@@ -93,7 +93,8 @@ def commit(stage: Path, folder: Path, moves: Moves) -> None:
     text = json.dumps(asdict(moves))
     unfinished = stage / f"{COMMIT}.part"
     unfinished.write_text(text, encoding="utf-8")
-    flush(stage)
+    flush(stage / NEW)
+    flush(unfinished)
     os.replace(unfinished, stage / COMMIT)
     flush_names(stage)
     try:

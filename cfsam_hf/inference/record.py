@@ -16,9 +16,8 @@ from pathlib import Path, PurePath
 from types import TracebackType
 from typing import Any, Self
 
-from ..files.atomic import atomic_path
 from ..files.disk import locked
-from ..files.json_files import append_json_line
+from ..files.json_files import append_json_line, write_json_lines
 from ..outputs.summary import SUMMARY_NAME, check_own_summary, write_summary
 from .sources import Job, file_digest
 
@@ -178,9 +177,7 @@ class RunRecord:
             whole = [entry for _, entry in sorted(self._entries.items()) if entry.is_whole(self.folder)]
             if whole:
                 write_summary((row for entry in whole for row in entry.rows), self.summary)
-            with atomic_path(records / MERGED_NAME) as working:
-                lines = [json.dumps(asdict(entry)) + "\n" for entry in whole]
-                working.write_text("".join(lines), encoding="utf-8")
+            write_json_lines(records / MERGED_NAME, map(asdict, whole))
             self._own.unlink(missing_ok=True)
             (self.folder / FORMER_NAME).unlink(missing_ok=True)
         self.images = list(dict.fromkeys(entry.image for entry in whole))

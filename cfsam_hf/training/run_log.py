@@ -4,8 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ..files.atomic import atomic_path
-from ..files.json_files import append_json_line
+from ..files.json_files import append_json_line, write_json_lines
 
 LOG_NAME = "log.jsonl"
 
@@ -27,8 +26,7 @@ class RunLog:
         kept = [record for record in records if record["step"] <= last_step]
         if self.path.exists():
             # Also when nothing is dropped: a killed process may have left half a line.
-            with atomic_path(self.path) as working:
-                working.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
+            write_json_lines(self.path, kept)
 
     def write(self, record: dict[str, Any]) -> None:
         """Adds a line.

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from cfsam_hf.files.json_files import append_json_line, write_json
+from cfsam_hf.files.json_files import append_json_line, write_json, write_json_lines
 
 
 def test_values_that_are_not_finite_become_null(tmp_path):
@@ -33,3 +33,11 @@ def test_lines_are_added_and_flushed(tmp_path, monkeypatch):
     lines = (tmp_path / "a.jsonl").read_text(encoding="ascii").splitlines()
     assert [json.loads(line) for line in lines] == [{"value": 1, "name": "é"}, {"value": None, "name": "é"}]
     assert len(flushed) == 2
+
+
+def test_all_lines_at_once(tmp_path):
+    write_json_lines(tmp_path / "a.jsonl", [{"value": float("inf")}, {"value": 2}])
+    append_json_line(tmp_path / "a.jsonl", {"value": 3})
+    assert (tmp_path / "a.jsonl").read_text() == '{"value": null}\n{"value": 2}\n{"value": 3}\n'
+    write_json_lines(tmp_path / "a.jsonl", [])
+    assert (tmp_path / "a.jsonl").read_bytes() == b""
