@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 import torch
 from peft import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING, PeftConfig
@@ -21,7 +22,7 @@ from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from torch import nn
 
 from .model.configuration_cfsam import CfSamConfig
-from .model.mala import AdapterLinear, MultiScaleAdapter, fuse_kernels, mala, scales_and_gates
+from .model.mala import AdapterLinear, MultiScaleAdapter, MultiScaleKernel, fuse_kernels, mala, scales_and_gates
 
 PREFIX = "mala_"
 
@@ -67,7 +68,7 @@ class MalaConfig(PeftConfig):
     def __post_init__(self):
         super().__post_init__()
         self.peft_type = MalaPeftType.MALA
-        self.kernel_sizes = [3, 5, 7] if self.kernel_sizes is None else [int(size) for size in self.kernel_sizes]
+        self.kernel_sizes = self.sizes
         if not self.kernel_sizes or any(size < 1 or size % 2 == 0 for size in self.kernel_sizes):
             raise ValueError(f"kernel_sizes must be odd and positive, got {self.kernel_sizes}.")
         for name in ("adapter_dim", "context_dim"):
@@ -82,15 +83,20 @@ class MalaConfig(PeftConfig):
             # As PEFT's own methods: saved as a list, compared as a set.
             self.target_modules = set(self.target_modules)
 
+    @property
+    def sizes(self) -> list[int]:
+        """The kernel sizes, the default ones if there are none."""
+        return [3, 5, 7] if self.kernel_sizes is None else [int(size) for size in self.kernel_sizes]
+
     @classmethod
-    def from_cfsam(cls, config: CfSamConfig, **options) -> "MalaConfig":
+    def from_cfsam(cls, config: CfSamConfig, **options: Any) -> "MalaConfig":
         """The configuration of the same adapters as in a [`CfSamForNucleiSegmentation`] of this configuration."""
         return cls(
             adapter_dim=config.adapter_dim,
             context_dim=config.adapter_context_dim,
             kernel_sizes=list(config.adapter_kernel_sizes),
             dynamic=config.adapter_dynamic,
-            layers=list(config.adapter_layers),
+            layers=list(config.adapter_layers or ()),
             **options,
         )
 
@@ -124,13 +130,13 @@ class MalaLayer(nn.Module, BaseTunerLayer):
             raise ValueError(f"MALA runs beside an MLP block of SAM (SamMLPBlock), not beside a {name}.")
         self.base_layer = base_layer
         self._disable_adapters = False
-        self.merged_adapters = []
+        self.merged_adapters: list[str] = []
         self._kernel_sizes: dict[str, list[int]] = {}
-        self.adapter_layer_names = ()
+        self.adapter_layer_names: tuple[str, ...] = ()
         self.update_layer(adapter_name, config)
 
     @staticmethod
-    def _plain(base_layer: nn.Module) -> nn.Module:
+    def _plain(base_layer: Any) -> Any:
         while hasattr(base_layer, "base_layer"):
             base_layer = base_layer.base_layer
         return base_layer
@@ -139,12 +145,12 @@ class MalaLayer(nn.Module, BaseTunerLayer):
         """Adds an adapter that starts as zero."""
         first = self._plain(self.get_base_layer().lin1)
         adapter = MultiScaleAdapter(
-            first.in_features, config.adapter_dim, config.context_dim, config.kernel_sizes, config.dynamic
+            first.in_features, config.adapter_dim, config.context_dim, config.sizes, config.dynamic
         )
         for module in adapter.modules():
-            if hasattr(module, "reset"):
+            if isinstance(module, AdapterLinear | MultiScaleKernel | MultiScaleAdapter):
                 module.reset()
-        self._kernel_sizes[adapter_name] = list(config.kernel_sizes)
+        self._kernel_sizes[adapter_name] = config.sizes
         for path, leaf in leaves(adapter):
             name = PREFIX + path.replace(".", "_")
             if name not in self.adapter_layer_names:
@@ -172,7 +178,7 @@ class MalaLayer(nn.Module, BaseTunerLayer):
     def correction(self, adapter_name: str, hidden_states: torch.Tensor) -> torch.Tensor:
         """What one adapter adds for a token map (B, h, w, C), in the adapter's type."""
 
-        def leaf(path: str) -> nn.Module | torch.Tensor | None:
+        def leaf(path: str) -> Any:
             held = getattr(self, PREFIX + path, {})
             # A ModuleDict has no `get`.
             return held[adapter_name] if adapter_name in held else None  # noqa: SIM401
@@ -209,14 +215,15 @@ class MalaModel(BaseTuner):
 
     prefix = PREFIX
     tuner_layer_cls = MalaLayer
-    target_module_mapping = dict.fromkeys(("sam", "sam_vision_model", "cfsam"), encoder_mlps())
+    # A pattern, where PEFT's own methods have lists of names.
+    target_module_mapping: Any = dict.fromkeys(("sam", "sam_vision_model", "cfsam"), encoder_mlps())
 
     def _prepare_adapter_config(self, peft_config: MalaConfig, model_config: dict) -> MalaConfig:
         if peft_config.target_modules is None and peft_config.layers is not None:
             peft_config.target_modules = encoder_mlps(peft_config.layers)
         return super()._prepare_adapter_config(peft_config, model_config)
 
-    def _create_and_replace(
+    def _create_and_replace(  # type: ignore[override]
         self,
         peft_config: MalaConfig,
         adapter_name: str,
@@ -313,9 +320,14 @@ def _renamed(state_dict: Mapping[str, torch.Tensor], pattern: str, rename) -> di
 
 def _register() -> None:
     """What `peft.utils.register_peft_method` does, which takes no method that is not in PEFT's own list."""
-    PEFT_TYPE_TO_CONFIG_MAPPING[MalaPeftType.MALA] = MalaConfig
-    PEFT_TYPE_TO_TUNER_MAPPING[MalaPeftType.MALA] = MalaModel
-    PEFT_TYPE_TO_PREFIX_MAPPING[MalaPeftType.MALA] = PREFIX
+    # PEFT's dictionaries are typed for the members of its own list.
+    registers: tuple[tuple[Any, Any], ...] = (
+        (PEFT_TYPE_TO_CONFIG_MAPPING, MalaConfig),
+        (PEFT_TYPE_TO_TUNER_MAPPING, MalaModel),
+        (PEFT_TYPE_TO_PREFIX_MAPPING, PREFIX),
+    )
+    for register, entry in registers:
+        register[MalaPeftType.MALA] = entry
 
 
 _register()

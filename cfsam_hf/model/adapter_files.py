@@ -71,7 +71,7 @@ def content_hash(tensors: Mapping[str, torch.Tensor], dtype: torch.dtype) -> str
     for name in sorted(tensors):
         tensor = tensors[name].detach()
         digest.update(f"{name}{tuple(tensor.shape)}".encode())
-        digest.update(tensor.to(dtype).cpu().contiguous().flatten().view(torch.uint8).numpy())
+        digest.update(tensor.to(dtype).cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

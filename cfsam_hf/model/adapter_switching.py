@@ -4,11 +4,11 @@ import copy
 import json
 import os
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -26,6 +26,11 @@ from .adapter_files import (
     write_adapter,
 )
 from .configuration_cfsam import CfSamConfig
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel as _Model
+else:
+    _Model = object
 
 # What a model was made or loaded with. Not "default": that is PEFT's name for the first adapter of its own.
 INITIAL_ADAPTER = "initial"
@@ -75,19 +80,20 @@ def names_without_peft(model: nn.Module, names: Iterable[str]) -> dict[str, str]
         return {name: name for name in names}
     own = {}
     for name in names:
-        steps, plain, is_own = name.split("."), [], True
+        steps, is_own = name.split("."), True
+        plain: list[str] = []
         for i, step in enumerate(steps):
-            inner = wrappers.get(".".join(steps[:i]))
-            if inner is None:
+            wrapped = wrappers.get(".".join(steps[:i]))
+            if wrapped is None:
                 plain.append(step)
-            elif step != inner:
+            elif step != wrapped:
                 is_own = False
         if is_own:
             own[name] = ".".join(plain)
     return own
 
 
-class AdapterSwitchingMixin:
+class AdapterSwitchingMixin(_Model):
     """The adapters of a [`CfSamForNucleiSegmentation`].
 
     An adapter is all that is trained: MALA, fusion, stem, task tokens and their hyper-networks, refinement, type
@@ -206,9 +212,9 @@ class AdapterSwitchingMixin:
             ValueError: it belongs to another base; the name is taken; it does not fit.
             TypeError: an option that only PEFT's adapters have.
         """
-        peft_only = peft_config is not None or adapter_state_dict is not None or peft_model_id is None
+        peft_only = peft_config is not None or adapter_state_dict is not None
         hub_options = {key: value for key, value in kwargs.items() if key in HUB_OPTIONS}
-        if peft_only or not _is_ours(peft_model_id, hub_options):
+        if peft_only or peft_model_id is None or not _is_ours(peft_model_id, hub_options):
             return super().load_adapter(peft_model_id, adapter_name, peft_config, adapter_state_dict, **kwargs)
         if foreign := sorted(set(kwargs) - set(hub_options)):
             raise TypeError(f"{foreign} are options for PEFT's adapters; {peft_model_id} holds one of CF-SAM.")
@@ -368,14 +374,15 @@ class AdapterSwitchingMixin:
                 )
 
     def _frozen_state(
-        self, config: CfSamConfig, decoder: dict[str, nn.Module] | None = None
+        self, config: CfSamConfig, decoder: Mapping[str, nn.Module | None] | None = None
     ) -> dict[str, torch.Tensor]:
         """The weights under SAM's own names that an adapter of this configuration leaves as they are."""
         state = self.sam.state_dict()
         plain = {name: state[key] for key, name in names_without_peft(self.sam, state).items()}
         for path, part in (decoder or {}).items():
             place = path.removeprefix("sam.")
-            plain.update({f"{place}.{key}": value for key, value in part.state_dict().items()})
+            if part is not None:
+                plain.update({f"{place}.{key}": value for key, value in part.state_dict().items()})
         return {name: value for name, value in plain.items() if not self.is_trainable(f"sam.{name}", config)}
 
     def _settings_of(self, file: AdapterFile) -> tuple[dict[str, Any], CfSamConfig]:
@@ -389,7 +396,7 @@ class AdapterSwitchingMixin:
             setattr(config, field, value)
         return settings, config
 
-    def _decoder_of(self, file: AdapterFile, config: CfSamConfig) -> dict[str, nn.Module]:
+    def _decoder_of(self, file: AdapterFile, config: CfSamConfig) -> dict[str, nn.Module | None]:
         """Checks that the base is the adapter's; gives the base's mask decoder if the adapter brings none."""
         candidates = [{path: _get_part(self, path) for path in _DECODER_PARTS}]
         if not config.train_mask_decoder:
@@ -402,14 +409,14 @@ class AdapterSwitchingMixin:
                 return {} if config.train_mask_decoder else copy.deepcopy(decoder)
         here = self._held()[self._active_adapter].base
         here = replace(here, hashes=content_hashes(self._frozen_state(config)))
-        decoder = "" if config.train_mask_decoder else " Its mask decoder is the base's own, untrained."
+        untrained = "" if config.train_mask_decoder else " Its mask decoder is the base's own, untrained."
         raise ValueError(
             f"{file.folder} is an adapter of {file.base}, but this model's base is {here}: load the adapter into a "
-            f"model made from its base (from_adapter does), or train one on this base.{decoder}"
+            f"model made from its base (from_adapter does), or train one on this base.{untrained}"
         )
 
     def _parts_of(
-        self, file: AdapterFile, config: CfSamConfig, decoder: dict[str, nn.Module]
+        self, file: AdapterFile, config: CfSamConfig, decoder: dict[str, nn.Module | None]
     ) -> dict[str, nn.Module | None]:
         """The modules of an adapter, filled, in the base's type and on its device."""
         with torch.device("meta"):
@@ -444,7 +451,7 @@ def _get_part(model: nn.Module, path: str) -> nn.Module | None:
     return getattr(model.get_submodule(parent), leaf)
 
 
-def _base_of(model: nn.Module) -> BaseIdentity:
+def _base_of(model: Any) -> BaseIdentity:
     """What the frozen part of a freshly made or loaded model is called."""
     info = model.config.checkpoint_info or {}
     training = info.get("training") or {}

@@ -200,10 +200,10 @@ class CfSamConfig(NucleusTypesMixin, SamConfig):
             raise ValueError(f"type_dropout must lie in [0, 1), got {self.type_dropout}.")
         if self.nuclei_loss not in ("bce", "focal_tversky"):
             raise ValueError(f"nuclei_loss must be 'bce' or 'focal_tversky', got {self.nuclei_loss!r}.")
-        if self.type_loss_weights is not None and len(self.type_loss_weights) != self.num_types + 1:
+        classes = (self.num_types or 0) + 1
+        if self.type_loss_weights is not None and len(self.type_loss_weights) != classes:
             raise ValueError(
-                f"type_loss_weights needs {self.num_types + 1} values (background first), "
-                f"got {len(self.type_loss_weights)}."
+                f"type_loss_weights needs {classes} values (background first), got {len(self.type_loss_weights)}."
             )
 
     @classmethod
@@ -232,7 +232,7 @@ class CfSamConfig(NucleusTypesMixin, SamConfig):
     @property
     def has_type_branch(self) -> bool:
         """Whether there are types, and a trunk of their own that they are read from."""
-        return self.num_types > 0 and self.type_trunk is not None
+        return bool(self.num_types) and self.type_trunk is not None
 
     @property
     def pad_multiple(self) -> int:

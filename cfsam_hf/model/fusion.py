@@ -1,5 +1,7 @@
 """HMFM, the Hierarchical Modulated Fusion Module (arXiv 2603.28027; the numbers are this project's choice)."""
 
+from typing import cast
+
 import torch
 from torch import nn
 from transformers.models.sam.modeling_sam import SamLayerNorm
@@ -45,4 +47,4 @@ class HierarchicalModulatedFusion(nn.Module):
         modulated = self.modulated_levels(levels, embedding)
         scores = torch.cat([score(level) for score, level in zip(self.level_scores, modulated, strict=True)], dim=1)
         weights = scores.softmax(dim=1)  # (B, levels, h, w)
-        return sum(weights[:, i : i + 1] * level for i, level in enumerate(modulated))
+        return cast(torch.Tensor, sum(weights[:, i : i + 1] * level for i, level in enumerate(modulated)))

@@ -8,6 +8,7 @@ The computation is functions of leaf layers and parameters ([`mala`], [`scales_a
 """
 
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -79,7 +80,7 @@ class MultiScaleKernel(nn.Module):
     def scales_and_gates(self, context: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
         """Kernels per size, each (B, r, k, k), and gates (B, number of sizes, r) that sum to 1 over the sizes."""
         if self.dynamic:
-            return scales_and_gates(context, self.base_kernels(), self.gate, self.generators)
+            return scales_and_gates(context, self.base_kernels(), self.gate, list(self.generators))
         return scales_and_gates(context, self.base_kernels(), self.gate_logits)
 
     def forward(self, context: torch.Tensor) -> torch.Tensor:
@@ -105,7 +106,7 @@ def scales_and_gates(
         Kernels per size, each (B, r, k, k), and gates (B, sizes, r) that sum to 1 over the sizes.
     """
     batch, sizes = context.shape[0], len(base_kernels)
-    if not generators:
+    if isinstance(gate, torch.Tensor):
         return [kernel.expand(batch, -1, -1, -1) for kernel in base_kernels], gate.softmax(dim=0).expand(batch, -1, -1)
     kernels = [
         kernel + generate(context).view(batch, *kernel.shape)
@@ -117,11 +118,12 @@ def scales_and_gates(
 def fuse_kernels(kernels: Sequence[torch.Tensor], gates: torch.Tensor) -> torch.Tensor:
     """Kernels per size (B, r, k, k) and gates (B, sizes, r) to one kernel (B, r, K, K), K the largest size."""
     largest = max(kernel.shape[-1] for kernel in kernels)
-    fused = 0
-    for i, kernel in enumerate(kernels):
-        margin = (largest - kernel.shape[-1]) // 2
-        fused = fused + F.pad(gates[:, i, :, None, None] * kernel, (margin,) * 4)
-    return fused
+    margins = [(largest - kernel.shape[-1]) // 2 for kernel in kernels]
+    padded = (
+        F.pad(gates[:, i, :, None, None] * kernel, (margin,) * 4)
+        for i, (kernel, margin) in enumerate(zip(kernels, margins, strict=True))
+    )
+    return cast(torch.Tensor, sum(padded))
 
 
 def per_image_depthwise_conv(features: torch.Tensor, kernels: torch.Tensor) -> torch.Tensor:
