@@ -1,8 +1,10 @@
-"""The last step of every reader: the tiles of a split, names that are unique, an error if nothing was found."""
+"""The last step of every reader: the tiles of a split, unique names, pixel sizes, an error if nothing was found."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from ...model.pixel_size import read_pixel_size
 from ..problems import noted, refuse
 from ..records import TileRecord
 
@@ -15,7 +17,7 @@ def check_split(split: str | None, known: Sequence[str], dataset: str) -> None:
 
 
 def finish_listing(records: Sequence[TileRecord], split: str | None, root: Path, layout: str) -> list[TileRecord]:
-    """Return the records of `split`, or all if it is None.
+    """Return the records of `split`, or all if it is None. A tile of unknown pixel size gets what its file states.
 
     Args:
         records: all tiles found.
@@ -25,7 +27,7 @@ def finish_listing(records: Sequence[TileRecord], split: str | None, root: Path,
 
     Raises:
         FileNotFoundError: if there are no tiles, saying whether `root` itself is missing.
-        ValueError: if two tiles have one name, or none is in `split`.
+        ValueError: if two tiles have one name, none is in `split`, or a file states pixels that are not square.
     """
     if not records:
         if not noted():  # otherwise there are files, and their problems are reported
@@ -39,7 +41,21 @@ def finish_listing(records: Sequence[TileRecord], split: str | None, root: Path,
     chosen = [record for record in seen.values() if split in (None, record.fold)]
     if not chosen:
         raise ValueError(f"{root}: none of its {len(records)} tiles belongs to the split {split!r}")
-    return chosen
+    return [_with_pixel_size(record) for record in chosen]
+
+
+def _with_pixel_size(record: TileRecord) -> TileRecord:
+    """The record with the pixel size that its image file states, if it has none of its own."""
+    if record.mpp is not None or record.index is not None or not record.image_path.is_file():
+        return record
+    try:
+        size = read_pixel_size(record.image_path)
+        return record if size is None else replace(record, mpp=size.mpp)
+    except ValueError as error:
+        refuse(ValueError(f"{record.image_path}: {error}"))
+    except OSError as error:
+        refuse(error)
+    return record
 
 
 def subfolders(root: Path, depth: int = 1) -> list[Path]:

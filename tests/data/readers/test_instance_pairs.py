@@ -163,3 +163,24 @@ def test_real_pairs(real_data):
     assert len(records) == 54
     for record in records[:5]:
         assert len(np.unique(record.load().instance_map)) - 1 == int(record.metadata["n_nuclei"])
+
+
+def test_the_pixel_size_of_the_file_is_taken_unless_one_is_given(tmp_path):
+    label_map = nuclei()
+    for stem, sides in {"square": (20000, 20000), "wide": (20000, 40000)}.items():
+        (tmp_path / stem).mkdir()
+        tifffile.imwrite(
+            tmp_path / stem / "a.tif",
+            painted(label_map),
+            photometric="rgb",
+            resolution=sides,
+            resolutionunit="CENTIMETER",
+            metadata=None,
+        )
+        save_image(tmp_path / stem / "a_instances.png", label_map.astype(np.uint16))
+    [record] = list_instance_pairs(tmp_path / "square")
+    assert record.mpp == record.load().mpp == 0.5
+    assert list_instance_pairs(tmp_path / "square", mpp=0.25)[0].mpp == 0.25
+    with pytest.raises(ValueError, match=r"a\.tif: pixels of 0\.5 x 0\.25 micrometres .* are not square"):
+        list_instance_pairs(tmp_path / "wide")
+    assert list_instance_pairs(tmp_path / "wide", mpp=0.25)[0].mpp == 0.25
