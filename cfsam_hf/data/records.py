@@ -1,4 +1,4 @@
-"""The one schema that every reader returns: `TileRecord` (where a tile is) and `Tile` (its pixels and labels)."""
+"""The schema that every reader returns: `TileRecord` (where a tile is) and `Tile` (its pixels and labels)."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,16 +18,16 @@ class Tile:
     Attributes:
         image: `(H, W, 3)` uint8, RGB.
         instance_map: `(H, W)` int32, 0 background; ids are positive and may have gaps.
-        type_map: `(H, W)` int16 with 0 background, 1..T the nucleus' type and `UNKNOWN_TYPE` where a nucleus has no
-            annotated type; None where the data set has no types at all.
+        type_map: `(H, W)` int16 with 0 background, 1..T the type of a nucleus, and `UNKNOWN_TYPE` at nuclei without an
+            annotated type; None if the data set has no types.
         id: name of the tile, unique in its data set.
         tissue: organ or tissue name, None if unknown.
         mpp: micrometres per pixel, None if unknown.
         fold: official split or fold that the tile belongs to ("train", "test", "1", ...), None if there is none.
         type_names: names of the type ids 1..T, empty for a data set without types.
-        annotated: `(H, W)` bool, False where nuclei were not annotated; None means that all of the tile is annotated.
-        overlaps: what was lost since a label map gives each pixel to one nucleus; nothing where the data set itself
-            has label maps.
+        annotated: `(H, W)` bool, False where nuclei were not annotated; None: the whole tile is annotated.
+        overlaps: what was lost because a label map gives each pixel to one nucleus; nothing if the data set itself has
+            label maps.
         notes: what the reader left out of the annotation file or read in an unusual way, a sentence each.
     """
 
@@ -46,7 +46,7 @@ class Tile:
 
 @dataclass(frozen=True)
 class TileRecord:
-    """Where a tile lies and what is known of it before any pixel is read.
+    """Where a tile is, and what is known about it before any pixel is read.
 
     Attributes:
         dataset: name of the reader.
@@ -56,8 +56,8 @@ class TileRecord:
         decode: function that reads this record into a `Tile`.
         index: position of the tile in files that hold many, else None.
         tissue, mpp, fold, type_names: as in `Tile`.
-        allow_empty: whether a tile without nuclei is accepted.
-        metadata: whatever else the data set's index says about the tile, as text.
+        allow_empty: whether a tile without nuclei is valid.
+        metadata: other columns of the data set's index, as text.
         options: settings of the reader that `decode` needs.
     """
 
@@ -76,7 +76,7 @@ class TileRecord:
     options: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def load(self) -> Tile:
-        """Read and validate the tile.
+        """Reads and validates the tile.
 
         Raises:
             OSError: if a file is missing or cannot be decoded.
@@ -95,7 +95,7 @@ def make_tile(
     overlaps: Overlaps | None = None,
     notes: Sequence[str] = (),
 ) -> Tile:
-    """Check what a reader has decoded and put it into the schema.
+    """Checks what a reader has decoded and makes a tile of it.
 
     Args:
         record: the record that was read; its paths appear in the errors.
@@ -152,7 +152,7 @@ def make_tile(
 
 
 def whole_numbers(array: np.ndarray, path: Path, name: str) -> np.ndarray:
-    """Return `array` as int64; some data sets store ids as floats.
+    """Returns `array` as int64; some data sets store ids as floats.
 
     Raises:
         ValueError: naming `path` and what the array is, if it holds fractions, NaN or infinities, or no numbers.
@@ -166,7 +166,7 @@ def whole_numbers(array: np.ndarray, path: Path, name: str) -> np.ndarray:
 
 
 def to_uint8(image: np.ndarray, path: Path) -> np.ndarray:
-    """Return an image whose values are whole numbers of 0..255, in whatever dtype, as uint8.
+    """Returns an image with whole numbers in 0..255, of any dtype, as uint8.
 
     Raises:
         ValueError: naming `path`, for other values.

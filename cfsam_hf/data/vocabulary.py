@@ -1,13 +1,13 @@
-"""Types of several data sets brought to one vocabulary, by name.
+"""Types of several data sets in one joint vocabulary, by name.
 
-A type map tells what a data set's names mean in the joint vocabulary: `{"lymphocyte": "inflammatory", "other": null}`.
+A type map translates a data set's names into the joint vocabulary: `{"lymphocyte": "inflammatory", "other": null}`.
 
 - Two names for one thing, or a fine type that the joint vocabulary does not split: map both to the same name.
 - A coarse type that the joint vocabulary splits ("inflammatory" beside another data set's "lymphocyte" and "plasma
-  cell"): map it to null. Its nuclei train where nuclei are and how they are bounded; their type is ignored (-100),
-  since no single label of the joint vocabulary is true of them. To use these labels, merge the fine types instead.
-- A remainder ("other", "miscellaneous") that may hold types which another data set names: null too.
-- A data set whose types are of no use: the whole map `none`, as if it had none.
+  cell"): map it to null. Its nuclei train detection and outlines; their type is ignored (-100), since no single label
+  of the joint vocabulary is right for all of them. To use these labels, merge the fine types instead.
+- A remainder ("other", "miscellaneous") that may include types which another data set names: map it to null, too.
+- A data set whose types are useless: give `none` instead of a map, as if it had no types.
 """
 
 import json
@@ -20,19 +20,19 @@ import numpy as np
 from .records import UNKNOWN_TYPE, Tile, TileRecord
 
 NO_TYPES = "none"
-"""What is written in place of a type map's file to leave a data set's types out."""
+"""Given instead of a type map's file to ignore the types of a data set."""
 
 
 def read_type_map(path: str | Path) -> dict[str, str | None]:
-    """Read a type map from a JSON file.
+    """Reads a type map from a JSON file.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is not an object from names to names or null.
+        ValueError: it is not a JSON object whose values are names or null.
     """
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        content = json.loads(Path(path).read_bytes())
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not JSON: {error}") from error
     if not isinstance(content, dict) or not all(value is None or _is_name(value) for value in content.values()):
         raise ValueError(f"{path} must hold an object of type names with joint names or null, got {content!r}")
@@ -40,15 +40,15 @@ def read_type_map(path: str | Path) -> dict[str, str | None]:
 
 
 def rename_types(record: TileRecord, type_map: Mapping[str, str | None] | None) -> TileRecord:
-    """Return a record whose tile is loaded with the types of the joint vocabulary.
+    """Returns a record whose tile is loaded with the types of the joint vocabulary.
 
     Args:
         record: the tile.
-        type_map: the data set's names to joint names, or to None for nuclei of unknown type. None leaves all types
-            out: the tile is loaded without types.
+        type_map: from the data set's names to joint names, or to None for nuclei of unknown type. Without a map (None)
+            the tile is loaded without types.
 
     Raises:
-        ValueError: the record has types that the map does not name, or the map names types that it does not have.
+        ValueError: the record has types that the map lacks, or the map names types that the record lacks.
     """
     if type_map is None:
         names: list[str] = []
@@ -61,7 +61,7 @@ def rename_types(record: TileRecord, type_map: Mapping[str, str | None] | None) 
                 f"the type map does not fit {record.dataset}: "
                 + "; ".join(
                     f"{text} {', '.join(map(repr, those))}"
-                    for text, those in (("it says nothing of", missing), ("there is no type", unknown))
+                    for text, those in (("it lacks", missing), ("there is no type", unknown))
                     if those
                 )
                 + " (map a type to null to ignore it)"
@@ -86,13 +86,13 @@ def joint_type_names(vocabularies: Sequence[Mapping[int, str]]) -> dict[int, str
 
 
 def match_types(type_names: Mapping[int, str], model_type_names: Mapping[int, str]) -> dict[int, int] | None:
-    """Map a data set's type ids to a model's by name; None for a data set without types.
+    """Maps a data set's type ids to a model's by name; None for a data set without types.
 
     >>> match_types({1: "b", 2: "a"}, {1: "a", 2: "b", 3: "c"})
     {1: 2, 2: 1}
 
     Raises:
-        ValueError: the model does not have one of the types.
+        ValueError: the model lacks one of the types.
     """
     ids = {name: type_id for type_id, name in model_type_names.items()}
     if unknown := [name for name in type_names.values() if name not in ids]:
@@ -104,7 +104,7 @@ def match_types(type_names: Mapping[int, str], model_type_names: Mapping[int, st
 
 
 class _Renamed:
-    """A record's `decode` with its types renamed; a class, so that records can be sent to worker processes."""
+    """A record's `decode` that renames types; a class, so that records can be pickled for worker processes."""
 
     def __init__(self, record: TileRecord, ids: Mapping[int, int] | None):
         self.record = record

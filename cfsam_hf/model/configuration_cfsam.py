@@ -1,4 +1,4 @@
-"""The configuration of CF-SAM: SAM's own configuration with this model's fields beside it, at top level."""
+"""The configuration of CF-SAM: SAM's configuration, with this model's fields at top level."""
 
 from typing import Any
 
@@ -11,30 +11,30 @@ from .nucleus_types import NucleusTypesMixin
 FORMAT_VERSION = 1
 
 TYPE_TRUNKS = ("efficientnet-lite0",)
-"""Pretrained networks that types can be read from."""
+"""Pretrained networks for the type branch."""
 
 
 @strict
 class CfSamConfig(NucleusTypesMixin, SamConfig):
     """Configuration of [`CfSamForNucleiSegmentation`].
 
-    The three SAM parts stay where [`SamConfig`] has them (`vision_config`, `prompt_encoder_config`,
-    `mask_decoder_config`), so the configuration of a plain `SamModel` is read as it is and the fields below take their
+    The three SAM parts are where [`SamConfig`] has them (`vision_config`, `prompt_encoder_config`,
+    `mask_decoder_config`), so the configuration of a plain `SamModel` can be loaded, and the fields below get their
     defaults. The paper (arXiv 2603.28027) fixes which parts exist; every number here is this project's choice.
 
     Args:
         num_types (`int`, *optional*):
-            Number of nucleus types T, background not counted. 0 finds nuclei without typing them. Derived from
+            Number of nucleus types T without background. 0 finds nuclei without classifying them. Derived from
             `id2label` if only that is given; 0 if neither is.
         id2label (`dict[int, str]`, *optional*):
-            Names of the types: `{0: "background", 1: ..., T: ...}` (the entry 0 may be left out).
+            Names of the types: `{0: "background", 1: ..., T: ...}` (the entry 0 is optional).
         type_colors (`list[str]`, *optional*):
             One `#rrggbb` colour per type 1..T. Default: a fixed palette.
         mpp (`float`, defaults to 0.25):
             Micrometres per pixel that the model works at.
         use_mala, adapter_dim, adapter_context_dim, adapter_kernel_sizes, adapter_dynamic, adapter_layers:
-            MALA: on/off; bottleneck width r; context width q; odd kernel sizes; whether kernels and gates are made for
-            each image (else fixed); the encoder layers that carry one (`None`: all).
+            MALA: on/off; bottleneck width r; context width q; odd kernel sizes; whether kernels and gates depend on
+            the image; the encoder layers that have one (`None`: all).
         use_hmfm, fusion_dim, fusion_layers:
             HMFM: on/off; width D; the encoder layers that are fused (`None`: the global-attention layers).
         use_detail_stem (`bool`, defaults to `True`):
@@ -49,25 +49,25 @@ class CfSamConfig(NucleusTypesMixin, SamConfig):
         mask_stride (`int`, defaults to 2):
             Stride in pixels at which masks are made: a quarter or an eighth of the patch size.
         type_trunk (`str`, *optional*):
-            `"efficientnet-lite0"`: types are read off the image by the first stages of that network (0.5 M parameters,
-            to be loaded with its pretrained weights), at its own and at half its size, and the mask decoder's and
-            BGMR's maps are of outlines alone. Default: types are maps of the mask decoder, like the others.
+            `"efficientnet-lite0"`: the first stages of that network (0.5 M parameters, to be loaded with pretrained
+            weights) predict types from the image at full and at half size, and the mask decoder and BGMR make maps of
+            outlines only. Default: types are maps of the mask decoder, like the others.
         type_dim, type_dropout:
             With `type_trunk`: channels in which the trunk's levels meet; their dropout in training.
         train_encoder (`bool`, defaults to `False`):
-            Whether the SAM encoder itself is trained. Only meant for making a small backbone.
+            Whether the SAM encoder itself is trained, which is only meant for making a small backbone.
         train_mask_decoder (`bool`, defaults to `True`):
             Whether SAM's two-way transformer and up-scaling are trained.
         nuclei_loss (`str`, defaults to `"bce"`):
-            `"bce"` or `"focal_tversky"`, beside the Dice loss.
+            `"bce"` or `"focal_tversky"`, in addition to the Dice loss.
         loss_weights (`dict[str, float]`, *optional*):
             Overrides of [`LossWeights`] by name.
         type_loss_weights (`list[float]`, *optional*):
             T + 1 weights of the classes (background first) in the cross-entropy. Default: all 1.
         checkpoint_info (`dict`, *optional*):
-            What `cfsam info` and the card say: `name`, `license` of the weights, `data`, `metrics`, `training`, ...
+            Facts for `cfsam info` and the card: `name`, `license` of the weights, `data`, `metrics`, `training`, ...
         format_version (`int`, defaults to 1):
-            Version of the checkpoint layout; a newer one than the code knows is refused.
+            Version of the checkpoint layout; versions newer than the code are refused.
 
     Raises:
         ValueError: a field is out of range; `num_types` and `id2label` disagree; a newer checkpoint format.
@@ -176,7 +176,7 @@ class CfSamConfig(NucleusTypesMixin, SamConfig):
 
     def _check_masks(self) -> None:
         patch = self.vision_config.patch_size
-        # Up-sampling and stem go in steps of 2, and the stem's finest level lies at stride 2.
+        # Up-sampling and stem work in steps of 2, and the stem's finest level has stride 2.
         if patch < 8 or patch & (patch - 1):
             raise ValueError(f"The patch size must be a power of two and at least 8, got {patch}.")
         if self.mask_stride not in (patch // 4, patch // 8) or self.mask_stride < 2:
@@ -208,9 +208,9 @@ class CfSamConfig(NucleusTypesMixin, SamConfig):
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs):
-        """As `PreTrainedConfig.from_dict`, but this class's fields in `kwargs` take part in the construction.
+        """Like `PreTrainedConfig.from_dict`, but fields of this class in `kwargs` go into the construction.
 
-        The base class sets them afterwards, when the derived values (names, colours, layers) are already made.
+        The base class sets them afterwards, when derived values (names, colours, layers) already exist.
         """
         own = {name for name in CfSamConfig.__annotations__ if name in kwargs} | ({"id2label"} & set(kwargs))
         config_dict = dict(config_dict)
@@ -231,7 +231,7 @@ class CfSamConfig(NucleusTypesMixin, SamConfig):
 
     @property
     def has_type_branch(self) -> bool:
-        """Whether there are types, and a trunk of their own that they are read from."""
+        """Whether there are types, predicted by a type branch."""
         return bool(self.num_types) and self.type_trunk is not None
 
     @property

@@ -10,16 +10,16 @@ from .layers import ConvBlock, DetailStem, UpsampleBlock
 
 
 class MaskFeatures(nn.Module):
-    """Brings the fused map to the mask stride, level by level, and joins the image's own detail on the way.
+    """Up-samples the fused map to the mask stride, level by level, and adds detail from the image.
 
-    As the decoder of a U-Net (Ronneberger, Fischer and Brox 2015) whose lowest level is the SAM encoder's and whose
-    contracting path is a small convolutional stem on the image: what patches of 16 pixels blur comes from there.
+    It works like the decoder of a U-Net (Ronneberger, Fischer and Brox 2015) whose lowest level is the SAM encoder's
+    and whose contracting path is a small convolutional stem on the image, which sees what patches of 16 pixels blur.
 
     Args:
         fusion_dim (`int`): width D of the fused map at the patch stride.
         upscaled_dim (`int`): channels of SAM's up-scaled embedding, at a quarter of the patch stride.
         dims (`list[int]`): channels at the mask stride, at twice that, ..., at half the patch stride.
-        upscaled_level (`int`): which of these levels lies at a quarter of the patch stride.
+        upscaled_level (`int`): the one of these levels at a quarter of the patch stride.
         num_finer (`int`): levels of the stem that are finer than the masks.
         use_stem (`bool`): whether there is a stem.
     """
@@ -56,9 +56,9 @@ class MaskFeatures(nn.Module):
 
 
 class TaskMaskDecoder(nn.Module):
-    """Task tokens, and the hyper-networks that turn each token into the filter that reads its map.
+    """Task tokens, and hyper-networks that turn each token into the filter of its map.
 
-    The two-way transformer and the up-scaling are SAM's own and are passed in at run time, so that their weights keep
+    The two-way transformer and the up-scaling belong to SAM and are passed in at run time, so that their weights keep
     SAM's names.
 
     Args:
@@ -78,7 +78,7 @@ class TaskMaskDecoder(nn.Module):
     def attend(
         self, sam_decoder: SamMaskDecoder, embedding: torch.Tensor, position: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Lets the tokens and the image embedding attend to each other, then up-scales the embedding as SAM does.
+        """Lets tokens and image embedding attend to each other, then up-scales the embedding like SAM.
 
         Args:
             sam_decoder (`SamMaskDecoder`).
@@ -105,7 +105,7 @@ class TaskMaskDecoder(nn.Module):
         return tokens.squeeze(1), upscaled
 
     def read_maps(self, tokens: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
-        """Tokens (B, M, E) and features (B, F, H / s, W / s) to the initial maps (B, M, H / s, W / s)."""
+        """Computes the initial maps (B, M, H / s, W / s) from tokens (B, M, E) and features (B, F, H / s, W / s)."""
         filters = torch.stack([network(tokens[:, i]) for i, network in enumerate(self.filters)], dim=1).to(
             features.device
         )  # (B, M, F + 1)

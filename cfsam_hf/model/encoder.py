@@ -1,4 +1,4 @@
-"""SAM's vision encoder with a MALA beside each MLP, for tiles of any size. Every SAM weight keeps its name."""
+"""SAM's vision encoder with a MALA beside each MLP, for tiles of any size. SAM's weights keep their names."""
 
 from dataclasses import dataclass
 
@@ -29,7 +29,7 @@ class CfSamPatchEmbeddings(SamPatchEmbeddings):
     """SAM's patch projection for every image size that is a multiple of the patch size."""
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """Pixels (B, 3, H, W) to patch tokens (B, H / p, W / p, C)."""
+        """Maps pixels (B, 3, H, W) to patch tokens (B, H / p, W / p, C)."""
         if pixel_values.ndim != 4 or pixel_values.shape[1] != self.num_channels:
             raise ValueError(
                 f"pixel_values must have shape (batch, {self.num_channels}, height, width), "
@@ -40,7 +40,7 @@ class CfSamPatchEmbeddings(SamPatchEmbeddings):
         if height % patch_height or width % patch_width or height == 0 or width == 0:
             raise ValueError(
                 f"Image height and width must be positive multiples of the patch size {patch_height}, got {height} x "
-                f"{width}; pad the image (CfSamImageProcessor does) or change its size."
+                f"{width}; pad the image (as CfSamImageProcessor does) or change its size."
             )
         return self.projection(pixel_values).permute(0, 2, 3, 1)
 
@@ -58,7 +58,7 @@ class CfSamVisionLayer(SamVisionLayer):
         self.adapter = adapter
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """Token map (B, h, w, C) to token map."""
+        """Maps tokens (B, h, w, C) to tokens of the same shape."""
         attended = self.layer_norm1(hidden_states)
         height, width = attended.shape[1:3]
         if self.window_size > 0:
@@ -70,7 +70,7 @@ class CfSamVisionLayer(SamVisionLayer):
         normed = self.layer_norm2(hidden_states)
         correction = self.mlp(normed)
         if self.adapter is not None and self.adapter_enabled:
-            # In this order PEFT's form of MALA, a layer around the MLP, gives the same bits.
+            # In this order the result is bit for bit that of MALA in PEFT, a layer around the MLP.
             correction = correction + self.adapter(normed)
         return hidden_states + correction
 
@@ -90,8 +90,8 @@ class CfSamVisionEncoder(SamVisionEncoder):
 
     Args:
         config (`SamVisionConfig`): SAM's encoder.
-        adapter_layers (`list[int]`): layers that carry a MALA; empty for none.
-        adapter_options (`dict`): the arguments of [`MultiScaleAdapter`] but `hidden_size`.
+        adapter_layers (`list[int]`): layers with a MALA; empty for none.
+        adapter_options (`dict`): the arguments of [`MultiScaleAdapter`] except `hidden_size`.
     """
 
     _no_split_modules = ("CfSamVisionLayer",)
@@ -107,14 +107,14 @@ class CfSamVisionEncoder(SamVisionEncoder):
 
     @torch.no_grad()
     def _init_weights(self, module: torch.nn.Module) -> None:
-        # SAM's initializer range is 1e-10, with which an adapter could never learn: adapters reset themselves.
+        # With SAM's initializer range of 1e-10 an adapter could never learn, so adapters reset themselves.
         if isinstance(module, AdapterLinear | MultiScaleKernel | MultiScaleAdapter):
             module.reset()
         else:
             super()._init_weights(module)
 
     def position_embedding(self, height: int, width: int) -> torch.Tensor | None:
-        """The absolute position embedding (1, h, w, C), interpolated (bicubic) where the stored grid differs."""
+        """The absolute position embedding (1, h, w, C), interpolated (bicubic) if the stored grid differs."""
         if self.pos_embed is None or self.pos_embed.shape[1:3] == (height, width):
             return self.pos_embed
         stored = self.pos_embed.permute(0, 3, 1, 2)
@@ -129,10 +129,10 @@ class CfSamVisionEncoder(SamVisionEncoder):
             levels (`list[int]`): layer numbers, ascending.
 
         Returns:
-            The neck's embedding (B, D, h, w) and the token maps (B, h, w, C) after the layers asked for.
+            The neck's embedding (B, D, h, w) and the token maps (B, h, w, C) after the requested layers.
         """
         wants_gradient = torch.is_grad_enabled()
-        # Below the first part that is trained nothing is kept, not even the inputs of checkpointed layers.
+        # Below the first trained part nothing is stored for the backward pass, not even inputs of checkpointed layers.
         below = not pixel_values.requires_grad and not _is_trained(self.patch_embed, self.pos_embed)
         with torch.set_grad_enabled(wants_gradient and not below):
             hidden_states = self.patch_embed(pixel_values)

@@ -10,11 +10,11 @@ from .layers import ZeroConv2d
 
 
 class HierarchicalModulatedFusion(nn.Module):
-    """Aggregates several encoder levels into one map, at each position as the image asks.
+    """Aggregates several encoder levels into one map, with weights that depend on position and image.
 
-    Every level is projected to D channels and modulated, position by position, with a scale and a shift that the
-    neck's embedding gives (FiLM, the identity at the start). Softmax weights over the levels, one set per position,
-    mix them.
+    Every level is projected to D channels and modulated at each position with a scale and a shift computed from the
+    neck's embedding (FiLM, which starts as the identity). Softmax weights over the levels, one set per position, mix
+    them.
 
     Args:
         hidden_size (`int`): width C of the encoder.
@@ -33,7 +33,7 @@ class HierarchicalModulatedFusion(nn.Module):
         self.level_scores = nn.ModuleList([nn.Conv2d(fusion_dim, 1, 1) for _ in range(num_levels)])
 
     def modulated_levels(self, levels: list[torch.Tensor], embedding: torch.Tensor) -> list[torch.Tensor]:
-        """Each level (B, h, w, C) projected and modulated to (B, D, h, w)."""
+        """Projects and modulates each level (B, h, w, C) to (B, D, h, w)."""
         modulated = []
         for level, project, norm, modulate in zip(
             levels, self.level_projections, self.level_norms, self.modulations, strict=True
@@ -43,7 +43,7 @@ class HierarchicalModulatedFusion(nn.Module):
         return modulated
 
     def forward(self, levels: list[torch.Tensor], embedding: torch.Tensor) -> torch.Tensor:
-        """Levels (B, h, w, C) and embedding (B, E, h, w) to the fused map (B, D, h, w)."""
+        """Fuses levels (B, h, w, C) and embedding (B, E, h, w) into one map (B, D, h, w)."""
         modulated = self.modulated_levels(levels, embedding)
         scores = torch.cat([score(level) for score, level in zip(self.level_scores, modulated, strict=True)], dim=1)
         weights = scores.softmax(dim=1)  # (B, levels, h, w)

@@ -1,6 +1,7 @@
-"""The convolutional blocks that fusion, mask decoder and refinement are made of.
+"""The convolutional blocks of fusion, mask decoder and refinement.
 
-No BatchNorm anywhere. ReLU, not GELU: at mask stride the activation's backward pass costs as much as the convolution.
+There is no BatchNorm. The activation is ReLU, since at mask stride the backward pass of GELU costs as much as the
+convolution.
 """
 
 from itertools import pairwise
@@ -11,7 +12,7 @@ from transformers.models.sam.modeling_sam import SamLayerNorm
 
 
 class ZeroConv2d(nn.Conv2d):
-    """A convolution that starts as zero. The class is the mark by which the model initialises it."""
+    """A convolution that starts as zero. The model recognises the class and initialises it."""
 
 
 class ConvBlock(nn.Sequential):
@@ -59,7 +60,7 @@ class DetailStem(nn.Module):
         )
 
     def forward(self, pixel_values: torch.Tensor) -> list[torch.Tensor]:
-        """Pixels (B, 3, H, W) to one map per level, (B, channels[i], H / 2^(i+1), W / 2^(i+1))."""
+        """Maps pixels (B, 3, H, W) to one map per level, (B, channels[i], H / 2^(i+1), W / 2^(i+1))."""
         maps = []
         features = pixel_values
         for level in self.levels:

@@ -3,8 +3,8 @@
 A bottleneck whose middle is a depthwise convolution with kernels of several sizes, made for each image from its own
 content. It runs beside the frozen MLP of a SAM encoder layer and starts as exactly zero.
 
-The computation is functions of leaf layers and parameters ([`mala`], [`scales_and_gates`], [`fuse_kernels`]):
-[`MultiScaleAdapter`] keeps its leaves as a module tree, the PEFT method of `peft_tuner.py` in PEFT's flat layout.
+Functions of leaf layers and parameters do the computation ([`mala`], [`scales_and_gates`], [`fuse_kernels`]):
+[`MultiScaleAdapter`] keeps its leaves in a module tree, the PEFT method of `peft_tuner.py` in PEFT's flat layout.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ from transformers import initialization as init
 
 
 class AdapterLinear(nn.Linear):
-    """A linear layer of an adapter. The class is the mark by which it gets its own initialisation (see `reset`)."""
+    """A linear layer of an adapter. The model recognises the class and initialises it with `reset`."""
 
     def __init__(self, in_features: int, out_features: int, zero: bool = False, gain: float = 1.0):
         self.zero = zero
@@ -26,7 +26,7 @@ class AdapterLinear(nn.Linear):
 
     @torch.no_grad()
     def reset(self) -> None:
-        """Weights N(0, gain^2 / fan_in) or zero, bias zero; tensors that were loaded are left alone."""
+        """Weights N(0, gain^2 / fan_in) or zero, bias zero; loaded tensors stay unchanged."""
         if self.zero:
             init.zeros_(self.weight)
         else:
@@ -57,7 +57,7 @@ class MultiScaleKernel(nn.Module):
         for size in self.kernel_sizes:
             self.register_parameter(f"base_{size}", nn.Parameter(torch.zeros(channels, size, size)))
         if dynamic:
-            # A tenth of the base kernel's scale: the image bends the kernels, it does not drown them.
+            # A tenth of the base kernel's scale, so that the image modifies the kernels without dominating them.
             self.generators = nn.ModuleList(
                 [AdapterLinear(context_dim, channels * k * k, gain=0.1 / k) for k in self.kernel_sizes]
             )
@@ -67,7 +67,7 @@ class MultiScaleKernel(nn.Module):
 
     @torch.no_grad()
     def reset(self) -> None:
-        """Base kernels N(0, 1 / k^2), equal gates; tensors that were loaded are left alone."""
+        """Base kernels N(0, 1 / k^2), equal gates; loaded tensors stay unchanged."""
         for kernel, size in zip(self.base_kernels(), self.kernel_sizes, strict=True):
             init.normal_(kernel, std=1.0 / size)
         if not self.dynamic:
@@ -84,7 +84,7 @@ class MultiScaleKernel(nn.Module):
         return scales_and_gates(context, self.base_kernels(), self.gate_logits)
 
     def forward(self, context: torch.Tensor) -> torch.Tensor:
-        """Context (B, q) to the fused kernel (B, r, K, K), K the largest size."""
+        """Maps the context (B, q) to the fused kernel (B, r, K, K), K the largest size."""
         return fuse_kernels(*self.scales_and_gates(context))
 
 
@@ -94,7 +94,7 @@ def scales_and_gates(
     gate: Callable[[torch.Tensor], torch.Tensor] | torch.Tensor,
     generators: Sequence[Callable[[torch.Tensor], torch.Tensor]] = (),
 ) -> tuple[list[torch.Tensor], torch.Tensor]:
-    """The kernels of all sizes for every image, and how much each counts.
+    """The kernels of all sizes for every image, and their gates.
 
     Args:
         context (`torch.Tensor` of shape `(B, q)`).
@@ -116,7 +116,7 @@ def scales_and_gates(
 
 
 def fuse_kernels(kernels: Sequence[torch.Tensor], gates: torch.Tensor) -> torch.Tensor:
-    """Kernels per size (B, r, k, k) and gates (B, sizes, r) to one kernel (B, r, K, K), K the largest size."""
+    """Fuses kernels per size (B, r, k, k) with gates (B, sizes, r) into one (B, r, K, K), K the largest size."""
     largest = max(kernel.shape[-1] for kernel in kernels)
     margins = [(largest - kernel.shape[-1]) // 2 for kernel in kernels]
     padded = (
@@ -158,7 +158,7 @@ def mala(
         hidden_states (`torch.Tensor` of shape `(B, h, w, C)`): X.
         scale (`torch.Tensor` of shape `(1,)`): s.
         down, up: W_down, C to r channels, and W_up, r to C.
-        context: W_c, r to q channels; `None` leaves the mean token (B, r) as it is, for kernels that ignore it.
+        context: W_c, r to q channels; `None` passes on the mean token (B, r), for kernels that ignore it.
         kernel: context (B, q) to one kernel per image and channel (B, r, K, K).
 
     Returns:
@@ -173,9 +173,9 @@ def mala(
 
 
 class MultiScaleAdapter(nn.Module):
-    """MALA as a module; see [`mala`] for what it computes.
+    """MALA as a module; [`mala`] describes the computation.
 
-    `W_up` starts at zero, so the adapted layer starts as the layer it adapts.
+    `W_up` starts at zero, so the adapted layer starts out equal to the original one.
 
     Args:
         hidden_size (`int`): width C of the encoder.
@@ -199,5 +199,5 @@ class MultiScaleAdapter(nn.Module):
         init.ones_(self.scale)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """Token map (B, h, w, C) to its correction, same shape."""
+        """Maps tokens (B, h, w, C) to their correction, same shape."""
         return mala(hidden_states, self.scale, self.down, self.context, self.kernel, self.up)

@@ -1,4 +1,4 @@
-"""Nucleus types: names and colours in pictures and files, and the fields of a configuration made to agree."""
+"""Nucleus types: names and colours in pictures and files, and consistent fields of a configuration."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,16 +13,16 @@ DEFAULT_TYPE_COLORS = (
     "#e69f00",
     "#cc79a7",
 )
-"""Okabe and Ito's palette, told apart by colour-blind readers too, in an order that stands out on pink and purple."""
+"""Okabe and Ito's palette for colour-blind readers, in an order that contrasts with pink and purple."""
 
 
 def default_type_color(type_id: int) -> str:
-    """Colour `#rrggbb` of type 1, 2, ...; they repeat after the seventh."""
+    """Colour `#rrggbb` of type 1, 2, ...; colours repeat after the seventh."""
     return DEFAULT_TYPE_COLORS[(type_id - 1) % len(DEFAULT_TYPE_COLORS)]
 
 
 def rgb(color: str) -> tuple[int, int, int]:
-    """`#rrggbb` to numbers 0..255.
+    """Converts `#rrggbb` to numbers 0..255.
 
     >>> rgb("#0072b2")
     (0, 114, 178)
@@ -37,7 +37,7 @@ UNTYPED_COLOR = rgb(default_type_color(1))
 
 @dataclass(frozen=True)
 class TypeStyle:
-    """How a nucleus type is shown: `type_id` (0 for a model without types), `name`, `color` (RGB, 0 to 255)."""
+    """Appearance of a nucleus type: `type_id` (0 for a model without types), `name`, `color` (RGB, 0 to 255)."""
 
     type_id: int
     name: str
@@ -65,7 +65,7 @@ def complete_styles(
 def complete_colors(
     type_names: Mapping[int, str], type_colors: Mapping[int, tuple[int, int, int]] | None = None
 ) -> dict[int, tuple[int, int, int]]:
-    """RGB colour of every type in `type_names`, from `type_colors` where it has one; of id 0 if there are no types."""
+    """RGB colour of every type in `type_names`, from `type_colors` if it has one; of id 0 if there are no types."""
     given = dict(type_colors or {})
     if not type_names:
         return {0: _as_rgb(given.get(0, UNTYPED_COLOR))}
@@ -94,7 +94,7 @@ class NucleusTypesMixin:
             raise ValueError(f"num_types must be 0 or more, got {self.num_types}.")
         if self.num_types == 0:
             if names not in ({}, {1: "nucleus"}):
-                raise ValueError(f"num_types is 0 but id2label names the types {names}; leave one of the two out.")
+                raise ValueError(f"num_types is 0 but id2label names the types {names}; remove one of the two.")
             names = {1: "nucleus"}
         elif not names:
             names = {i: f"type {i}" for i in range(1, self.num_types + 1)}
@@ -121,5 +121,5 @@ class NucleusTypesMixin:
 
     @property
     def type_names(self) -> dict[int, str]:
-        """Names of the types by id 1..T; empty when the model does not type nuclei."""
+        """Names of the types by id 1..T; empty if the model does not classify nuclei."""
         return {i: name for i, name in self.id2label.items() if 1 <= i <= self.num_types}

@@ -7,11 +7,11 @@ from .layers import ConvBlock, ZeroConv2d
 
 
 class BoundaryGuidedRefinement(nn.Module):
-    """Finds boundaries from several contexts and refines the initial maps where they are.
+    """Finds boundaries in several contexts and refines the initial maps there.
 
-    Parallel dilated convolutions give multi-context cues; from them a boundary map is read, which is supervised
-    against the true contours. The features gated by the boundary probability, the cues and the initial maps go
-    through a small head that starts at zero and whose output is added to the initial maps.
+    Parallel dilated convolutions compute multi-context cues, and from them a boundary map, which is supervised with
+    the true contours. A small head, which starts at zero, takes the features gated by the boundary probability, the
+    cues and the initial maps; its output is added to the initial maps.
 
     Args:
         mask_dim (`int`): channels F of the features.
@@ -43,8 +43,8 @@ class BoundaryGuidedRefinement(nn.Module):
         cues = self.merge(torch.cat([context(features) for context in self.contexts], dim=1))
         boundary_logits = self.boundary(cues)
         gated = features * boundary_logits.sigmoid() + cues
-        # The features lie with their channels last, as layer norms over channels leave them: joined with maps that do
-        # not, everything after would be copied to and fro, and take half as long again.
+        # Layer norms over channels leave the features with channels last in memory. If maps in another layout joined
+        # them, later operations would copy everything back and forth and take half as long again.
         maps_beside = normalised_maps.to(gated.dtype).contiguous(memory_format=torch.channels_last)
         residual = self.head(torch.cat([gated, maps_beside], dim=1))
         return maps + residual, boundary_logits

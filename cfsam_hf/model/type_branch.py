@@ -1,8 +1,8 @@
-"""The type branch: what kind of nucleus lies at each place, read off the image by a pretrained trunk of its own.
+"""The type branch: it predicts the type of the nucleus at each place from the image, with a pretrained trunk.
 
-The trunk is the first stages of EfficientNet-Lite0 with ImageNet weights. EfficientNet (Tan and Le 2019, arXiv
-1905.11946) in the form without squeeze-and-excitation and with ReLU6 that Google published as "Lite". The batch norms
-are folded into the convolutions, which is exact once they are no longer trained.
+The trunk is the first stages of EfficientNet-Lite0 with ImageNet weights: EfficientNet (Tan and Le 2019, arXiv
+1905.11946) without squeeze-and-excitation and with ReLU6, as Google published it under the name "Lite". The batch
+norms are folded into the convolutions, which is exact since they are no longer trained.
 """
 
 from collections.abc import Iterable
@@ -12,12 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-# Channels, kernel, stride of the first block, expansion, blocks. Lite0 goes on: one more block of the last stage, and
-# two more stages, which hold most of its weights.
+# Channels, kernel, stride of the first block, expansion, blocks. Lite0 has one more block in the last stage, and two
+# more stages with most of its weights.
 STAGES = ((16, 3, 1, 1, 1), (24, 3, 2, 6, 2), (40, 5, 2, 6, 2), (80, 3, 2, 6, 3), (112, 5, 1, 6, 2))
 FIRST_CHANNELS = 32
 LEVELS = ((2, 16), (4, 24), (8, 40), (16, 80), (16, 112))
-"""Stride in pixels and channels of what each stage gives."""
+"""Stride in pixels and channels of each stage's output."""
 
 
 class InvertedResidual(nn.Module):
@@ -25,7 +25,7 @@ class InvertedResidual(nn.Module):
 
     Args:
         in_channels, out_channels, kernel_size, stride (`int`).
-        expansion (`int`): of the channels; 1 leaves the first convolution out.
+        expansion (`int`): of the channels; 1 omits the first convolution.
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int, expansion: int):
@@ -37,7 +37,7 @@ class InvertedResidual(nn.Module):
         self.adds = stride == 1 and in_channels == out_channels
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Features (B, C, H, W) to (B, out_channels, H / stride, W / stride), rounded up."""
+        """Maps features (B, C, H, W) to (B, out_channels, H / stride, W / stride), rounded up."""
         inner = F.relu6(self.expand(features), inplace=True) if self.expand is not None else features
         inner = self.project(F.relu6(self.depthwise(inner), inplace=True))
         return features + inner if self.adds else inner
@@ -46,10 +46,10 @@ class InvertedResidual(nn.Module):
 class LiteTrunk(nn.Module):
     """EfficientNet-Lite0 to its second block of 112 channels.
 
-    Padding is the same on both sides, where TensorFlow's is on one: value i of a level of stride s is then centred on
-    pixel `s * i`, whatever the size of the tile, and not in the middle of pixels `s * i` to `s * (i + 1) - 1`.
-    [`resample_level`] reads the levels accordingly. The normalisation of Lite's own pixels is part of the first
-    convolution, so that the trunk reads what SAM's encoder reads.
+    Padding is the same on both sides, unlike TensorFlow's: value i of a level of stride s is then centred on pixel
+    `s * i`, whatever the size of the tile, and not in the middle of pixels `s * i` to `s * (i + 1) - 1`.
+    [`resample_level`] takes this into account. The first convolution includes Lite's normalisation of pixels, so the
+    trunk takes the same input as SAM's encoder.
     """
 
     def __init__(self):
@@ -65,7 +65,7 @@ class LiteTrunk(nn.Module):
             self.stages.append(nn.Sequential(*blocks))
 
     def forward(self, pixel_values: torch.Tensor) -> list[torch.Tensor]:
-        """Pixels (B, 3, H, W) to one map per entry of `LEVELS`, (B, C, H / s, W / s) rounded up."""
+        """Maps pixels (B, 3, H, W) to one map per entry of `LEVELS`, (B, C, H / s, W / s) rounded up."""
         features = F.relu6(self.first(pixel_values), inplace=True)
         levels = []
         for stage in self.stages:
@@ -76,7 +76,7 @@ class LiteTrunk(nn.Module):
 
 def _linear_weights(places: torch.Tensor, count: int) -> torch.Tensor:
     """Weights (length, count) of linear interpolation from values at 0, 1, ... to places (length,)."""
-    # Past the outermost values these are held.
+    # Beyond the outermost values the result is constant.
     places = places.clamp(0, count - 1)
     distance = (places[:, None] - torch.arange(count, device=places.device)).abs()
     return (1 - distance).clamp(min=0)
@@ -109,11 +109,11 @@ def resample_level(
 
 
 STRIDE = 4
-"""Of the type maps in pixels: a nucleus at 40x has some 25 cells."""
+"""Stride of the type maps in pixels: a nucleus at 40x has about 25 cells."""
 
-# What is read of the image at its own and at half its size: level of the trunk, and side of the square over which it
-# is averaged, in cells of its own: the nucleus itself, its neighbourhood (36 px; 72 px at half size) and the tissue
-# around (80 and 208 px; 160 px at half size). The level of stride 2 tells nothing that the others do not.
+# Inputs of the classification, from the image at full and at half size: level of the trunk, and side of the square
+# over which it is averaged, in cells of that level: the nucleus itself, its neighbourhood (36 px; 72 px at half size)
+# and the tissue around it (80 and 208 px; 160 px at half size). The level of stride 2 adds nothing to the others.
 READ = {
     1: ((1, 1), (2, 1), (3, 1), (4, 1), (1, 9), (4, 5), (4, 13)),
     2: ((1, 1), (2, 1), (3, 1), (4, 1), (1, 9), (4, 5)),
@@ -129,7 +129,7 @@ class LevelMap(NamedTuple):
     first: float
 
     def at_cells(self, features: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-        """Features that lie like the level's at the cells of the grid, (B, C, *size)."""
+        """Resamples features with the level's geometry at the cells of the grid, (B, C, *size)."""
         return resample_level(features, self.stride, size, STRIDE, self.first)
 
 
@@ -147,13 +147,13 @@ class FoldedProjection(nn.Conv2d):
 
 
 class TypeBranch(nn.Module):
-    """Reads levels of the trunk, and some averaged over the surroundings, at the cells of one grid.
+    """Classifies the cells of one grid from levels of the trunk, some of them averaged over the surroundings.
 
-    Outlines and types want different training. Outlines gain from thousands of steps on strongly changed colours and
-    sizes; types are told by colour and size, their examples are few, and features trained on these alone fit the tiles
-    they were seen in. Here types are read from features of another origin, none of which the outlines depend on. Their
-    channels differ in scale by orders of magnitude: each is read relative to its mean and deviation (`mean`,
-    `deviation`; see [`measure`](TypeBranch.measure)).
+    Outlines and types need different training. Outlines gain from thousands of steps on strongly changed colours and
+    sizes; types depend on colour and size, examples are few, and features trained on these alone overfit their tiles.
+    Here the features for types have another origin, and outlines do not depend on them. Their channels differ in scale
+    by orders of magnitude, so each is used relative to its mean and deviation (`mean`, `deviation`; see
+    [`measure`](TypeBranch.measure)).
 
     Args:
         num_types (`int`): T, background not counted.
@@ -174,7 +174,7 @@ class TypeBranch(nn.Module):
         self.register_buffer("deviation", torch.ones(CHANNELS))
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """Pixels (B, 3, H, W), H and W multiples of 8, to logits of the types given a nucleus (B, T, H / 4, W / 4)."""
+        """Maps pixels (B, 3, H, W), H and W multiples of 8, to type logits inside nuclei (B, T, H / 4, W / 4)."""
         weight, bias = self.project(self.mean, self.deviation)
         by_place: dict[tuple[int, float], list[tuple[LevelMap, torch.Tensor]]] = {}
         levels = self._read(pixel_values)
@@ -187,13 +187,13 @@ class TypeBranch(nn.Module):
 
     @torch.no_grad()
     def measure(self, batches: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> None:
-        """Sets means and deviations of the channels from cells of some images; to be done before training.
+        """Sets means and deviations of the channels from cells of some images, before training.
 
         Args:
-            batches: pixels (B, 3, H, W), and which of their cells count (B, H / 4, W / 4), boolean.
+            batches: pixels (B, 3, H, W), and a boolean mask of the cells to use (B, H / 4, W / 4).
 
         Raises:
-            ValueError: no cell counts.
+            ValueError: no cell is selected.
         """
         count, total, squares = 0, *(torch.zeros_like(self.mean, dtype=torch.double) for _ in range(2))
         for pixels, counted in batches:
@@ -204,15 +204,15 @@ class TypeBranch(nn.Module):
         if not count:
             raise ValueError("the type branch is measured inside nuclei with types, and there are none.")
         self.mean.copy_(total / count)
-        # A channel that is the same everywhere must not blow up where it is not.
+        # A channel that is constant in these images must not explode in others.
         self.deviation.copy_((squares / count - (total / count).square()).clamp_min(0).sqrt().clamp_min(1e-3))
 
     def _read(self, pixel_values: torch.Tensor) -> list[LevelMap]:
-        """What is projected, in the order of the projection's columns."""
+        """The inputs of the projection, in the order of its columns."""
         levels = []
         for scale, read in READ.items():
             pixels = F.avg_pool2d(pixel_values, scale) if scale > 1 else pixel_values
-            # Last in memory the channels are read together: the trunk takes .7 of the time, the resampling half.
+            # Channels last in memory: the trunk takes .7 of the time, the resampling half.
             maps = self.trunk(pixels.contiguous(memory_format=torch.channels_last))
             for level, side in read:
                 features = maps[level] if side == 1 else _box_average(maps[level], side)
@@ -226,14 +226,14 @@ def _grid(pixel_values: torch.Tensor) -> tuple[int, int]:
 
 
 def _box_average(features: torch.Tensor, side: int) -> torch.Tensor:
-    """Means of the squares of `side` cells around each cell; beyond the tile's edge there is nothing to average."""
+    """Means over the square of `side` cells around each cell; cells beyond the tile's edge do not count."""
     half = side // 2
     rows = F.avg_pool2d(features, (side, 1), stride=1, padding=(half, 0), count_include_pad=False)
     return F.avg_pool2d(rows, (1, side), stride=1, padding=(0, half), count_include_pad=False)
 
 
 def _project(entries: list[tuple[LevelMap, torch.Tensor]], size: tuple[int, int]) -> torch.Tensor:
-    """Sum of the projected levels of one stride, at the cells of the grid; resampled where it costs least."""
+    """Sum of the projected levels of one stride at the cells of the grid, resampled at the cheapest point."""
     place = entries[0][0]
     features = torch.cat([level.features for level, _ in entries], dim=1)
     weight = torch.cat([columns for _, columns in entries], dim=1)
@@ -243,10 +243,10 @@ def _project(entries: list[tuple[LevelMap, torch.Tensor]], size: tuple[int, int]
 
 
 def join_with_nuclei(nuclei_logits: torch.Tensor, type_logits: torch.Tensor) -> torch.Tensor:
-    """Logits of background and types from those of nuclei and of types given a nucleus.
+    """Logits of background and types from those of nuclei and of types inside nuclei.
 
-    Their softmax is 1 - p for the background and p times the probability of each type, with p the nuclei logit's
-    probability. The nuclei logit is held fixed: what is learned about types changes no outline.
+    Their softmax is 1 - p for the background and p times the probability of each type, where p is the probability of
+    the nuclei logit. Gradients do not reach the nuclei logit, so learning types changes no outline.
 
     Args:
         nuclei_logits (`torch.Tensor` of shape `(B, 1, H, W)`).

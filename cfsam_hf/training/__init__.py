@@ -14,7 +14,8 @@ from .ema import ExponentialMovingAverage
 from .launching import TrainingInterrupted, TrainingStopped, crops_per_step, make_accelerator
 from .models import build_model, build_processor, retype
 from .optimization import cosine_with_warmup, make_optimizer, parameter_groups
-from .recipe import OptimizationOptions, Recipe, make_recipe, parse_recipe
+from .recipe import OptimizationOptions, Recipe
+from .recipe_reading import make_recipe, parse_recipe
 from .run import TrainingRun
 from .training_data import TrainingData, build_crops, load_training_data
 

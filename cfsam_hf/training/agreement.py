@@ -1,9 +1,9 @@
-"""Two views of every crop whose maps are to agree, so that nuclei do not depend on where a tile begins.
+"""A loss on the disagreement between two windows of every crop, so that nuclei do not depend on where a tile begins.
 
-A network with strides gives other maps for the same tissue when it lies elsewhere in the tile. Here each crop is cut
-into two windows, shifted against each other and mirrored; both are trained on, and what their maps disagree in where
-they overlap is a term of the loss (as Bachman, Alsharif and Precup 2014 have it for any random change of the input).
-The labels of a nucleus that a window cuts are those of all of it that lies in the crop: the same in both windows.
+A network with strides gives different maps for the same tissue when its place in the tile changes. Here each crop is
+cut into two windows, shifted against each other and mirrored; both are trained on, and the difference between their
+maps where they overlap is a term of the loss (as in Bachman, Alsharif and Precup 2014 for any random change of the
+input). A nucleus that a window cuts has the labels of its whole part in the crop, so both windows have the same ones.
 """
 
 from collections.abc import Callable
@@ -14,28 +14,29 @@ import torch
 import torch.nn.functional as F
 
 from ..model.maps import HV_CHANNELS
+from ..model.modeling_cfsam import CfSamNucleiSegmentationOutput
 from ..model.tiling import View, views_of
 from .mixing import Mixture
 from .recipe import OptimizationOptions
 
-# Tile as it is, half turn, mirror images. Each is its own inverse, so that labels turn as maps turn back.
+# Unchanged, half turn, two mirror images. Each is its own inverse, so labels turn as maps turn back.
 NUM_VIEWS = 4
 
 
 def shift_margin(size: int) -> int:
-    """Pixels by which a crop is larger than its windows of `size`: the largest distance of the two along an axis."""
+    """Pixels by which a crop exceeds its windows of `size`: the largest shift between the two along an axis."""
     return size // 4
 
 
 @dataclass(frozen=True)
 class WindowPair:
-    """Where the two windows of a batch lie; all crops of a batch have the same.
+    """Where the two windows of a batch lie, which is the same for all crops of the batch.
 
     Args:
         size: side of a window in pixels.
         places: row and column of each window's corner in the crop.
-        view: in which the second window is seen.
-        mixture: of the second windows among each other, before they are turned; `None`: they stay as they are.
+        view: how the second window is turned.
+        mixture: of the second windows among each other, before they are turned; `None` leaves them unmixed.
     """
 
     size: int
@@ -51,8 +52,8 @@ class WindowPair:
         return cls(size, tuple(map(tuple, rows_and_columns)), view, mixture)
 
     def cut(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Pixels and labels of crops to those of the windows, (2 B, ..., size, size): first the first
-        windows of all B crops, then the second ones, mixed and turned."""
+        """Cuts pixels and labels of crops into those of the windows, (2 B, ..., size, size): the first windows of all
+        B crops, followed by the second ones, mixed and turned."""
         windows = {}
         for name, values in batch.items():
             first, second = (values[..., y : y + self.size, x : x + self.size] for y, x in self.places)
@@ -69,9 +70,9 @@ class WindowPair:
         return turned if values.ndim == 4 else turned[:, 0]
 
     def overlap(self, maps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Stacked maps (2 B, C, size, size) of the windows, in the order of `MapLayout`, to those of the first and of
-        the second windows where the two overlap, (B, C, h, w) each, pixel upon pixel: the first mixed as the second
-        are."""
+        """Selects from stacked maps (2 B, C, size, size), in the order of `MapLayout`, the area where the two windows
+        overlap: maps of the first and of the second windows, (B, C, h, w) each, aligned by pixel. The first are mixed
+        like the second."""
         first, second = maps.chunk(2)
         (first_rows, first_columns), (rows, columns) = (
             [slice(max(0, b - a), self.size - max(0, a - b)) for a, b in zip(own, other, strict=True)]
@@ -83,15 +84,15 @@ class WindowPair:
         return first, self.view.turn_back(second)[..., rows, columns]
 
 
-def disagreement(outputs, pair: WindowPair) -> torch.Tensor:
-    """How much the maps of the two windows differ where they overlap: 0 for the same maps.
+def disagreement(outputs: CfSamNucleiSegmentationOutput, pair: WindowPair) -> torch.Tensor:
+    """How much the maps of the two windows differ where they overlap: 0 for equal maps.
 
-    Of the nuclei, boundary and type maps it is the divergence of their mean from either (Kullback and Leibler's, in
-    nats, summed over the two and averaged over pixels); of the distance maps the squared distance from their mean
-    where nuclei are. Each is pulled to the mean, which itself is held fixed. All is averaged over the crops.
+    For the nuclei, boundary and type maps it is the Kullback-Leibler divergence between each and their mean (in nats,
+    summed over the two and averaged over pixels); for the distance maps the squared distance from their mean inside
+    nuclei. Gradients pull each map to the mean, which itself is fixed. The result is averaged over the crops.
 
     Args:
-        outputs (`CfSamNucleiSegmentationOutput`): of the windows that `pair` has cut.
+        outputs: of the windows that `pair` has cut.
         pair: where they lie.
 
     Returns:
@@ -113,7 +114,7 @@ def disagreement(outputs, pair: WindowPair) -> torch.Tensor:
     if outputs.type_logits is not None:
         logs = [maps[:, channel:].log_softmax(1) for maps in both]
         mean = torch.stack(logs).detach().exp().mean(0)
-        # log_softmax is never so low that a mean of two is 0 where one of them is not.
+        # A mean of two probabilities is 0 only if both are.
         total = total + sum((mean * (mean.clamp_min(1e-12).log() - log)).sum(1).mean() for log in logs)
     return total
 
@@ -127,10 +128,10 @@ def training_loss(
     """The loss of a batch of crops, and its unweighted terms.
 
     Args:
-        model: gives `CfSamNucleiSegmentationOutput` with a loss.
-        batch: pixels and labels of crops; of `size` pixels and the margin where they are seen twice.
+        model: returns `CfSamNucleiSegmentationOutput` with a loss.
+        batch: pixels and labels of crops of `size` pixels, plus [`shift_margin`] if they are cut into two windows.
         size: of the windows.
-        options: how much disagreement weighs (at 0 crops are seen once), and how often windows are mixed.
+        options: the weight of the disagreement (at 0 there is one window), and how often windows are mixed.
     """
     pixels = batch["pixel_values"]
     mixture = None
@@ -151,8 +152,8 @@ def training_loss(
 
 
 def _binary_divergence(logits: list[torch.Tensor]) -> torch.Tensor:
-    """Sum over two logit maps of the mean divergence of each from the mean of their probabilities."""
+    """Sum over two logit maps of the mean divergence between each and the mean of their probabilities."""
     mean = torch.stack(logits).detach().sigmoid().mean(0)
-    # Not F.binary_cross_entropy, which autocast refuses.
+    # F.binary_cross_entropy does not work under autocast.
     entropy = (torch.special.entr(mean) + torch.special.entr(1 - mean)).mean()
     return sum(F.binary_cross_entropy_with_logits(values, mean) for values in logits) - 2 * entropy

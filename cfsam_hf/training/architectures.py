@@ -1,21 +1,23 @@
 """Architectures that have no public SAM weights to start from."""
 
+from typing import Any
+
 from ..model.configuration_cfsam import CfSamConfig
 
 
-def tiny_config(**options) -> CfSamConfig:
-    """What `cfsam-tiny` began as: SAM's own classes, 8 layers of width 192, tiles of 256 pixels.
+def tiny_config(**options: Any) -> CfSamConfig:
+    """The architecture from which `cfsam-tiny` started: SAM's own classes, 8 layers of width 192, tiles of 256 pixels.
 
-    The bundled checkpoint got its type branch later, in the place of maps of types.
+    The bundled checkpoint later got a type branch instead of type maps.
 
-    Every other layer attends globally, the others in windows of 8 x 8 tokens (an even split of the 16 x 16 grid, where
-    SAM's 14 would pad). All of it is this project's choice.
+    Every other layer attends globally, the rest in windows of 8 x 8 tokens (an even split of the 16 x 16 grid, which
+    SAM's 14 would pad). All values are this project's choice.
 
     Args:
         options: fields of [`CfSamConfig`] that differ.
     """
     image = {"image_size": 256, "patch_size": 16}
-    settings = {
+    settings: dict[str, Any] = {
         "vision_config": {
             **image,
             "hidden_size": 192,
@@ -25,9 +27,9 @@ def tiny_config(**options) -> CfSamConfig:
             "window_size": 8,
             "global_attn_indexes": [1, 3, 5, 7],
             "num_pos_feats": 64,
-            # Nuclei look alike wherever a tile was cut; relative positions within attention remain.
+            # Nuclei look the same wherever a tile was cut; relative positions within attention remain.
             "use_abs_pos": False,
-            # SAM's own value of 1e-10 only suits weights that are loaded.
+            # SAM's own value of 1e-10 suits only weights that are loaded afterwards.
             "initializer_range": 0.02,
             # Frequencies of the decoder's positional encoding: SAM's default grows with the width and is learned.
             "scale": 2.0,

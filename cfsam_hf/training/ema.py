@@ -1,4 +1,4 @@
-"""An exponential moving average of what is trained."""
+"""An exponential moving average of the trained parameters."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,8 +10,8 @@ from torch import nn
 class ExponentialMovingAverage:
     """Keeps `average = d * average + (1 - d) * value` of every trainable parameter, in float32.
 
-    `d` grows from small to `decay` (`min(decay, (1 + n) / (10 + n))` after n updates), so that the first average is
-    not the random start. Frozen parameters are not copied.
+    `d` starts small and grows to `decay` (`min(decay, (1 + n) / (10 + n))` after n updates), so that the average
+    forgets the random start. Frozen parameters are not copied.
 
     Args:
         model (`nn.Module`): whose trainable parameters are averaged.
@@ -31,7 +31,7 @@ class ExponentialMovingAverage:
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
-        """Takes the model's present values in."""
+        """Adds the model's current values to the averages."""
         self.num_updates += 1
         decay = min(self.decay, (1 + self.num_updates) / (10 + self.num_updates))
         parameters = dict(model.named_parameters())
@@ -40,7 +40,7 @@ class ExponentialMovingAverage:
 
     @contextmanager
     def applied_to(self, model: nn.Module) -> Iterator[nn.Module]:
-        """Within the block the model holds the averages; afterwards its own values again."""
+        """Gives the model the averages within the block, and its own values back afterwards."""
         parameters = dict(model.named_parameters())
         own = {name: parameters[name].detach().clone() for name in self.average}
         try:

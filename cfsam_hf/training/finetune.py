@@ -1,7 +1,7 @@
 """Fine-tuning on a laboratory's own annotations: from a folder of tiles to an adapter, with scores before and after.
 
-The encoder stays frozen. The recipe is `own_data.yaml` beside this file. All that decides what is learned is written
-into the output folder first, so that the same call goes on after whatever has ended it.
+The encoder stays frozen. The recipe is `own_data.yaml` beside this file. Everything that decides what is learned is
+first written into the output folder, so that the same call resumes however the process ended.
 """
 
 import copy
@@ -11,7 +11,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ from ..model.modeling_cfsam import CfSamForNucleiSegmentation
 from ..model.pipeline_cfsam import NucleiSegmentationPipeline
 from ..model.resampling import check_mpp
 from .agreement import training_loss
+from .folder_lock import FolderLock
 from .launching import full_disk_explained, make_accelerator
 from .models import RANDOM_BASES, build_model, build_processor
 from .optimization import make_optimizer
@@ -44,49 +45,50 @@ from .own_tiles import (
     TileSummary,
     choose_held_out,
     cut_record,
-    joint_digest,
     keep_tiles,
     list_own_tiles,
     part_records,
     summarize_own_tiles,
     unusual,
 )
-from .recipe import Recipe, parse_recipe
+from .recipe import Recipe
+from .recipe_reading import make_recipe, read_recipe_file
 from .run import TrainingRun
+from .tile_digests import changed_tile
 from .training_data import build_crops, load_training_data
 
 logger = logging.getLogger(__name__)
 
 RECIPE = Path(__file__).parent / "own_data.yaml"
 PLAN, RESULTS, TEXT, PICTURE = "plan.json", "finetune.json", "finetune.md", "before_after.png"
-TILES, ADAPTER = "tiles", "adapter"
+TILES, ADAPTER, LOCK = "tiles", "adapter", ".finetune.lock"
 DATASET = "held-out tiles"
 FORMAT = "cfsam_hf finetune 1"
 
 WARMUP_SHARE = 10
-"""A run of fewer steps than ten times the recipe's warm-up warms up for a tenth of it."""
+"""The warm-up takes at most a tenth of a run."""
 
 TIMED_STEPS = 3
-"""Steps that are timed to fit a run into minutes, after one that is not."""
+"""Steps that are timed to fit a run into minutes, after a first one that is not timed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneOptions:
-    """What the user says; everything else is the recipe's.
+    """The user's choices; the recipe decides everything else.
 
     Attributes:
-        checkpoint: what is trained on: `cfsam-tiny`, folder or Hub id of a CF-SAM checkpoint or of a SAM.
-        mpp: micrometres per pixel of the images; None takes them for the checkpoint's.
+        checkpoint: where training starts: `cfsam-tiny`, or the folder or Hub id of a CF-SAM checkpoint or of a SAM.
+        mpp: micrometres per pixel of the images; None assumes the checkpoint's.
         types: names of the types in order; None takes the classes of the GeoJSON files.
-        annotated_only: leave images without annotation out.
-        held_out: tiles to hold out by name; None draws them; empty holds none out.
-        held_out_share: of the tiles, where they are drawn.
+        annotated_only: skip images without annotation.
+        held_out: names of tiles to hold out; None draws them; empty holds none out.
+        held_out_share: of the tiles, if they are drawn.
         seed: of the draw, the crops and the new weights.
-        steps: of the optimiser; None takes the recipe's.
-        minutes: at most so many steps as these hold, by timing some at the beginning.
-        batch_size: crops a step; None takes the recipe's.
-        workers: processes that make crops; None takes the recipe's.
-        recipe: YAML file in place of `own_data.yaml`.
+        steps: of the optimiser; None: as in the recipe.
+        minutes: limits the steps to as many as fit, by timing some at the start.
+        batch_size: crops per step; None: as in the recipe.
+        workers: processes that make crops; None: as in the recipe.
+        recipe: YAML file instead of `own_data.yaml`.
     """
 
     checkpoint: str = DEFAULT_CHECKPOINT
@@ -109,19 +111,19 @@ class FinetuneOptions:
             raise ValueError(f"held_out_share must lie between 0 and 1, got {self.held_out_share}.")
         if self.checkpoint in RANDOM_BASES:
             raise ValueError(
-                f"{self.checkpoint!r} is random weights, of which a frozen encoder is of no use; give a checkpoint."
+                f"{self.checkpoint!r} has random weights, which are useless in a frozen encoder; give a checkpoint."
             )
 
 
 @dataclass(frozen=True)
 class Finetuned:
-    """What came of it.
+    """The result of a fine-tuning.
 
     Attributes:
         folder: with `model/`, `adapter/`, `finetune.json`, `finetune.md`, `before_after.png` and the run's own files.
-        results: what `finetune.json` holds.
-        table: scores before and after as Markdown; empty where nothing was held out.
-        was_done: the folder held this very run, finished.
+        results: the content of `finetune.json`.
+        table: scores before and after as Markdown; empty if nothing was held out.
+        was_done: whether the folder already held this run, finished.
     """
 
     folder: Path
@@ -141,19 +143,19 @@ def finetune(
 
     Args:
         images, annotations: see [`list_own_tiles`].
-        output: folder of the run: new, empty, or of the same call, which then goes on.
+        output: folder of the run: new, empty, or that of the same call, which is then resumed.
         options: see [`FinetuneOptions`].
-        say: gets sentences on what is found and done.
+        say: receives sentences about the tiles and the run.
 
     Raises:
-        OSError, ValueError: something is wrong with the input or the checkpoint, and nothing was written; or `output`
-            holds something else.
-        TrainingStopped: a loss that is not finite, or a full disk.
+        OSError, ValueError: the input or the checkpoint is wrong, and nothing was written; or `output` holds something
+            else, or another process is writing there.
+        TrainingStopped: a signal, a loss that is not finite, or a full disk.
     """
     options, folder = options or FinetuneOptions(), Path(output)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ValueError(
-            "fine-tuning runs in one process; for several begin it in one, then give its recipe.yaml and another "
+            "fine-tuning runs in one process. To use several, start it in one, then give its recipe.yaml and another "
             "--output_dir to `accelerate launch examples/train.py`"
         )
     base = _base(options.checkpoint)
@@ -161,7 +163,7 @@ def finetune(
         images, annotations, mpp=options.mpp, type_names=options.types, annotated_only=options.annotated_only
     )
     tiles = summarize_own_tiles(records)
-    plan = {"format": FORMAT, **_asked(options, base), "tiles_digest": joint_digest(tiles)}
+    plan = {"format": FORMAT, **_asked(options, base), "tile_digests": [tile.digest for tile in tiles]}
     state = _state(folder, plan)
     if state is not None and (folder / RESULTS).is_file():
         results = json.loads((folder / RESULTS).read_text(encoding="utf-8"))
@@ -181,9 +183,10 @@ def finetune(
     }
     for sentence in _sentences(facts, options):
         say(sentence)
-    # From here on files are written.
+    # From here on files are written. Another process may have done so since the folder was checked.
     folder.mkdir(parents=True, exist_ok=True)
-    state = state or plan
+    lock = FolderLock(folder, LOCK)
+    state = _state(folder, plan) or plan
     with full_disk_explained(folder):
         write_json(folder / PLAN, state)
         keep_tiles(parts, folder / TILES)
@@ -205,11 +208,13 @@ def finetune(
     run = TrainingRun(recipe, accelerator, data, model, processor, crops)
     run.train()
     run.finish(name=folder.resolve().name)
-    return _finish(folder, run, options, {**state, **facts})
+    done = _finish(folder, run, options, {**state, **facts})
+    lock.release()
+    return done
 
 
 def _base(checkpoint: str) -> str:
-    """Folder or Hub id of the checkpoint, looked at before anything else is done."""
+    """Folder or Hub id of the checkpoint, which is checked first of all."""
     base = str(bundled_checkpoint()) if checkpoint == DEFAULT_CHECKPOINT else checkpoint
     with naming_checkpoint(checkpoint):
         check_place(base, needs_config=True)
@@ -218,19 +223,19 @@ def _base(checkpoint: str) -> str:
 
 
 def _asked(options: FinetuneOptions, base: str) -> dict[str, Any]:
-    """What was asked for and decides what is learned; places of files do not, nor does the number of workers."""
+    """The options that decide what is learned; the places of files and the number of workers do not."""
     asked = asdict(options)
     recipe = Path(asked.pop("recipe") or RECIPE)
     del asked["workers"]
     asked["checkpoint"] = options.checkpoint if options.checkpoint == DEFAULT_CHECKPOINT else base
     if recipe.suffix not in (".yaml", ".yml"):
         raise ValueError(f"{recipe}: a recipe is a .yaml file")
-    # As JSON gives it back, for the comparison.
+    # As JSON returns it, for the comparison.
     return json.loads(json.dumps({**asked, "recipe": recipe.read_text(encoding="utf-8")}))
 
 
 def _state(folder: Path, plan: dict[str, Any]) -> dict[str, Any] | None:
-    """The plan of the run that the folder holds; None for a folder that is new or empty.
+    """The plan of the run that the folder holds; None for a new or empty folder.
 
     Raises:
         OSError: it holds something else.
@@ -238,25 +243,25 @@ def _state(folder: Path, plan: dict[str, Any]) -> dict[str, Any] | None:
     """
     if folder.exists() and not folder.is_dir():
         raise OSError(f"{folder}: is a file, where a folder is needed; choose another")
-    if not folder.is_dir() or not any(folder.iterdir()):
+    if not folder.is_dir() or all(path.name == LOCK for path in folder.iterdir()):
         return None
     try:
         state = json.loads((folder / PLAN).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise OSError(f"{folder}: holds files that are of no fine-tuning; choose another folder") from error
+        raise OSError(f"{folder}: holds files that do not belong to a fine-tuning; choose another folder") from error
     changed = [name for name in plan if state.get(name) != plan[name]]
     if changed:
-        words = [
-            "the images or annotations"
-            if name == "tiles_digest"
-            else name
-            if name == "recipe"
-            else f"{name} {state.get(name)!r} -> {plan[name]!r}"
-            for name in changed
-        ]
+        words = []
+        for name in changed:
+            if name == "tile_digests":
+                words.append(
+                    changed_tile({"annotated": state.get(name, [])}, {"annotated": plan[name]}) or "the tiles"
+                )
+            else:
+                words.append(name if name == "recipe" else f"{name} {state.get(name)!r} -> {plan[name]!r}")
         raise ValueError(
-            f"{folder}: holds a fine-tuning with other tiles or options ({', '.join(words)}); choose another folder, "
-            "or give what it was begun with"
+            f"{folder}: holds a fine-tuning with other tiles or options ({'; '.join(words)}); choose another folder, "
+            "or restore what it was started with"
         )
     return state
 
@@ -264,29 +269,29 @@ def _state(folder: Path, plan: dict[str, Any]) -> dict[str, Any] | None:
 def _parts(
     records: Sequence[TileRecord], tiles: Sequence[TileSummary], options: FinetuneOptions
 ) -> tuple[list[TileRecord], list[str]]:
-    """The records with their folds, and what is to be said about it."""
-    flattered = "tiles of one slide on both sides flatter the scores: hold whole slides out by name where you can"
+    """The records with their folds, and notes about them."""
+    flattered = "scores are too good if tiles of one slide are in both parts: hold out whole slides by name if you can"
     if options.held_out is not None:
         if not options.held_out:
             return part_records(records, []), ["nothing is held out, so there are no scores"]
         return part_records(records, options.held_out), []
     if len(records) == 1:
-        note = "there is only one tile: an end of it, with about the wanted share of its nuclei, is held out"
+        note = "there is only one tile: one end of it, with about the requested share of its nuclei, is held out"
         return cut_record(records[0], options.held_out_share, options.seed), [note]
     held_out = choose_held_out(tiles, options.held_out_share, options.seed)
     trained = {name for tile in tiles if tile.id not in held_out for name in tile.types}
     lost = sorted({name for tile in tiles for name in tile.types} - trained)
-    notes = [f"no tile that trains has {', '.join(lost)}: annotate more, or hold other tiles out"] if lost else []
+    notes = [f"no training tile has {', '.join(lost)}: annotate more, or hold out other tiles"] if lost else []
     return part_records(records, held_out), [*notes, flattered]
 
 
 def _recipe(options: FinetuneOptions, base: str, folder: Path, state: dict[str, Any]) -> Recipe:
-    path = str(options.recipe or RECIPE)
+    path = options.recipe or RECIPE
     fold = ",validation=held_out" if options.held_out != () else ""
-    arguments = {
+    given = {
         # The bundled checkpoint goes by its name, which is true on every machine.
         "base": options.checkpoint if options.checkpoint == DEFAULT_CHECKPOINT else base,
-        "data": f"reader=parquet,path={TILES},name={DATASET},train=train{fold}",
+        "data": [f"reader=parquet,path={TILES},name={DATASET},train=train{fold}"],
         "data_root": str(folder),
         "output_dir": str(folder),
         "seed": options.seed,
@@ -294,16 +299,17 @@ def _recipe(options: FinetuneOptions, base: str, folder: Path, state: dict[str, 
         "batch_size": options.batch_size,
         "num_workers": options.workers,
     }
-    given = [f"--{name}={value}" for name, value in arguments.items() if value is not None]
-    recipe = parse_recipe([path, *given])
+    values = read_recipe_file(path) | {name: value for name, value in given.items() if value is not None}
+    recipe = make_recipe(**values)
     if recipe.model.train_encoder:
-        raise ValueError(f"{path}: train_encoder is for making a small backbone; what is kept here is an adapter")
-    warmup = min(recipe.optimization.warmup_steps, max(1, recipe.optimization.steps // WARMUP_SHARE))
-    return parse_recipe([path, *given, f"--warmup_steps={warmup}"])
+        raise ValueError(f"{path}: train_encoder is for making a small backbone, but fine-tuning keeps an adapter")
+    optimization = recipe.optimization
+    warmup = min(optimization.warmup_steps, max(1, optimization.steps // WARMUP_SHARE))
+    return replace(recipe, optimization=replace(optimization, warmup_steps=warmup))
 
 
 def _counts(tiles: Sequence[TileSummary]) -> dict[str, int]:
-    """Nuclei by type, `without class` the last."""
+    """Nuclei by type, with `without class` last."""
     total: Counter = Counter()
     for tile in tiles:
         total.update(tile.nuclei)
@@ -314,21 +320,21 @@ def _counts(tiles: Sequence[TileSummary]) -> dict[str, int]:
 def _notes(
     tiles: Sequence[TileSummary], names: Sequence[str], model: PreTrainedModel, options: FinetuneOptions
 ) -> list[str]:
-    """What a user should know about the tiles."""
+    """Facts about the tiles that the user should know."""
     notes = []
     if options.mpp is None and any(tile.mpp is None for tile in tiles):
-        notes.append(f"--mpp is not given: {model.config.mpp:g} um per pixel is assumed, as the checkpoint's")
+        notes.append(f"without --mpp the checkpoint's pixel size of {model.config.mpp:g} um is assumed")
     if empty := [tile.id for tile in tiles if not tile.count]:
-        notes.append(f"{len(empty)} of the tiles have no nuclei, which teaches the background")
+        notes.append(f"{len(empty)} of the tiles have no nuclei and teach the background")
     if partly := [tile for tile in tiles if tile.annotated_share < 1]:
-        notes.append(f"{len(partly)} of the tiles are annotated in part; the rest of them is left out of everything")
+        notes.append(f"{len(partly)} of the tiles are partly annotated; their other pixels are ignored")
     if names and any(None in tile.nuclei for tile in tiles):
-        notes.append("nuclei without class train all but the types, and scores of types leave them out")
+        notes.append("nuclei without class train everything except the types; scores of types ignore them")
     if not names and model.config.num_types:
-        notes.append("the annotations have no classes: the checkpoint's types are kept, untrained, and may drift")
+        notes.append("the annotations have no classes: the checkpoint's types stay, untrained, and may get worse")
     unseen = [name for name in model.config.type_names.values() if names and name not in names]
     if unseen:
-        notes.append(f"the checkpoint's types are kept; of these the annotations lack {', '.join(unseen)}")
+        notes.append(f"the checkpoint's types stay; the annotations have none of {', '.join(unseen)}")
     return notes
 
 
@@ -351,7 +357,7 @@ def _sentences(facts: dict[str, Any], options: FinetuneOptions) -> list[str]:
 
 
 def _seconds_per_step(recipe: Recipe, accelerator: Accelerator, model: PreTrainedModel, crops: CropDataset) -> float:
-    """Times some steps on a copy of the model; crops are made meanwhile where there are workers."""
+    """Times some steps on a copy of the model; with workers, crops are made at the same time."""
     learner = copy.deepcopy(model).to(accelerator.device).to(memory_format=torch.channels_last).train()
     optimizer = make_optimizer(learner, recipe.optimization)
     size, passes = recipe.optimization.batch_size, recipe.optimization.gradient_accumulation_steps
@@ -377,7 +383,7 @@ def _seconds_per_step(recipe: Recipe, accelerator: Accelerator, model: PreTraine
 
 
 def _finish(folder: Path, run: TrainingRun, options: FinetuneOptions, plan: dict[str, Any]) -> Finetuned:
-    """Scores both models, and writes the adapter and the results; `finetune.json` is the last file."""
+    """Scores both models, and writes the adapter and the results, `finetune.json` last."""
     device, processor = run.accelerator.device, run.processor
     model = CfSamForNucleiSegmentation.from_pretrained(folder / "model")
     with full_disk_explained(folder):
@@ -421,7 +427,7 @@ HELD_OUT_PART = "held-out"
 
 
 def _before(checkpoint: str) -> PreTrainedModel | None:
-    """The checkpoint as it was; None for a SAM, which finds no nuclei by itself."""
+    """The original checkpoint; None for a SAM, which finds no nuclei by itself."""
     base = _base(checkpoint)
     if CfSamConfig.get_config_dict(base)[0].get("model_type") != CfSamConfig.model_type:
         return None
@@ -433,7 +439,7 @@ def _table(results: dict[str, Any]) -> str:
 
 
 def _text(folder: Path, results: dict[str, Any], table: str) -> str:
-    """The report: what was done with what, the scores, and what the folder holds."""
+    """The report: tiles, options, scores, and the files in the folder."""
     held_out = results["tiles"].get("held_out", [])
     lines = [
         f"# {folder.resolve().name}: {results['checkpoint']} fine-tuned",
@@ -449,16 +455,16 @@ def _text(folder: Path, results: dict[str, Any], table: str) -> str:
         "",
     ]
     if table:
-        lines += [table, "Before and after: the same tiles, decoding and overlap of windows.", ""]
+        lines += [table, "Before and after use the same tiles, decoding and overlap of windows.", ""]
         lines += [f"![before and after]({PICTURE})", ""]
     lines += [
-        f"`{ADAPTER}/` (what was trained: `CfSamForNucleiSegmentation.from_adapter`), `model/` (all of it: "
+        f"`{ADAPTER}/` (the trained part: `CfSamForNucleiSegmentation.from_adapter`), `model/` (the whole model: "
         f"`cfsam segment --checkpoint`), `before/` and `after/` (scores with intervals, single tiles), "
         "`report.html` (curves), `recipe.yaml` (every value).",
         "",
-        "The scores of nuclei are the base's. Calibrate them for this model: "
+        "The scores of nuclei are calibrated for the base. To calibrate them for this model: "
         f"`python examples/tools/calibrate_scores.py --checkpoint {folder}/model --data reader=parquet,path="
-        f"{folder / TILES}` (training tiles alone are used).",
+        f"{folder / TILES}` (it uses training tiles only).",
         "",
     ]
     return "\n".join(lines)

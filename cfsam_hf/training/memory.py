@@ -1,4 +1,4 @@
-"""The memory that training takes at most, on a GPU or of the process."""
+"""The peak memory of training, on a GPU or of the process."""
 
 import gc
 import sys
@@ -10,11 +10,11 @@ STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 class PeakMemory:
-    """Counts from what is in use now: make it before the model, and `reset` it when the model is built.
+    """Measures from the memory in use now: create it before the model, and `reset` it after the model is built.
 
-    On a GPU it is what PyTorch's tensors take there. On a CPU it is the process's resident memory over what it held at
-    the beginning (its libraries and the tiles); processes that make crops are not in it. Linux alone can forget an
-    older peak; elsewhere, and where that is forbidden, a peak from before counts too.
+    On a GPU it measures PyTorch's tensors. On a CPU it measures the process's resident memory beyond what it held at
+    the start (libraries and tiles), without the processes that make crops. Only Linux can reset a peak; elsewhere, and
+    where that is forbidden, an earlier peak counts too.
 
     Args:
         device: where the model trains.
@@ -31,7 +31,7 @@ class PeakMemory:
         return self.device.type == "cuda"
 
     def reset(self) -> None:
-        """Forgets the peak so far, such as that of loading; what was in use at the beginning stays the same."""
+        """Forgets the peak so far, such as that of loading; the start of the measurement stays the same."""
         gc.collect()
         if self._on_gpu:
             torch.cuda.reset_peak_memory_stats(self.device)
@@ -49,7 +49,7 @@ class PeakMemory:
 
 
 def _kilobytes(field: str) -> int:
-    """A field of the process's status in kB (1024 bytes); where the system has none, the peak of its whole life."""
+    """A field of the process's status in kB (1024 bytes); on systems without one, the peak since it started."""
     if STATUS.exists():
         for line in STATUS.read_text(encoding="ascii", errors="replace").splitlines():
             if line.startswith(f"{field}:"):
@@ -57,6 +57,6 @@ def _kilobytes(field: str) -> int:
     try:
         import resource
     except ImportError as error:
-        raise RuntimeError(f"{sys.platform} does not tell how much memory a process takes.") from error
+        raise RuntimeError(f"{sys.platform} does not report how much memory a process uses.") from error
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak // 1024 if sys.platform == "darwin" else peak

@@ -1,9 +1,9 @@
-"""Rectangles of one crop pasted into another, so that a nucleus is not judged by what else its tile holds.
+"""Rectangles of one crop pasted into another, so that the model judges a nucleus by itself and not by its tile.
 
-What a small data set teaches about whole tiles (in this one all nuclei are epithelial) does not hold on the next. A
-window in which two tiles meet has no such tell. Known as CutMix (Yun et al. 2019), here for maps of labels, and under
-a term of agreement (French et al. 2020) if there is one. Labels of boundaries are those of each crop: the edge of a
-rectangle, which cuts nuclei as the edge of a window does, is none.
+What a small data set teaches about whole tiles (in this one all nuclei are epithelial) does not hold on others. A
+window made of two tiles does not give such hints. The method is CutMix (Yun et al. 2019), here for label maps, and
+combined with the agreement loss if that is on (French et al. 2020). Boundary labels are those of each crop: the edge
+of a rectangle cuts nuclei like the edge of a window and is no boundary.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ class Mixture:
 
     Args:
         partners: (B,) int64, the window that a window's rectangle is taken from.
-        inside: (B, H, W) bool, the rectangle; empty in windows that stay as they are.
+        inside: (B, H, W) bool, the rectangle; empty in windows that stay unmixed.
     """
 
     partners: torch.Tensor
@@ -30,8 +30,8 @@ class Mixture:
     def draw(
         cls, count: int, height: int, width: int, probability: float, device: torch.device | str = "cpu"
     ) -> "Mixture":
-        """A mixture drawn with torch's generator: each of `count` windows is mixed with `probability`, all with
-        windows equally far ahead in the batch. A single window stays as it is."""
+        """Draws a mixture with torch's generator: each of `count` windows is mixed with `probability`, always with the
+        window that is the same number of places ahead in the batch. A single window stays unmixed."""
         step = int(torch.randint(1, count, ())) if count > 1 else 0
         mixed = (torch.rand(count) < probability) & (step > 0)
         spans = [_spans(count, length) for length in (height, width)]
@@ -39,17 +39,17 @@ class Mixture:
         return cls(torch.arange(count).roll(-step).to(device), inside.to(device))
 
     def mix(self, values: torch.Tensor) -> torch.Tensor:
-        """Pixels, labels or maps (B, ..., H, W) of the windows to those of the mixed windows."""
+        """Mixes pixels, labels or maps (B, ..., H, W) of the windows."""
         inside = self.inside.reshape(len(values), *[1] * (values.ndim - 3), *self.inside.shape[1:])
         return torch.where(inside, values[self.partners], values)
 
     def cut(self, rows: slice, columns: slice) -> "Mixture":
-        """The mixture of these rows and columns alone."""
+        """The mixture restricted to these rows and columns."""
         return Mixture(self.partners, self.inside[:, rows, columns])
 
 
 def _spans(count: int, length: int) -> torch.Tensor:
-    """(count, length) bool: an interval of `length` pixels for each window, of a side and at a place drawn evenly."""
+    """(count, length) bool: for each window an interval of uniformly drawn side and place among `length` pixels."""
     low, high = SIDES
     sides = torch.rand(count, 1) * (high - low) + low
     begins = torch.rand(count, 1) * (1 - sides)

@@ -1,4 +1,4 @@
-"""The model that a recipe trains: a random one, a pretrained SAM, or a checkpoint of ours, for the data's types."""
+"""The model that a recipe trains, for the types of the data: random weights, a pretrained SAM, or a checkpoint."""
 
 import contextlib
 import logging
@@ -26,38 +26,38 @@ logger = logging.getLogger(__name__)
 # Bases without weights.
 RANDOM_BASES = ("tiny", "unet")
 
-# Of the names of the trunk's weights.
+# The names of the trunk's weights start with this.
 TYPE_TRUNK_PREFIX = "type_branch.trunk."
 
-# Of the type branch, what has a row for each type.
+# Weights of the type branch that have a row for each type.
 TYPE_ROWS = ("type_branch.classify.weight", "type_branch.classify.bias")
 
-# By which the channels of a new type branch are measured: some 6,000 nuclei of CoNSeP.
+# The crops on which the channels of a new type branch are measured: some 6,000 nuclei of CoNSeP.
 MEASURED_CROPS = 64
 
-# The first maps of every model, before those of the background and of the types.
+# The number of maps before those of the background and the types.
 UNTYPED_MAPS = 3
 
 
-# Options that say by what types are read.
+# Options of the part that reads types.
 _READING_TYPES = ("type_trunk", "type_dim")
 
 
 def build_model(recipe: Recipe, data_types: Sequence[str]) -> PreTrainedModel:
-    """The model to train, with everything that is not trained frozen.
+    """The model to train, with all other parameters frozen.
 
-    Of a CF-SAM base that knows all of the data's types the types stay, in its order: data without types, or with some
-    of them, train it on. If the data has others, the model gets the data's types: what reads the nuclei and offset
-    maps and types of the same name keeps its weights, what reads the other types begins anew (as the log says). Where
-    the option `type_trunk` differs from the base's, so does all that reads types.
+    A CF-SAM base that knows all types of the data keeps its types and their order, so data without types, or with some
+    of them, can train it further. If the data have other types, the model gets the types of the data: the weights for
+    the nuclei and offset maps and for types of the same name stay, and those for other types get new values (the log
+    says which). If the option `type_trunk` differs from the base's, all weights for types get new values.
 
     Args:
-        recipe: its base and options.
-        data_types: names of the data's types, in the order that they get in a new model; empty without types.
+        recipe: names the base and its options.
+        data_types: names of the data's types, in their order in a new model; empty without types.
 
     Raises:
-        ValueError: an option that the model's configuration does not have; a trained U-Net that lacks a type; a type
-            trunk that would keep random weights; weights for one, or its training alone, where there is none.
+        ValueError: the model's configuration has no such option; a trained U-Net lacks a type; a type trunk would keep
+            random weights; or the recipe gives weights for a type branch, or trains it alone, and there is none.
         OSError: the base, or the weights of its type trunk, cannot be loaded.
     """
     type_names = dict(enumerate(data_types, start=1))
@@ -76,17 +76,17 @@ def build_model(recipe: Recipe, data_types: Sequence[str]) -> PreTrainedModel:
 
 
 def enable_gradient_checkpointing(model: PreTrainedModel) -> None:
-    """Encoder layers are computed again in the backward pass from now on."""
-    # transformers before 5.23 has it under its older name.
+    """Makes the backward pass compute encoder layers again, which saves memory."""
+    # transformers before 5.23 uses another name.
     getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)()
 
 
 def build_processor(recipe: Recipe, config: CfSamConfig | UNetConfig) -> CfSamProcessor:
-    """The processor that is saved with the model. Of a CF-SAM base it has the decoding, what scores are made of
-    included, and the tiles if these are fitted to the image and the recipe has none."""
+    """The processor that is saved with the model. It takes the decoding (with the weights of scores) of a CF-SAM base,
+    and its windows if these are fitted to the image and the recipe sets none."""
     checkpoint, base = checkpoint_of(recipe.model.base), None
     if checkpoint is not None:
-        # A checkpoint need not have a processor beside it.
+        # A checkpoint may have no processor.
         with contextlib.suppress(OSError):
             base = CfSamImageProcessor.from_pretrained(checkpoint)
     size = recipe.run.tile_size or recipe.data.crop_size
@@ -108,7 +108,7 @@ def build_processor(recipe: Recipe, config: CfSamConfig | UNetConfig) -> CfSamPr
 
 
 def checkpoint_of(base: str) -> str | None:
-    """Folder or Hub id of a CF-SAM base, or folder of a U-Net; `None` for random weights and for a plain SAM."""
+    """Folder or Hub id of a CF-SAM base, or folder of a U-Net; `None` for random weights and plain SAMs."""
     if base in RANDOM_BASES:
         return None
     if base == DEFAULT_CHECKPOINT:
@@ -117,7 +117,7 @@ def checkpoint_of(base: str) -> str | None:
 
 
 def is_unet(base: str) -> bool:
-    """Whether a base is the U-Net to stand beside CF-SAM: random, or the folder of a trained one."""
+    """Whether a base is the U-Net that CF-SAM is compared with: random weights, or the folder of a trained one."""
     return base == "unet" or (Path(base).is_dir() and _kind(base) == UNetConfig.model_type)
 
 
@@ -128,17 +128,17 @@ def _kind(base: str) -> str | None:
 def check_options(recipe: Recipe) -> None:
     """Refuses model options that the configuration does not have.
 
-    A configuration takes any name for an attribute, so that a mistyped option would do nothing.
+    A configuration accepts any name as an attribute, so a mistyped option would have no effect.
 
     Raises:
-        ValueError: naming them.
+        ValueError: names the unknown options.
     """
     options, config_class = recipe.model.settings(), UNetConfig if is_unet(recipe.model.base) else CfSamConfig
     known = {field.name for field in fields(config_class)} - {"id2label", "label2id", "num_types", "train_encoder"}
     if unknown := sorted(set(options) - known):
         raise ValueError(
-            f"model_options has {', '.join(unknown)}, which is not among the options of {config_class.__name__}; the "
-            "types are the data's, and train_encoder is an option of its own."
+            f"model_options has {', '.join(unknown)}, which is no option of {config_class.__name__}. Types come from "
+            "the data, and train_encoder is a value of the recipe itself."
         )
 
 
@@ -149,8 +149,8 @@ def _unet(base: str, type_names: dict[int, str], options: dict[str, Any]) -> UNe
     known = model.config.type_names.values()
     if others := [name for name in type_names.values() if name not in known]:
         raise ValueError(
-            f"the U-Net {base} does not know {', '.join(others)} of the data's types, and learns no new ones; its own "
-            f"are {', '.join(known) or 'none'}."
+            f"the U-Net {base} does not know {', '.join(others)} of the data's types, and cannot learn new ones; it "
+            f"knows {', '.join(known) or 'none'}."
         )
     return model
 
@@ -170,7 +170,7 @@ def _cfsam(base: str, type_names: dict[int, str], options: dict[str, Any]) -> Cf
     reads_alike = all(getattr(config, name) == getattr(base_config, name) for name in _READING_TYPES)
     if is_known and (reads_alike or not known):
         return CfSamForNucleiSegmentation.from_pretrained(path, dtype=torch.float32, **options)
-    # Class weights belong to the base's types; those of the new ones are an option.
+    # Class weights belong to the types of the base; an option can set those of the new ones.
     of_types = ("type_loss_weights", *_READING_TYPES)
     model = CfSamForNucleiSegmentation.from_pretrained(
         path, dtype=torch.float32, **{name: value for name, value in options.items() if name not in of_types}
@@ -179,8 +179,8 @@ def _cfsam(base: str, type_names: dict[int, str], options: dict[str, Any]) -> Cf
 
 
 def _prepare_type_branch(model: PreTrainedModel, options: ModelOptions, trunk_factor: float) -> None:
-    """Gives a new type branch the weights of its trunk, and freezes all but the branch where it is trained alone, and
-    the trunk where its rate is 0."""
+    """Loads the trunk of a new type branch; freezes everything except the branch if it is trained alone, and the trunk
+    if its learning rate is 0."""
     has_branch = getattr(model, "type_branch", None) is not None
     if not has_branch and (options.type_trunk_weights or options.train_types_alone):
         asked = f"type_trunk_weights is {options.type_trunk_weights}"
@@ -196,8 +196,8 @@ def _prepare_type_branch(model: PreTrainedModel, options: ModelOptions, trunk_fa
         load_type_trunk(model, options.type_trunk_weights)
     elif (path := checkpoint_of(options.base)) is None or not CfSamConfig.from_pretrained(path).has_type_branch:
         raise ValueError(
-            f"type_trunk is {model.config.type_trunk!r}, but {options.base} has none: it would begin with random "
-            "weights. Give type_trunk_weights; examples/tools/convert_efficientnet_lite.py makes them."
+            f"type_trunk is {model.config.type_trunk!r}, but {options.base} has none, so its weights would be random. "
+            "Give type_trunk_weights; examples/tools/convert_efficientnet_lite.py makes such a file."
         )
     if options.train_types_alone:
         model.requires_grad_(False)
@@ -212,11 +212,11 @@ def load_type_trunk(model: CfSamForNucleiSegmentation, path: str | Path) -> None
     Args:
         model: with a type branch.
         path: safetensors file with every weight under its name in the model (`type_branch.trunk.first.weight`, ...);
-            it may hold others, which are left alone.
+            other weights in it are ignored.
 
     Raises:
-        OSError: the file is not there or damaged.
-        ValueError: it lacks weights, or has some of other shapes.
+        OSError: the file is missing or damaged.
+        ValueError: weights are missing or have other shapes.
     """
     wanted = {name: value for name, value in model.state_dict().items() if name.startswith(TYPE_TRUNK_PREFIX)}
     try:
@@ -225,21 +225,23 @@ def load_type_trunk(model: CfSamForNucleiSegmentation, path: str | Path) -> None
     except (OSError, SafetensorError) as error:
         raise OSError(f"the type trunk's weights {path} cannot be read: {error}") from error
     if unfit := [name for name, value in wanted.items() if name not in found or found[name].shape != value.shape]:
-        raise ValueError(f"{path} has no fitting weights for {len(unfit)} of the type trunk's, {unfit[0]} the first.")
+        raise ValueError(
+            f"{path} lacks {len(unfit)} weights of the type trunk, or has them in another shape: {unfit[0]}"
+        )
     with torch.no_grad():
         for name, value in wanted.items():
             value.copy_(found[name])
 
 
 def measure_type_levels(model: CfSamForNucleiSegmentation, crops: Sequence[dict[str, torch.Tensor]]) -> None:
-    """Tells a new type branch how large its trunk's channels are inside nuclei with types, from the first crops.
+    """Measures, on the first crops, the channels of a new type branch's trunk inside nuclei with types.
 
     Args:
         model: with a type branch.
-        crops: as [`CropDataset`] gives them; `MEASURED_CROPS` of them are looked at.
+        crops: as [`CropDataset`] returns them; `MEASURED_CROPS` of them are used.
 
     Raises:
-        ValueError: no nucleus of these crops has a type.
+        ValueError: no nucleus in these crops has a type.
     """
     middle = STRIDE // 2
 
@@ -252,15 +254,15 @@ def measure_type_levels(model: CfSamForNucleiSegmentation, crops: Sequence[dict[
 
 
 def retype(model: CfSamForNucleiSegmentation, config: CfSamConfig) -> CfSamForNucleiSegmentation:
-    """A model with other types, or types read otherwise, and all else of a trained one.
+    """A copy of a trained model with other types, or with another part that reads types.
 
-    The task tokens, hyper-networks and refinement of the nuclei and offset maps, of the background, and of types that
-    both have by name, keep their weights, as does the type branch where both have the same; what reads the other types
-    begins anew.
+    The task tokens, hyper-networks and refinement of the nuclei and offset maps, of the background, and of types with
+    the same name keep their weights, and so does the type branch if both models have the same kind. Weights for other
+    types get new values.
 
     Args:
-        model: the trained one; left as it is.
-        config: its configuration but for the types and what reads them.
+        model: the trained model, which stays unchanged.
+        config: its configuration, with other types or another part that reads them.
     """
     new = CfSamForNucleiSegmentation(config)
     old_maps, new_maps = _map_names(model.config), _map_names(config)
@@ -284,7 +286,7 @@ def retype(model: CfSamForNucleiSegmentation, config: CfSamConfig) -> CfSamForNu
             elif name in ("task_decoder.task_tokens.weight", "refinement.head.1.weight", "refinement.head.1.bias"):
                 value[into] = before[name][source]
             elif name == "refinement.head.0.0.weight":
-                # It reads features and cues first, then the maps.
+                # Its input is features and cues, followed by the maps.
                 first = value.shape[1] - len(new_maps)
                 value[:, :first] = before[name][:, :first]
                 value[:, first + into] = before[name][:, first + source]
@@ -292,7 +294,7 @@ def retype(model: CfSamForNucleiSegmentation, config: CfSamConfig) -> CfSamForNu
                 value.copy_(before[name])
     kept_types = old_types if all(getattr(model.config, f) == getattr(config, f) for f in _READING_TYPES) else []
     logger.warning(
-        "the data's types replace the base's: begun anew %s; left out %s; kept %s",
+        "the data's types replace the base's: new %s; removed %s; kept %s",
         ", ".join(name for name in new_types if name not in kept_types) or "none",
         ", ".join(name for name in old_types if name not in new_types) or "none",
         ", ".join(name for name in new_types if name in kept_types) or "none",
@@ -301,8 +303,8 @@ def retype(model: CfSamForNucleiSegmentation, config: CfSamConfig) -> CfSamForNu
 
 
 def _map_names(config: CfSamConfig) -> list[str]:
-    """A name for each of the model's maps; those of the types are the types'."""
-    # No type has a name of one character more than its own.
+    """A name for each map of the model; a type's map has the type's name."""
+    # No type name contains this character.
     fixed = [f"\0map {i}" for i in range(UNTYPED_MAPS)]
     if not config.num_types or config.has_type_branch:
         return fixed

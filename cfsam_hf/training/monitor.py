@@ -1,4 +1,4 @@
-"""What is seen of a run while it goes on: the bar, the log and the trackers."""
+"""What a run shows while it trains: the bar, the log and the trackers."""
 
 import logging
 import time
@@ -17,13 +17,13 @@ logger = logging.getLogger(__name__)
 
 
 class RunMonitor:
-    """Follows the steps of a run on the main process; on the others it does nothing but count.
+    """Reports the steps of a run on the main process; on the others it only counts them.
 
-    Times are of steps alone: what checkpoints, validations and pictures take is not in them.
+    Times cover steps only, without checkpoints, validations and pictures.
 
     Args:
         recipe: of the run.
-        accelerator: with its trackers begun.
+        accelerator: whose trackers get the values.
         folder: of the run.
         step: steps done before.
         crops_per_step: over all processes.
@@ -40,8 +40,8 @@ class RunMonitor:
 
     @contextmanager
     def showing(self) -> Iterator[None]:
-        """Within the block the bar is on the terminal, where there is one and the recipe wants it."""
-        # None: only on a terminal; elsewhere the log says the same.
+        """Shows the bar within the block, if there is a terminal and the recipe has `progress`."""
+        # None: only on a terminal; elsewhere the log has the same values.
         disable = None if self.recipe.run.progress and self.accelerator.is_main_process else True
         steps = self.recipe.optimization.steps
         with tqdm(total=steps, initial=self.step, unit="step", disable=disable) as self.bar:
@@ -49,14 +49,14 @@ class RunMonitor:
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """The time in the block is spent waiting for data."""
+        """Counts the time in the block as waiting for data."""
         began = time.monotonic()
         yield
         self.seconds_waiting += time.monotonic() - began
 
     @contextmanager
     def timing(self) -> Iterator[None]:
-        """The time in the block is that of a step."""
+        """Counts the time in the block as that of a step."""
         began = time.monotonic()
         yield
         self.step += 1
@@ -64,11 +64,11 @@ class RunMonitor:
 
     @property
     def tiles_per_second(self) -> float:
-        """Crops of all processes over the time of the steps."""
+        """Crops of all processes per second of the steps' time."""
         return (self.step - self.first_step) * self.crops_per_step / max(self.seconds, 1e-9)
 
     def note(self, names: Sequence[str], values: Sequence[float], gradient_norm: float, learning_rate: float) -> None:
-        """Takes a step in: its loss and terms, and moves the bar on, which itself knows the time left."""
+        """Records the loss and terms of a step, and advances the bar, which estimates the time left."""
         self.names, self.learning_rate = list(names), learning_rate
         self.since_log.append([*values, gradient_norm])
         self.bar.update()
@@ -83,7 +83,7 @@ class RunMonitor:
         self.bar.set_postfix({**text, "tiles/s": f"{self.tiles_per_second:.1f}"}, refresh=False)
 
     def write(self, batches_left_out: int) -> None:
-        """Averages since the last line, to the log and to the trackers.
+        """Writes averages since the last line to the log and to the trackers.
 
         Raises:
             OSError: the disk is full.

@@ -1,23 +1,24 @@
 """Optimiser groups and the learning-rate schedule."""
 
 import math
+from typing import Any
 
 import torch
 from torch import nn
 
 from .recipe import OptimizationOptions
 
-# Key of a group that holds its learning rate at the peak of the schedule.
+# Key under which a group stores its learning rate at the peak of the schedule.
 PEAK = "peak_lr"
 
 
-def parameter_groups(model: nn.Module, options: OptimizationOptions) -> list[dict]:
-    """Groups for AdamW: no decay on norms, biases, tokens and scalars; SAM's mask decoder and the type branch's trunk,
-    which were trained before, at rates of their own.
+def parameter_groups(model: nn.Module, options: OptimizationOptions) -> list[dict[str, Any]]:
+    """Groups for AdamW: no weight decay on norms, biases, tokens and scalars; separate rates for SAM's mask decoder
+    and the type branch's trunk, which are pretrained.
 
     Args:
-        model (`nn.Module`): only parameters with `requires_grad` are taken.
-        options: rate, the factors of these parts on it, weight decay.
+        model (`nn.Module`): only parameters with `requires_grad` are used.
+        options: learning rate, its factors for these parts, and weight decay.
     """
     factors = {"mask_decoder.": options.mask_decoder_factor, "type_branch.trunk.": options.type_trunk_factor}
     groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
@@ -38,7 +39,7 @@ def parameter_groups(model: nn.Module, options: OptimizationOptions) -> list[dic
 
 
 def make_optimizer(model: nn.Module, options: OptimizationOptions) -> torch.optim.AdamW:
-    """AdamW over the groups; each group keeps its peak rate as `peak_lr`."""
+    """AdamW over the groups; each group stores its peak rate as `peak_lr`."""
     groups = parameter_groups(model, options)
     for group in groups:
         group[PEAK] = group["lr"]
@@ -58,7 +59,7 @@ def cosine_with_warmup(step: int, warmup_steps: int, total_steps: int, floor: fl
 
 
 def set_learning_rates(optimizer: torch.optim.Optimizer, step: int, options: OptimizationOptions) -> None:
-    """Gives every group its rate of this step, which depends on the step alone."""
+    """Sets the learning rate of every group, which depends only on the step."""
     factor = cosine_with_warmup(step, options.warmup_steps, options.steps, options.final_rate)
     for group in optimizer.param_groups:
         group["lr"] = group[PEAK] * factor

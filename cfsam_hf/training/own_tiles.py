@@ -1,9 +1,9 @@
-"""A laboratory's own annotated images: found, looked at, parted into what trains and what is held out, and kept.
+"""A laboratory's own annotated images: listed, summarised, split into training and held-out tiles, and copied.
 
-What a run learns from is written beside it, so that it goes on from the same pixels whatever becomes of the originals.
+The tiles that a run learns from are copied into its folder, so that it resumes from the same pixels even if the
+originals change.
 """
 
-import hashlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -22,28 +22,29 @@ from ..data.records import UNKNOWN_TYPE
 from ..data.size_checks import size_notes
 from ..data.vocabulary import rename_types
 from ..model.result import UNTYPED_NAME
+from .tile_digests import TileDigest, tile_digest
 
 TRAIN, HELD_OUT = "train", "held_out"
-"""Folds of the tiles that are kept."""
+"""Folds of the copied tiles."""
 
 LEAST_SIDE = 32
-"""Pixels of a part of a tile: below, there is hardly a whole nucleus in it."""
+"""Pixels of a part of a tile: a smaller one hardly holds a whole nucleus."""
 
 
 @dataclass(frozen=True)
 class TileSummary:
-    """What is known of a tile without keeping its pixels.
+    """Facts about a tile, without its pixels.
 
     Attributes:
         id: name of the tile.
         size: (width, height) in pixels.
         mpp: micrometres per pixel, None if unknown.
-        nuclei: nuclei by the name of their type; None is the key of those without one.
-        annotated_share: of its pixels.
-        digest: of pixels and labels.
+        nuclei: number of nuclei by type name; the key None counts those without a type.
+        annotated_share: share of its pixels that is annotated.
+        digest: see [`tile_digest`].
         areas: pixels of each nucleus.
         notes: what the reader left out.
-        image_digest: of the pixels alone; None where they are of one colour.
+        image_digest: of the pixels only; None if they are all of one colour.
     """
 
     id: str
@@ -51,19 +52,19 @@ class TileSummary:
     mpp: float | None
     nuclei: Mapping[str | None, int]
     annotated_share: float
-    digest: str
+    digest: TileDigest
     areas: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int64), repr=False, compare=False)
     notes: tuple[str, ...] = ()
     image_digest: str | None = None
 
     @property
     def count(self) -> int:
-        """Its nuclei."""
+        """Number of its nuclei."""
         return sum(self.nuclei.values())
 
     @property
     def types(self) -> set[str]:
-        """Names of the types that it holds."""
+        """Names of the types of its nuclei."""
         return {name for name in self.nuclei if name is not None}
 
 
@@ -75,9 +76,9 @@ def list_own_tiles(
     type_names: Sequence[str] | None = None,
     annotated_only: bool = False,
 ) -> list[TileRecord]:
-    """The images of a folder with their annotations: QuPath's GeoJSON where there is any, else label maps.
+    """Lists the images of a folder with their annotations: files of outlines if there are any, else label maps.
 
-    A single class `nucleus`, which this package writes where there are no types, counts as no types.
+    A single class `nucleus`, which this package writes for nuclei without types, counts as no types.
 
     Args:
         images: the folder.
@@ -85,11 +86,11 @@ def list_own_tiles(
             one GeoJSON file.
         mpp: micrometres per pixel of the images.
         type_names: the types, in order; by default GeoJSON's classes in alphabetical order. Needed for type maps.
-        annotated_only: leave images without an annotation out, which is an error otherwise.
+        annotated_only: skip images without an annotation, which are an error otherwise.
 
     Raises:
-        OSError: there is nothing, or an image or annotation lacks the other.
-        ValueError: an unknown class, or anything else that the reader refuses.
+        OSError: there are no images, or an image or an annotation has no counterpart.
+        ValueError: a class is unknown, or the reader refuses something else.
     """
     images, annotations = Path(images), Path(annotations)
     if not images.is_dir():
@@ -110,19 +111,19 @@ def list_own_tiles(
             "leave --mpp out, or correct the file"
         )
     if records and list(records[0].type_names.values()) == [UNTYPED_NAME]:
-        # What `cfsam segment` calls all that a model without types finds.
+        # `cfsam segment` gives this name to all nuclei of a model without types.
         records = [rename_types(record, None) for record in records]
-    # The folds of an index are somebody else's.
+    # An index may have folds of its own, which mean something else.
     return [replace(record, fold=None) for record in records]
 
 
 def summarize_own_tiles(
     records: Sequence[TileRecord], progress: Callable[[int, int], None] | None = None
 ) -> list[TileSummary]:
-    """Reads every tile once, so that whatever is wrong is told before anything is begun.
+    """Reads every tile once, so that every problem is reported before the training starts.
 
     Raises:
-        OSError, ValueError: a tile cannot be read, or none has a nucleus.
+        OSError, ValueError: a tile cannot be read, or no tile has a nucleus.
     """
     found = []
     for number, record in enumerate(records, start=1):
@@ -157,40 +158,32 @@ def _summary(tile: Tile) -> TileSummary:
     else:
         types = tile.type_map.ravel()[first].tolist()
         nuclei = Counter(None if i == UNKNOWN_TYPE else tile.type_names[i] for i in types)
-    digest = hashlib.sha256(repr((tile.id, tile.mpp, dict(tile.type_names))).encode())
-    for array in (tile.image, tile.instance_map, tile.type_map, tile.annotated):
-        digest.update(b"none" if array is None else repr(array.shape).encode() + np.ascontiguousarray(array).tobytes())
     return TileSummary(
         id=tile.id,
         size=tile.image.shape[1::-1],
         mpp=tile.mpp,
         nuclei=dict(nuclei),
         annotated_share=1.0 if tile.annotated is None else float(tile.annotated.mean()),
-        digest=digest.hexdigest(),
+        digest=tile_digest(tile.id, tile),
         areas=areas,
         notes=tile.notes,
         image_digest=image_digest(tile.image),
     )
 
 
-def joint_digest(tiles: Sequence[TileSummary]) -> str:
-    """Of all tiles, in order."""
-    return hashlib.sha256("\n".join(tile.digest for tile in tiles).encode()).hexdigest()[:32]
-
-
 def choose_held_out(tiles: Sequence[TileSummary], share: float, seed: int) -> list[str]:
     """Draws tiles to hold out.
 
-    A tile is drawn only if it has nuclei, and if each of its types is left in another one that trains; of these, tiles
-    in which every nucleus has a type go first, since types are scored on such tiles alone.
+    A tile is drawn only if it has nuclei, and if each of its types also occurs in a tile that trains. Tiles in which
+    every nucleus has a type come first, since types are scored on such tiles only.
 
     Args:
         tiles: at least two.
-        share: of the tiles; at least one is held out and at least one is left.
+        share: of the tiles; at least one is held out and at least one trains.
         seed: of the draw.
 
     Returns:
-        Their ids, in the order of the tiles. Where no tile may go by the rules, the first one drawn that has nuclei.
+        Their ids, in the order of the tiles. If the rules allow no tile, the first one drawn that has nuclei.
 
     Raises:
         ValueError: no tile can be held out.
@@ -217,10 +210,10 @@ def choose_held_out(tiles: Sequence[TileSummary], share: float, seed: int) -> li
 
 
 def part_records(records: Sequence[TileRecord], held_out: Sequence[str]) -> list[TileRecord]:
-    """The records with their fold.
+    """Gives the records their fold.
 
     Raises:
-        ValueError: a tile to hold out is not there, or nothing is left to train on.
+        ValueError: a tile to hold out does not exist, or no tile is left to train on.
     """
     ids = {record.id for record in records}
     if missing := [name for name in held_out if name not in ids]:
@@ -234,9 +227,9 @@ def part_records(records: Sequence[TileRecord], held_out: Sequence[str]) -> list
 
 
 def cut_record(record: TileRecord, share: float, seed: int) -> list[TileRecord]:
-    """A single tile as two: one end of its longer side, with about a share of its nuclei, is held out.
+    """Cuts a single tile in two: one end of its longer side, with about a share of its nuclei, is held out.
 
-    A nucleus that the cut goes through is in both parts with the pixels that lie there.
+    A nucleus on the cut is in both parts, each with its pixels there.
 
     Raises:
         ValueError: one of the parts would be too small or without nuclei.
@@ -264,7 +257,7 @@ def cut_record(record: TileRecord, share: float, seed: int) -> list[TileRecord]:
 
 
 class _Cut:
-    """A record's `decode` with a part of its tile; a class, so that records can be sent to worker processes."""
+    """A record's `decode` for a part of its tile; a class, so that records can be pickled for worker processes."""
 
     def __init__(self, record: TileRecord, axis: int, start: int, stop: int):
         self.record = record
@@ -280,13 +273,13 @@ class _Cut:
 def keep_tiles(
     records: Sequence[TileRecord], folder: Path, progress: Callable[[int, int], None] | None = None
 ) -> dict[str, str]:
-    """Writes tiles as shards (see `write_shards`), unless they are there.
+    """Writes tiles as shards (see `write_shards`), unless they exist already.
 
     Returns:
         The data item of a recipe that reads them, without its path.
 
     Raises:
-        OSError: they cannot be written; then none is.
+        OSError: they cannot be written; then there are none.
     """
     if not any(folder.glob("*.parquet")):
         write_shards(records, folder, progress=progress)

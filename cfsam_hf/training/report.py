@@ -1,4 +1,4 @@
-"""The report of a run: one HTML file with curves, scores and pictures, that needs nothing beside it."""
+"""The report of a run: one self-contained HTML file with curves, scores and pictures."""
 
 import base64
 import html
@@ -73,12 +73,14 @@ def _summary(records: list[dict[str, Any]], recipe: Recipe) -> str:
         return "No step was logged."
     last = records[-1]
     text = (
-        f"Step {last['step']:,} of {recipe.optimization.steps:,}, from {recipe.model.base}. At the end: loss "
-        f"{last['loss']:.4f}, {last['tiles_per_second']:g} tiles a second, "
+        f"Step {last['step']:,} of {recipe.optimization.steps:,}, from {recipe.model.base}. Last logged: loss "
+        f"{last['loss']:.4f}, {last['tiles_per_second']:g} tiles per second, "
         f"{100 * last['data_wait_share']:.1f} % of the time waiting for data"
     )
     left_out = last.get("batches_left_out", 0)
-    return html.escape(text + (f"; {left_out} batches were left out as not finite." if left_out else "."))
+    return html.escape(
+        text + (f"; {left_out} batches were skipped because they were not finite." if left_out else ".")
+    )
 
 
 def _score_table(scores: dict[int, dict[str, dict[str, Any]]]) -> str:
@@ -119,10 +121,14 @@ def _training_curves(records: list[dict[str, Any]]) -> list[tuple[str, list[Curv
     return [
         ("Loss", [curve("loss")], True),
         ("Terms of the loss (unweighted)", [curve(key) for key in terms], True),
-        ("The same of the initial maps", [curve(key, key[8:]) for key in keys if key.startswith("initial_")], True),
-        ("Norm of the gradient, before clipping", [curve("gradient_norm")], True),
+        (
+            "The same terms for the initial maps",
+            [curve(key, key[8:]) for key in keys if key.startswith("initial_")],
+            True,
+        ),
+        ("Norm of the gradient before clipping", [curve("gradient_norm")], True),
         ("Learning rate", [curve("learning_rate")], False),
-        ("Tiles a second", [curve("tiles_per_second")], False),
+        ("Tiles per second", [curve("tiles_per_second")], False),
     ]
 
 

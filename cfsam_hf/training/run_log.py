@@ -1,4 +1,4 @@
-"""The record of a run: one JSON object a line, for people, for the report, and to go on from."""
+"""The log of a run, one JSON object per line: for people, for the report, and for resuming."""
 
 import json
 from pathlib import Path
@@ -12,12 +12,12 @@ LOG_NAME = "log.jsonl"
 class RunLog:
     """`log.jsonl` in the folder of a run.
 
-    Lines hold `step` and either `loss`, its terms, rates and times (averages since the line before), or `validation`,
-    the scores by data set, or `left_out`, the crops of a batch that was left out.
+    A line holds `step` and either `loss`, its terms, rates and times (averages since the previous line), or
+    `validation`, the scores by data set, or `left_out`, the crops of a skipped batch.
 
     Args:
         folder: of the run.
-        last_step: what the file says of later steps is dropped: a run that goes on writes it again.
+        last_step: lines of later steps are removed, since the resumed run writes them again.
     """
 
     def __init__(self, folder: Path, last_step: int):
@@ -25,7 +25,7 @@ class RunLog:
         records = read_log(folder)
         kept = [record for record in records if record["step"] <= last_step]
         if self.path.exists():
-            # Also when nothing is dropped: a killed process may have left half a line.
+            # Even if no line is removed: a killed process may have left half a line.
             write_json_lines(self.path, kept)
 
     def write(self, record: dict[str, Any]) -> None:
@@ -38,7 +38,7 @@ class RunLog:
 
 
 def read_log(folder: Path) -> list[dict[str, Any]]:
-    """The records of a run; an unfinished last line does not count."""
+    """The records of a run, without an unfinished last line."""
     path = folder / LOG_NAME
     records = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
@@ -55,7 +55,7 @@ def validations(folder: Path) -> dict[int, dict[str, dict[str, Any]]]:
 
 
 def validation_history(folder: Path, metric: str) -> dict[int, float]:
-    """One score of each validation by step, mean over the data sets; steps where it is not a number are left out."""
+    """One score of each validation by step, averaged over the data sets; steps without a number are skipped."""
     found = {}
     for step, scores in validations(folder).items():
         values = [of_set.get(metric) for of_set in scores.values()]

@@ -1,6 +1,6 @@
-"""Variants of CF-SAM that are trained beside each other: a part less, LoRA in MALA's place, less or more trained.
+"""Variants of CF-SAM to compare: without one part, with LoRA instead of MALA, with fewer or more trained weights.
 
-All variants of a seed start alike: what two of them have in common begins with the same values, from the base or new.
+All variants of a seed start alike: parts that two of them share start with the same values, from the base or new.
 """
 
 import json
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 # SAM's encoder alone: its mask decoder has attention layers of the same kind.
 ENCODER_ATTENTION = r".*vision_encoder\.layers\.\d+\.attn\.(qkv|proj)"
 
-# A base may lack parts; a variant says which one it does without.
+# A base may lack parts, so every part is switched on unless the variant switches it off.
 ALL_PARTS = {
     **{"use_mala": True, "adapter_dynamic": True, "use_hmfm": True, "use_detail_stem": True, "use_bgmr": True},
     "train_mask_decoder": True,
@@ -35,15 +35,15 @@ READINGS = {
     "initial": "initial masks",
     "initial_with_boundary": "initial masks, boundary map in decoding",
 }
-"""The maps that nuclei are decoded from, and what tables call them beside the variant."""
+"""The maps that nuclei are decoded from, with their names in tables."""
 
 
 @dataclass(frozen=True)
 class Variant:
-    """What differs from CF-SAM as it is.
+    """The differences from the full CF-SAM.
 
     Attributes:
-        name: on the command line and of folders.
+        name: on the command line and in folder names.
         title: in tables.
         options: fields of [`CfSamConfig`] that differ.
         lora: whether the encoder's attention gets PEFT's LoRA.
@@ -63,14 +63,14 @@ VARIANTS = {
         Variant("full", "CF-SAM", readings=tuple(READINGS)),
         Variant("no_mala", "no MALA", {"use_mala": False}),
         Variant("fixed_kernels", "MALA, fixed kernels", {"adapter_dynamic": False}),
-        # The same reach as all three scales together, so that reach is not what differs.
+        # The same reach as all three scales together, so that reach makes no difference.
         Variant("single_scale", "MALA, one scale (7)", {"adapter_kernel_sizes": [7]}),
         Variant("smallest_scale", "MALA, one scale (3)", {"adapter_kernel_sizes": [3]}),
         Variant("no_hmfm", "no HMFM", {"use_hmfm": False}),
         Variant("no_stem", "no stem", {"use_detail_stem": False}),
         Variant("no_bgmr", "no BGMR", {"use_bgmr": False}),
         Variant("lora", "LoRA, no MALA", {"use_mala": False, "train_encoder": False}, lora=True),
-        # Nothing of SAM is trained; fusion, stem, tokens and refinement are this model's own.
+        # No part of SAM is trained; fusion, stem, tokens and refinement are not SAM's.
         Variant("head_only", "head only", {"use_mala": False, "train_mask_decoder": False, "train_encoder": False}),
         Variant("full_fine_tuning", "full fine-tuning", {"use_mala": False, "train_encoder": True}),
     )
@@ -79,14 +79,14 @@ VARIANTS = {
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a variant's weights come from, in parameters by part of the model.
+    """Where a variant's weights come from: numbers of parameters by part of the model.
 
     Attributes:
-        loaded: from the base. Where it does not know all types of the data, the log of [`retype`] says which parts of
-            its heads began anew on loading.
-        new: with the values that a new model of this seed has.
-        left_out: of the base, which the variant has no place for, or which it was not to take.
-        lora_rank: of LoRA; `None` without.
+        loaded: from the base. If it does not know all types of the data, the log of [`retype`] says which parts of its
+            heads got new values.
+        new: with the values of a new model of this seed.
+        left_out: parameters of the base that the variant lacks, or that its start leaves out.
+        lora_rank: of LoRA; `None` without LoRA.
     """
 
     loaded: dict[str, int]
@@ -96,11 +96,11 @@ class Origin:
 
 
 def variant_recipe(recipe: Recipe, variant: Variant, **run: Any) -> Recipe:
-    """A recipe with what the variant changes, for its run.
+    """The recipe of a variant's run.
 
     Args:
         recipe: common to all variants.
-        variant: whose options are put in.
+        variant: its options change the recipe.
         run: fields of `RunOptions` that differ, such as `output_dir`.
     """
     options = {**ALL_PARTS, **recipe.model.settings(), **variant.options}
@@ -112,25 +112,25 @@ def variant_recipe(recipe: Recipe, variant: Variant, **run: Any) -> Recipe:
 def build_variant(
     recipe: Recipe, data_types: Sequence[str], variant: Variant, start: Literal["backbone", "whole"] = "backbone"
 ) -> tuple[CfSamForNucleiSegmentation, Origin]:
-    """The model of a variant, with everything that is not trained frozen.
+    """The model of a variant, with all untrained parameters frozen.
 
-    The base is loaded as it is. A new model with all parts and the recipe's options is made, which is the same for
-    every variant of a seed; then the variant's, which takes over the values of both by name, where shapes agree: of
-    the new one all, of the base what `start` says.
+    Three models are made: the base, a new one with all parts and the recipe's options, which is the same for every
+    variant of a seed, and the variant's. The last takes values by name, if shapes agree: first all of the new one, and
+    then those of the base that `start` selects.
 
     Args:
-        recipe: common to all variants, not [`variant_recipe`]'s; seed torch before.
+        recipe: common to all variants, not the result of [`variant_recipe`]; seed torch before.
         data_types: names of the data's types; see [`build_model`].
         variant: what differs.
-        start: "backbone" takes SAM's weights alone from the base, so that no variant has an advantage from parts that
-            were trained before; "whole" takes all that fits.
+        start: "backbone" takes only SAM's weights from the base, so that no variant profits from parts that were
+            trained before; "whole" takes everything that fits.
 
     Raises:
-        ValueError: a base that is no SAM; an option that the configuration does not have.
-        ImportError: LoRA without PEFT.
+        ValueError: the base is no SAM, or the configuration has no such option.
+        ImportError: LoRA needs PEFT, which is not installed.
     """
     if is_unet(recipe.model.base):
-        raise ValueError(f"Variants are of CF-SAM, and the base {recipe.model.base} is a U-Net; give a SAM or CF-SAM.")
+        raise ValueError(f"The base {recipe.model.base} is a U-Net, which has no variants; give a SAM or CF-SAM.")
     check_options(recipe)
     bare = replace(
         recipe,
@@ -141,7 +141,7 @@ def build_variant(
     settings = {**ALL_PARTS, **recipe.model.settings()}
     settings["train_encoder"] = recipe.model.train_encoder
     if start == "backbone":
-        # The heads begin anew, so they are the data's alone.
+        # The heads are new, so they have the types of the data only.
         settings["id2label"] = dict(enumerate(data_types, start=1))
     common = CfSamForNucleiSegmentation(_config(base.config, settings))
     model = CfSamForNucleiSegmentation(_config(base.config, {**settings, **variant.options}))
@@ -156,8 +156,8 @@ def build_variant(
     left_out = {name: p.numel() for name, p in given.items() if name not in loaded}
     if left_out and _has_trained_adapters(base) and any(".adapter." in name for name in left_out):
         logger.warning(
-            "the base's encoder was trained with adapters that this start leaves out, and without them it is another "
-            'one: make a base for variants with model_options {"use_mala": false}, or begin with start "whole"'
+            "the base's encoder was trained with adapters that this start leaves out, and works differently without "
+            'them: make a base for variants with model_options {"use_mala": false}, or use the start "whole"'
         )
     if variant.lora:
         rank = _add_lora(model, sum(p.numel() for name, p in common.named_parameters() if ".adapter." in name))
@@ -175,12 +175,12 @@ def build_variant(
 
 @contextmanager
 def reading(model: CfSamForNucleiSegmentation, name: str) -> Iterator[None]:
-    """Within the block the model's refined maps are those of a reading.
+    """Replaces the model's refined maps by those of a reading within the block.
 
     Args:
-        model: gives initial and refined maps.
-        name: of `READINGS`. "initial" are the initial maps as a model without BGMR would give them, with no boundary
-            map; "initial_with_boundary" keeps that, so that what differs from "refined" is the refinement alone.
+        model: returns initial and refined maps.
+        name: of `READINGS`. "initial" selects the initial maps without a boundary map, like a model without BGMR;
+            "initial_with_boundary" keeps the boundary map, so that only the refinement differs from "refined".
 
     Raises:
         ValueError: no such reading.
@@ -213,11 +213,11 @@ def _config(base: CfSamConfig, options: Mapping[str, Any]) -> CfSamConfig:
 
 @torch.no_grad()
 def _copy(source: CfSamForNucleiSegmentation, target: CfSamForNucleiSegmentation, only_sam: bool = False) -> set[str]:
-    """Copies what has the same name and shape in both; returns the names.
+    """Copies values that have the same name and shape in both; returns the names.
 
     Args:
         source, target: models.
-        only_sam: leave adapters and heads out.
+        only_sam: skip adapters and heads.
     """
     values, copied = source.state_dict(), set()
     for name, into in target.state_dict().items():
@@ -231,27 +231,27 @@ def _copy(source: CfSamForNucleiSegmentation, target: CfSamForNucleiSegmentation
 
 
 def _has_trained_adapters(model: CfSamForNucleiSegmentation) -> bool:
-    """Whether any adapter does something: new ones add zero."""
+    """Whether any adapter has an effect: new ones add zero."""
     return any(bool(p.any()) for name, p in model.named_parameters() if name.endswith(".adapter.up.weight"))
 
 
 def _add_lora(model: CfSamForNucleiSegmentation, parameters: int) -> int:
-    """LoRA on the encoder's attention, of the rank that comes nearest to so many parameters; returns the rank."""
+    """Adds LoRA to the encoder's attention with the rank whose size is nearest to `parameters`; returns the rank."""
     try:
         from peft import LoraConfig
     except ImportError as error:
         raise ImportError('The variant "lora" needs PEFT: pip install "cfsam_hf[peft]".') from error
     attention = [part for name, part in model.named_modules() if re.fullmatch(ENCODER_ATTENTION, name)]
     rank = max(1, round(parameters / sum(part.in_features + part.out_features for part in attention)))
-    # A scale of 1, as MALA begins with.
+    # A scale of 1, like MALA's at the start.
     model.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=ENCODER_ATTENTION))
-    # PEFT froze all but LoRA; this frees again what the configuration lets be trained.
+    # PEFT froze everything except LoRA; this unfreezes what the configuration trains.
     model.freeze()
     return rank
 
 
 def _by_part(sizes: Mapping[str, int]) -> dict[str, int]:
-    """Parameters by name added up by part."""
+    """Sums of parameters by part."""
     parts: Counter[str] = Counter()
     for name, size in sizes.items():
         if ".adapter." in name:

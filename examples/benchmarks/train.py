@@ -12,12 +12,13 @@ machine hardly change.
 """
 
 import argparse
-import json
+import contextlib
+import multiprocessing
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,6 @@ from accelerate.utils import set_seed
 from cfsam_hf.commands.messages import errors_in_one_line
 from cfsam_hf.evaluation.environment import environment
 from cfsam_hf.evaluation.tables import markdown_table
-from cfsam_hf.files.json_files import write_json
 from cfsam_hf.training import (
     TrainingRun,
     build_crops,
@@ -155,13 +155,24 @@ def measure_in_child(args: argparse.Namespace, option: str) -> dict[str, float]:
     Raises:
         RuntimeError: the process failed; its own message gives the reason.
     """
-    with tempfile.TemporaryDirectory() as scratch:
-        result = Path(scratch) / "result.json"
-        values = [f"--{name}={getattr(args, name)}" for name in ("base", "pixels", "batch_size", "steps", "threads")]
-        command = [sys.executable, __file__, *values, "--only", option, str(result)]
-        if subprocess.run(command, check=False, stdout=subprocess.DEVNULL).returncode:
-            raise RuntimeError(f"the measurement of {option!r} failed; see above.")
-        return json.loads(result.read_text(encoding="utf-8"))
+    context = multiprocessing.get_context("spawn")
+    receiving, sending = context.Pipe(duplex=False)
+    work = context.Process(target=send_measurement, args=(args, option, sending))
+    work.start()
+    sending.close()
+    try:
+        return receiving.recv()
+    except EOFError as error:
+        raise RuntimeError(f"the measurement of {option!r} failed; see above.") from error
+    finally:
+        work.join()
+
+
+def send_measurement(args: argparse.Namespace, option: str, result: Connection) -> None:
+    """What the process of one measurement does."""
+    torch.set_num_threads(args.threads)
+    with tempfile.TemporaryDirectory() as scratch, contextlib.redirect_stdout(sys.stderr):
+        result.send(measure(args, option, Path(scratch)))
 
 
 def result_table(measured: dict[str, list[dict[str, float]]]) -> list[str]:
@@ -206,16 +217,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, default=8, help=f"timed steps, after {SETTLING} more")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--only", nargs=2, metavar=("OPTION", "FILE"), help=argparse.SUPPRESS)
 
 
 def run(args: argparse.Namespace) -> None:
-    torch.set_num_threads(args.threads)
-    if args.only:
-        option, result = args.only
-        with tempfile.TemporaryDirectory() as scratch:
-            write_json(Path(result), measure(args, option, Path(scratch)))
-        return
     measured: dict[str, list[dict[str, float]]] = {option: [] for option in args.options}
     for _ in range(args.rounds):
         for option, rounds in measured.items():

@@ -24,12 +24,13 @@ adds get new weights. The log lists these parts, and so does `ablation.json`.
 """
 
 import argparse
+import contextlib
 import itertools
 import json
 import logging
 import math
+import multiprocessing
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -105,7 +106,6 @@ def parse_arguments(arguments: Sequence[str]) -> tuple[argparse.Namespace, Recip
         "--start", choices=("backbone", "whole"), default="backbone", help="weights taken from the base"
     )
     parser.add_argument("--keep_weights", action="store_true", help="keep the last checkpoint of finished runs")
-    parser.add_argument("--only", nargs=2, metavar=("VARIANT", "SEED"), help=argparse.SUPPRESS)
     options, rest = parser.parse_known_args(arguments)
     for name, values in (("variants", [v.name for v in options.variants]), ("seeds", options.seeds)):
         if len(set(values)) < len(values):
@@ -366,24 +366,35 @@ def write_tables(recipe: Recipe, start: str, results: dict[str, list[dict[str, A
     return text
 
 
-def run_in_child(variant: Variant, seed: int) -> int:
-    """Trains and scores in a separate process; returns its exit status."""
-    command = [sys.executable, __file__, *sys.argv[1:], "--only", variant.name, str(seed)]
-    return subprocess.run(command, check=False).returncode
+def run_in_child(common: Recipe, variant: Variant, seed: int, start: str, keep_weights: bool) -> int:
+    """[`train_and_score`] in a process of its own; returns its exit status."""
+    # A new interpreter: a fork would inherit memory and threads, which are measured.
+    work = multiprocessing.get_context("spawn").Process(
+        target=one_run, args=(common, variant, seed, start, keep_weights)
+    )
+    work.start()
+    while work.is_alive():
+        # A signal goes to both processes; the other one writes its checkpoint first.
+        with contextlib.suppress(KeyboardInterrupt):
+            work.join()
+    # A process that a signal ended has its negative number.
+    return work.exitcode if work.exitcode >= 0 else 128 - work.exitcode
+
+
+def one_run(common: Recipe, variant: Variant, seed: int, start: str, keep_weights: bool) -> None:
+    """What the process of one run does, up to its exit status."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    with errors_in_one_line():
+        try:
+            train_and_score(common, variant, seed, start, keep_weights)
+        except TrainingStopped as stop:
+            print(stop, file=sys.stderr)
+            sys.exit(stop.exit_status)
 
 
 def main() -> None:
     options, recipe = parse_arguments(sys.argv[1:])
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    if options.only:
-        variant, seed = VARIANTS[options.only[0]], int(options.only[1])
-        try:
-            train_and_score(recipe, variant, seed, options.start, options.keep_weights)
-        except TrainingStopped as stop:
-            print(stop, file=sys.stderr)
-            sys.exit(stop.exit_status)
-        return
-
     # Seed by seed, so that an unfinished table still compares the variants.
     order = list(itertools.product(options.seeds, options.variants))
     results = {(seed, v.name): finished(recipe, v, seed, options.start) for seed, v in order}
@@ -391,7 +402,7 @@ def main() -> None:
     for seed, variant in order:
         if results[seed, variant.name] is None:
             began = time.monotonic()
-            if status := run_in_child(variant, seed):
+            if status := run_in_child(recipe, variant, seed, options.start, options.keep_weights):
                 if status in INTERRUPTED:
                     # The run has written a checkpoint and reported it.
                     sys.exit(status)

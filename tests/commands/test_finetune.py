@@ -92,7 +92,7 @@ def test_it_trains_and_prints_what_came_of_it(case, tmp_path, capsys):
         ([], {"annotations": "missing"}, "no .geojson file for tile2.png"),
         ([], {"annotations": "other"}, "no .geojson file for tile0.png, tile1.png, tile2.png"),
         ([], {"annotations": "broken"}, "not a JSON file that can be read"),
-        ([], {"annotations": "recipe.yaml"}, "not a GeoJSON file"),
+        ([], {"annotations": "recipe.yaml"}, "no GeoJSON or other file of outlines"),
         (["--types", "round"], {}, "unknown class 'flat'"),
         (["--held-out", "tile9"], {}, "no annotated image tile9 to hold out"),
         (["--held-out", "tile0", "tile1", "tile2"], {}, "all tiles are held out"),

@@ -8,8 +8,7 @@ import numpy as np
 
 from cfsam_hf.data.leaks import case_of, find_leaks, training_leaks
 from cfsam_hf.data.records import TileRecord
-from cfsam_hf.training import load_training_data
-from cfsam_hf.training.recipe import parse_recipe
+from cfsam_hf.training import load_training_data, parse_recipe
 from tests.data_cases import nuclei, painted, save_image
 
 from .. import REPOSITORY

@@ -46,7 +46,7 @@ def test_a_data_set_can_lose_its_types():
 
 
 def test_maps_must_fit():
-    with pytest.raises(ValueError, match="it says nothing of 'epithelial', 'other'; there is no type 'lymphocytes'"):
+    with pytest.raises(ValueError, match="it lacks 'epithelial', 'other'; there is no type 'lymphocytes'"):
         rename_types(record(), {"lymphocytes": "a", "lymphocyte": "a", "plasma cell": "a"})
     with pytest.raises(ValueError, match=r"no type 'b' \(it has 'a'\)"):
         match_types({1: "a", 2: "b"}, {1: "a"})

@@ -27,10 +27,9 @@ def run_ablate(load_example, monkeypatch, capsys):
         module, ran = load_example("studies/ablate"), []
         command = [*flags(values), *arguments]
 
-        def in_this_process(variant, seed):
+        def in_this_process(common, variant, seed, start, keep_weights):
             ran.append((variant.name, seed))
-            monkeypatch.setattr("sys.argv", ["ablate.py", *command, "--only", variant.name, str(seed)])
-            module.main()
+            module.one_run(common, variant, seed, start, keep_weights)
             return 0
 
         monkeypatch.setattr(module, "run_in_child", in_this_process)
@@ -143,7 +142,7 @@ def test_a_failure_does_not_end_the_others_but_the_first_does(training_root, abl
     values = smoke_values(training_root)
     tried = []
 
-    def fail(variant, seed):
+    def fail(_recipe, variant, *_):
         tried.append(variant.name)
         return 1
 
@@ -171,16 +170,15 @@ def test_a_stopped_run_ends_with_its_sentence(training_root, ablate, monkeypatch
         raise TrainingStopped("The loss of step 1 is not finite.")
 
     monkeypatch.setattr(ablate, "train_and_score", stop)
-    monkeypatch.setattr("sys.argv", ["ablate.py", *flags(smoke_values(training_root)), "--only", "full", "0"])
     with pytest.raises(SystemExit) as ended:
-        ablate.main()
+        ablate.one_run(smoke_recipe(training_root), VARIANTS["full"], 0, "backbone", False)
     assert ended.value.code == 1
     assert capsys.readouterr().err.endswith("The loss of step 1 is not finite.\n")
 
 
 def test_a_signal_to_a_run_ends_the_whole_study(training_root, ablate, monkeypatch):
     tried = []
-    monkeypatch.setattr(ablate, "run_in_child", lambda variant, seed: tried.append(variant.name) or 143)
+    monkeypatch.setattr(ablate, "run_in_child", lambda _, variant, *rest: tried.append(variant.name) or 143)
     values = smoke_values(training_root)
     monkeypatch.setattr("sys.argv", ["ablate.py", *flags(values), "--variants", "full,no_mala", "--seeds", "0"])
     with pytest.raises(SystemExit) as ended:

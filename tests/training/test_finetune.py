@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from cfsam_hf import CfSamForNucleiSegmentation
 from cfsam_hf.training import finetune as module
 from cfsam_hf.training.finetune import RECIPE, FinetuneOptions, finetune
-from cfsam_hf.training.recipe import read_recipe_file
+from cfsam_hf.training.recipe_reading import read_recipe_file
 from cfsam_hf.training.run import TrainingRun
 
 from .. import REPOSITORY
@@ -150,7 +150,7 @@ def test_the_same_call_again_does_nothing(finished):
         ({"steps": 9}, "steps None -> 9"),
         ({"seed": 3}, "seed 0 -> 3"),
         ({"held_out": ("tile1",)}, "held_out None ->"),
-        ({"mpp": 0.5}, "mpp None -> 0.5, the images or annotations"),
+        ({"mpp": 0.5}, r"mpp None -> 0\.5; the image of the annotated tile tile0 is different"),
     ],
 )
 def test_a_folder_of_another_run_is_left_alone(finished, changes, message):
@@ -163,7 +163,7 @@ def test_a_folder_of_another_run_is_left_alone(finished, changes, message):
 
 def test_a_folder_with_other_files_is_left_alone(finished, tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work")
-    with pytest.raises(OSError, match="holds files that are of no fine-tuning"):
+    with pytest.raises(OSError, match="do not belong to a fine-tuning"):
         call(finished[0], output=tmp_path)
     with pytest.raises(OSError, match="is a file, where a folder is needed"):
         call(finished[0], output=tmp_path / "thesis.txt")
@@ -255,7 +255,7 @@ def test_one_class_null_classes_partly_annotated_and_empty_tiles(tmp_path):
     assert 0 < after["scores"]["true_nuclei_without_type"] < after["scores"]["true_nuclei"]
     assert 0 <= after["scores"]["dice_mean_over_images"] <= 1
     notes = " ".join(said)
-    for words in ("1 of the tiles have no nuclei", "1 of the tiles are annotated in part", "nuclei without class"):
+    for words in ("1 of the tiles have no nuclei", "1 of the tiles are partly annotated", "nuclei without class"):
         assert words in notes
     assert CfSamForNucleiSegmentation.from_pretrained(done.folder / "model").config.num_types == 1
 
@@ -280,7 +280,7 @@ def test_label_maps_without_types_and_nothing_held_out(tmp_path):
     assert not (done.folder / "before_after.png").exists()
     assert done.results["types"] == ["tumour", TYPES[0]]
     assert any("nothing is held out" in sentence for sentence in said)
-    assert any("the checkpoint's types are kept, untrained" in sentence for sentence in said)
+    assert any("the checkpoint's types stay, untrained" in sentence for sentence in said)
     assert "held out 0: none" in (done.folder / "finetune.md").read_text()
 
 

@@ -52,7 +52,7 @@ def test_other_types_begin_anew_and_all_else_is_the_bases(typed_base, caplog):
         assert_same_map(model, 5, base, old, same=False)
     others = {n: v for n, v in model.state_dict().items() if not n.startswith(("task_decoder.", "refinement.head"))}
     assert all(torch.equal(value, base.state_dict()[name]) for name, value in others.items())
-    assert "begun anew d; left out a, b; kept c" in caplog.text
+    assert "new d; removed a, b; kept c" in caplog.text
     pixels = torch.randn(1, 3, SIZE, SIZE)
     before, after = base.eval()(pixels), model.eval()(pixels)
     assert torch.allclose(before.initial_nuclei_logits, after.initial_nuclei_logits, atol=0.5)

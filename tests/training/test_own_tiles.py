@@ -14,13 +14,13 @@ from cfsam_hf.training.own_tiles import (
     TileSummary,
     choose_held_out,
     cut_record,
-    joint_digest,
     keep_tiles,
     list_own_tiles,
     part_records,
     summarize_own_tiles,
     unusual,
 )
+from cfsam_hf.training.tile_digests import changed_tile
 
 from ..training_cases import TYPES, write_qupath_tiles, write_tiles
 
@@ -121,14 +121,18 @@ def test_a_class_that_is_not_among_the_given_types_and_tiles_without_nuclei_are_
         summarize_own_tiles(list_own_tiles(qupath, qupath))
 
 
-def test_the_digest_sees_a_label_that_changed(qupath):
-    before = joint_digest(summarize_own_tiles(list_own_tiles(qupath, qupath)))
-    assert joint_digest(summarize_own_tiles(list_own_tiles(qupath, qupath))) == before
+def test_the_digests_see_a_label_that_changed(qupath):
+    def digests():
+        return [tile.digest for tile in summarize_own_tiles(list_own_tiles(qupath, qupath))]
+
+    before = digests()
+    assert digests() == before
     path = qupath / "tile3.geojson"
     collection = json.loads(path.read_text())
     collection["features"][0]["properties"]["classification"]["name"] = TYPES[0]
     path.write_text(json.dumps(collection))
-    assert joint_digest(summarize_own_tiles(list_own_tiles(qupath, qupath))) != before
+    changed = changed_tile({"own": before}, {"own": digests()})
+    assert changed == "the annotation of the own tile tile3 is different"
 
 
 def test_what_is_held_out_has_nuclei_and_leaves_every_type_to_train_on():

@@ -1,1 +1,1 @@
-"""Training crops: where they are cut, how they are changed, and their targets."""
+"""Training crops: where they are cut, how they are augmented, and their targets."""

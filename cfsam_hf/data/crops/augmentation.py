@@ -1,8 +1,8 @@
-"""Changes of colour and sharpness: stains in optical density, light, resolution, blur, noise and JPEG."""
+"""Augmentation of colour and sharpness: stains in optical density, light, resolution, blur, noise and JPEG."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import cv2
 import numpy as np
@@ -14,7 +14,7 @@ _OPTICAL_DENSITY = (-np.log((np.arange(256) + 1) / 256)).astype(np.float32)
 """Optical density of the 256 grey values; (v + 1) / 256 keeps black finite and white at 0."""
 
 
-def _value(default: float | str, reason: str):
+def _value(default: float | str, reason: str) -> Any:
     return field(default=default, metadata={"help": reason})
 
 
@@ -22,33 +22,35 @@ def _value(default: float | str, reason: str):
 class AugmentationOptions:
     """Probabilities (per crop) and strengths of the augmentation. The defaults are the preset `standard`.
 
-    Geometry acts on image and labels together (see `geometry`, `elastic`), the rest on the image alone. The presets
-    are `none`, `light` (a data set much like the one that the weights were made from), `standard`, and `strong` (few
-    tiles, or slides of other laboratories and scanners to be met later).
+    Geometry acts on image and labels together (see `geometry`, `elastic`), everything else on the image only. The
+    presets are `none`, `light` (a data set much like the one that the base was trained on), `standard`, and `strong`
+    (few tiles, or a model that will meet slides of other laboratories and scanners).
 
     Raises:
-        ValueError: for values out of range, naming the field.
-        TypeError: for values that are no numbers.
+        ValueError: a value is outside its range; the message names the field.
+        TypeError: a value is not a number.
     """
 
-    turn_probability: float = _value(1.0, "flips and quarter turns: tissue has no upright, and pixels are only copied")
-    free_geometry_probability: float = _value(
-        0.6, "rotation and scale; the other crops keep their pixels, as interpolation softens all that it touches"
+    turn_probability: float = _value(
+        1.0, "flips and quarter turns: tissue has no upright direction, and pixels are only copied"
     )
-    rotation_degrees: float = _value(45.0, "largest free rotation; with the quarter turns 45 is any angle")
+    free_geometry_probability: float = _value(
+        0.6, "rotation and scale; the other crops keep their pixels, since interpolation softens them"
+    )
+    rotation_degrees: float = _value(45.0, "largest free rotation; with the quarter turns, 45 gives every angle")
     scale_smallest: float = _value(0.75, "apparent size: mpp differs between scanners, nuclei between organs")
     scale_largest: float = _value(1.3, "apparent size, upper end")
-    elastic_probability: float = _value(0.1, "bent tissue; half of CellViT's, as it interpolates too")
+    elastic_probability: float = _value(0.1, "bent tissue; half of CellViT's value, since it interpolates too")
     elastic_pixels: float = _value(4.0, "largest displacement; a fifth of a nucleus at 40x")
     elastic_spacing: float = _value(32.0, "pixels between displaced nodes, over four times elastic_pixels: no folds")
 
-    stain_probability: float = _value(0.8, "stain jitter in optical density; stains differ more than all else")
-    stain_gain: float = _value(1.3, "haematoxylin and eosin densities times up to this or its inverse")
+    stain_probability: float = _value(0.8, "stain jitter in optical density; stains differ more than anything else")
+    stain_gain: float = _value(1.3, "largest factor (or its inverse) on haematoxylin and eosin densities")
     stain_shift: float = _value(0.05, "largest change of these densities (natural log): another lamp")
     residual_gain: float = _value(1.2, "gain of the third stain direction, which holds little in H&E")
     residual_shift: float = _value(0.03, "shift of the third stain direction")
     stain_transfer_probability: float = _value(
-        0.0, "crops recoloured as another training tile; needs tiles of several stainings, and the extra `stain`"
+        0.0, "crops recoloured like another training tile; needs tiles of several stainings, and the extra `stain`"
     )
     stain_transfer_method: str = _value(
         "macenko", "macenko (stain directions) or reinhard (mean and deviation in Lab)"
@@ -56,19 +58,19 @@ class AugmentationOptions:
 
     light_probability: float = _value(0.4, "brightness and contrast")
     brightness: float = _value(20.0, "largest change in grey values: exposure")
-    contrast: float = _value(0.15, "contrast times up to 1 +- this")
-    resolution_probability: float = _value(0.1, "resampled as if scanned at a coarser mpp; CellViT has .15")
-    resolution_factor: float = _value(2.0, "coarsest mpp over the crop's: 2 is 20x enlarged to 40x")
+    contrast: float = _value(0.15, "largest relative change of contrast")
+    resolution_probability: float = _value(0.1, "resampled as if scanned at a coarser mpp; CellViT uses .15")
+    resolution_factor: float = _value(2.0, "coarsest mpp relative to the crop's: 2 is 20x enlarged to 40x")
     blur_probability: float = _value(0.12, "Gaussian blur: focus")
-    blur_sigma: float = _value(1.2, "largest sigma in pixels; more hides the edges that are to be learnt")
+    blur_sigma: float = _value(1.2, "largest sigma in pixels; more hides the edges to be learned")
     noise_probability: float = _value(0.12, "Gaussian noise: sensor")
     noise_sigma: float = _value(8.0, "largest sigma in grey values")
-    jpeg_probability: float = _value(0.15, "JPEG: slides are stored so")
+    jpeg_probability: float = _value(0.15, "JPEG compression, as slides have it")
     jpeg_quality: int = _value(50, "lowest quality, up to 95")
 
     PRESETS: ClassVar[tuple[str, ...]] = ("none", "light", "standard", "strong")
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, value in vars(self).items():
             if name == "stain_transfer_method":
                 continue
@@ -105,7 +107,7 @@ class AugmentationOptions:
         0.3
 
         Raises:
-            ValueError: for an unknown preset or field.
+            ValueError: the preset or a field is unknown.
         """
         if name not in cls.PRESETS:
             raise ValueError(f"the augmentation must be one of {', '.join(cls.PRESETS)}, got {name!r}")
@@ -159,7 +161,7 @@ _CHANGED_BY_PRESET: dict[str, dict[str, float]] = {
 
 
 def jitter_stains(image: np.ndarray, gains: np.ndarray, shifts: np.ndarray) -> np.ndarray:
-    """Scale and shift the stains of an image in optical density.
+    """Scales and shifts the stains of an image in optical density.
 
     The image is unmixed with the haematoxylin / eosin / DAB matrix of Ruifrok and Johnston (2001), as in scikit-image;
     each density d becomes `gain * d + shift`, and the image is mixed again. All three steps are one 3x3 matrix.
@@ -170,7 +172,7 @@ def jitter_stains(image: np.ndarray, gains: np.ndarray, shifts: np.ndarray) -> n
         shifts: `(3,)` additions to these densities, natural-log units.
 
     Returns:
-        `(H, W, 3)` uint8. Gains of 1 and shifts of 0 return the image unchanged. Gains leave white white; positive
+        `(H, W, 3)` uint8. Gains of 1 and shifts of 0 return the image unchanged. Gains keep white white; positive
         shifts tint it a little, as another lamp would.
     """
     mixing = (hed_from_rgb * np.asarray(gains)) @ rgb_from_hed
@@ -183,31 +185,31 @@ def jitter_stains(image: np.ndarray, gains: np.ndarray, shifts: np.ndarray) -> n
 
 
 def coarsen(image: np.ndarray, factor: float) -> np.ndarray:
-    """Return `image` `(H, W, 3)` uint8 as if scanned with pixels `factor` >= 1 times as large, and enlarged again."""
+    """Returns `image` `(H, W, 3)` uint8 as if scanned with pixels `factor` >= 1 times as large and enlarged again."""
     height, width = image.shape[:2]
     shape = (max(round(width / factor), 1), max(round(height / factor), 1))
-    # Area and linear resampling are both centred on the same frame, so nothing is shifted against the labels.
+    # Area and linear resampling use the same frame, so nothing shifts relative to the labels.
     return cv2.resize(cv2.resize(image, shape, interpolation=cv2.INTER_AREA), (width, height))
 
 
 def change_light(image: np.ndarray, contrast: float, brightness: float) -> np.ndarray:
-    """Return `image` `(H, W, 3)` uint8 with grey values v as (v - 128) * `contrast` + 128 + `brightness`."""
+    """Returns `image` `(H, W, 3)` uint8 with grey values v as (v - 128) * `contrast` + 128 + `brightness`."""
     return cv2.LUT(image, _to_uint8((np.arange(256) - 128) * contrast + 128 + brightness))
 
 
 def blur_focus(image: np.ndarray, sigma: float) -> np.ndarray:
-    """Return `image` `(H, W, 3)` uint8 after a Gaussian blur of `sigma` > 0 pixels."""
+    """Returns `image` `(H, W, 3)` uint8 after a Gaussian blur of `sigma` > 0 pixels."""
     return cv2.GaussianBlur(image, (0, 0), sigmaX=sigma)
 
 
 def add_noise(image: np.ndarray, sigma: float, rng: np.random.Generator) -> np.ndarray:
-    """Return `image` `(H, W, 3)` uint8 with Gaussian noise of `sigma` grey values, for each channel its own."""
+    """Returns `image` `(H, W, 3)` uint8 with independent Gaussian noise of `sigma` grey values in each channel."""
     return _to_uint8(image + sigma * rng.standard_normal(image.shape, dtype=np.float32))
 
 
 def compress_jpeg(image: np.ndarray, quality: int) -> np.ndarray:
-    """Return `image` `(H, W, 3)` uint8 as it comes back from a JPEG file of `quality` 1..100."""
-    # OpenCV's codec takes BGR, and JPEG treats the three channels differently.
+    """Returns `image` `(H, W, 3)` uint8 after JPEG compression with `quality` 1..100."""
+    # OpenCV's codec expects BGR, and JPEG treats the three channels differently.
     code = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
     return cv2.cvtColor(cv2.imdecode(code, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
 
@@ -219,19 +221,19 @@ def augment_image(
     stains: Appearance | None = None,
     targets: Sequence[Appearance] = (),
 ) -> np.ndarray:
-    """Apply random changes of colour and sharpness to a crop; geometry stays.
+    """Applies random changes of colour and sharpness to a crop, without changing its geometry.
 
     Args:
         image: `(H, W, 3)` uint8, RGB.
         rng: source of all randomness.
         options: probabilities and strengths.
-        stains: how the crop's tile is stained; stain transfer is left out where None.
-        targets: stains to be given to the crop.
+        stains: stain of the crop's tile; None switches stain transfer off.
+        targets: stains to choose from for stain transfer.
 
     Returns:
         `(H, W, 3)` uint8.
     """
-    # One draw per decision in a fixed order, so that a change of one strength leaves the other decisions as they were.
+    # One draw per decision in a fixed order, so that changing one strength does not change the other decisions.
     transfer, stain, light, resolution, blur, noise, jpeg = rng.random(7) < (
         options.stain_transfer_probability,
         options.stain_probability,

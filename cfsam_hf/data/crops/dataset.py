@@ -1,4 +1,4 @@
-"""`CropDataset`: training crops drawn from whole tiles in memory, each determined by (seed, index) alone."""
+"""`CropDataset`: training crops from whole tiles in memory; (seed, index) determines each of them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,21 +17,21 @@ from .stain import Appearance, measure_stains
 from .targets import make_targets
 
 MPP_TOLERANCE = 0.06
-"""Tiles whose mpp is this close (relative) to the wanted one are not resampled: the random scale covers it."""
+"""Tiles whose mpp differs by less than this (relative) are not resampled, since the random scale covers it."""
 
 
 @dataclass
 class CropSource:
-    """A set of tiles that are annotated alike.
+    """A set of tiles with the same kind of annotation.
 
     Attributes:
         name: for messages.
         tiles: decoded tiles.
         weight: share of the crops, relative to the other sources' weights.
-        type_mapping: the tiles' type ids to the model's; ids mapped to None are nuclei of unknown type. None: the
-            types of these tiles are not used (all type labels are -100).
+        type_mapping: from the tiles' type ids to the model's; ids mapped to None are nuclei of unknown type. None:
+            the types of these tiles are not used (all type labels are -100).
         sampling: how crops are drawn from these tiles.
-        tile_weights: relative weights of the tiles, on top of `sampling`; alike where None.
+        tile_weights: relative weights of the tiles, in addition to `sampling`; None gives all the same.
     """
 
     name: str
@@ -58,9 +58,9 @@ class CropSource:
 class CropDataset(Dataset):
     """Map-style data set of `length` random crops.
 
-    Crop i is a function of (seed, i) and the tiles alone, whichever process makes it and whatever was made before, so
-    a resumed run continues with exactly the crops that it would have seen. For other crops in another epoch use other
-    indices (`first_index`) or another seed.
+    Crop i depends only on (seed, i) and the tiles, whichever process makes it and in whatever order, so a resumed run
+    continues with exactly the crops that it would have seen. For other crops in another epoch use other indices
+    (`first_index`) or another seed.
 
     Args:
         sources: where crops come from.
@@ -71,17 +71,17 @@ class CropDataset(Dataset):
         first_index: index of the first crop: item i is crop `first_index + i`.
         num_types: number of types of the model, to check the mappings against; 0 for a model without types.
         mpp: micrometres per pixel of the crops. Tiles of another mpp are resampled once, here; tiles of unknown mpp
-            are used as they are. None resamples nothing.
+            are not resampled. None resamples nothing.
         augmentation: probabilities and strengths; None for plain upright crops.
 
     Items are dicts of `pixel_values` (3, size, size) float32, `nuclei_labels` (size, size) int64 in {0, 1, -100},
     `hv_labels` (2, size, size) float32, `type_labels` (size, size) int64 in {0..num_types, -100}, and
     `boundary_labels` (size, size) int64 in {0, 1, -100}.
 
-    OpenCV is set to one thread for the whole process, without which forked `DataLoader` workers can hang.
+    OpenCV is set to one thread for the whole process; otherwise forked `DataLoader` workers can hang.
 
     Raises:
-        ValueError: for no sources, sizes that are not positive, or mappings to types that the model does not have.
+        ValueError: there are no sources, a size is not positive, or a mapping names a type that the model lacks.
     """
 
     def __init__(
@@ -143,23 +143,23 @@ class CropDataset(Dataset):
         }
 
     def make_crop(self, rng: np.random.Generator) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """Draw a crop: `(size, size, 3)` uint8 and its targets as arrays (see `targets.make_targets`)."""
+        """Draws a crop: `(size, size, 3)` uint8 and its targets as arrays (see `targets.make_targets`)."""
         image, instance_map, type_map, annotated = self.cut_crop(rng)
         return image, make_targets(instance_map, type_map, annotated)
 
     def cut_crop(
         self, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray | None]:
-        """Draw a crop before targets are made of it.
+        """Draws a crop, without making its targets.
 
         Returns:
-            `(size, size, 3)` uint8; `(size, size)` int32, ids within the tile, which name torn nuclei alike;
+            `(size, size, 3)` uint8; `(size, size)` int32, ids of the tile, the same for all pieces of a torn nucleus;
             `(size, size)` int64 types of the model with 0 background, or None; `(size, size)` bool or None.
         """
         options = self.augmentation
         tile, centre, geometry, displacement = self._draw_place(rng)
         image = warp_crop(tile.image, centre, geometry, self.size, labels=False, displacement=displacement)
-        # The crop is cut out first, so that all that follows costs by its size, not by the tile's.
+        # The crop is cut out first, so that the cost of the rest depends on its size and not on the tile's.
         instance_map, annotated = (
             None
             if labels is None
@@ -186,7 +186,7 @@ class CropDataset(Dataset):
     def _draw_place(
         self, rng: np.random.Generator
     ) -> "tuple[_PreparedTile, tuple[float, float], Geometry, np.ndarray | None]":
-        """Draw a tile, the centre (xy) of a crop in it, and how the crop lies and is bent."""
+        """Draws a tile, the centre (xy) of a crop in it, and the crop's geometry and displacement."""
         source = self.sources[rng.choice(len(self.sources), p=self.source_probabilities)]
         options = self.augmentation
         geometry, displacement = Geometry(), None
@@ -209,7 +209,7 @@ class CropDataset(Dataset):
 
 
 class _PreparedTile:
-    """A tile at the wanted mpp with compact ids, in the dtypes that the warp takes.
+    """A tile at the crops' mpp with compact ids, in dtypes that the warp accepts.
 
     Attributes:
         id: of the tile.
@@ -218,7 +218,7 @@ class _PreparedTile:
         annotated: `(H, W)` uint8 or None.
         nucleus_types: `(N + 1,)` int64, the model's type per id (0 for background, -100 unknown), or None.
         centroids: `(N, 2)` float64 xy.
-        stains: how the tile is stained, None where it is not measured.
+        stains: stain of the tile; None if it was not measured.
     """
 
     stains: Appearance | None = None
@@ -247,7 +247,7 @@ class _PreparedTile:
 
 
 class _PreparedSource:
-    """The tiles of a source and what draws places in them."""
+    """The tiles of a source, and the sampler that draws places in them."""
 
     def __init__(self, source: CropSource, size: int, mpp: float | None):
         self.tiles = [_PreparedTile(tile, source.type_mapping, mpp) for tile in source.tiles]
@@ -306,7 +306,7 @@ def _map_types(types: np.ndarray, mapping: Mapping[int, int | None], tile: Tile)
         if type_id != UNKNOWN_TYPE and type_id not in mapping:
             raise ValueError(
                 f"tile {tile.id!r} has nuclei of type {type_id} ({tile.type_names.get(type_id, 'no name')}), which "
-                "the type mapping does not mention; map it to one of the model's types or to None"
+                "the type mapping lacks; map it to one of the model's types or to None"
             )
         target = None if type_id == UNKNOWN_TYPE else mapping[type_id]
         mapped[1:][types[1:] == type_id] = UNKNOWN_TYPE if target is None else target

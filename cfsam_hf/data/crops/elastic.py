@@ -7,11 +7,10 @@ import numpy as np
 
 
 def sample_displacement(rng: np.random.Generator, size: int, largest: float, spacing: float) -> np.ndarray:
-    """Draw a smooth displacement of a square crop.
+    """Draws a smooth displacement of a square crop.
 
-    Random vectors on a grid of `spacing` pixels are joined by cubic B-splines, so no pixel moves by more than
-    `largest` along an axis, and with `largest < spacing / 4` the map is one to one: nothing is folded over and no
-    nucleus appears twice.
+    Cubic B-splines interpolate random vectors on a grid of `spacing` pixels, so no pixel moves by more than `largest`
+    along an axis, and with `largest < spacing / 4` the map is one to one: nothing folds, and no nucleus appears twice.
 
     Args:
         rng: source of randomness.
@@ -24,7 +23,7 @@ def sample_displacement(rng: np.random.Generator, size: int, largest: float, spa
     """
     weights = _spline_weights(size, float(spacing))
     nodes = rng.uniform(-largest, largest, size=(2, weights.shape[1], weights.shape[1])).astype(np.float32)
-    # OpenCV's product, not numpy's: BLAS starts threads for it, which fight with training for the cores.
+    # OpenCV's product instead of numpy's: BLAS would start threads, which compete with training for the cores.
     return np.stack([_product(_product(weights, axis), weights.T) for axis in nodes], axis=-1)
 
 

@@ -25,7 +25,7 @@ class Geometry:
         """`(2, 2)` matrix from crop offsets (x, y) to tile offsets."""
         cosine, sine = np.cos(self.angle), np.sin(self.angle)
         if self.angle % (np.pi / 2) == 0:
-            # Quarter turns must hit pixel centres exactly, so that they copy pixels instead of interpolating.
+            # Quarter turns must hit pixel centres exactly, to copy pixels instead of interpolating.
             cosine, sine = np.rint(cosine), np.rint(sine)
         flip = -1.0 if self.mirrored else 1.0
         return self.step * np.array([[cosine * flip, -sine], [sine * flip, cosine]])
@@ -43,12 +43,12 @@ def sample_geometry(
     turn_probability: float = 1.0,
     degrees: float = 45.0,
 ) -> Geometry:
-    """Draw a geometry: one of the eight flips and quarter turns, with `free_probability` a free one on top.
+    """Draws a geometry: one of the eight flips and quarter turns, sometimes with a free rotation and scale.
 
     Args:
         rng: source of randomness.
         free_probability: share of crops that are also rotated by any angle and scaled. The others keep the original
-            pixels, without the softening of interpolation.
+            pixels, which interpolation would soften.
         smallest, largest: range of the apparent size of tissue (1 unchanged), uniform in its logarithm.
         turn_probability: share of crops that get one of the eight flips and quarter turns.
         degrees: largest free rotation, added to the quarter turn.
@@ -67,7 +67,7 @@ def sample_geometry(
 def place_crop(
     centre: tuple[float, float], geometry: Geometry, size: int, tile_shape: tuple[int, int]
 ) -> tuple[float, float]:
-    """Move a crop's centre so that the crop stays within the tile where it can.
+    """Moves a crop's centre so that the crop stays within the tile if it can.
 
     Args:
         centre: wanted centre, xy in tile pixels (centre of the top-left pixel: (0.5, 0.5)).
@@ -76,8 +76,8 @@ def place_crop(
         tile_shape: (H, W) of the tile.
 
     Returns:
-        The centre xy. Where the tile is smaller than the crop's extent, the crop covers the tile and what lies beyond
-        it is filled by reflection. For crops that copy pixels the centre is rounded to the pixel grid.
+        The centre xy. If the tile is smaller than the crop's extent, the crop covers the tile, and reflection fills
+        the rest. For crops that copy pixels the centre is rounded to the pixel grid.
     """
     half = geometry.half_extent(size)
     placed = []
@@ -98,7 +98,7 @@ def warp_crop(
     labels: bool,
     displacement: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Cut a crop out of a tile.
+    """Cuts a crop out of a tile.
 
     Args:
         array: `(H, W)` or `(H, W, 3)` of uint8, uint16 or float32.
@@ -110,7 +110,7 @@ def warp_crop(
             geometry (see `elastic.sample_displacement`).
 
     Returns:
-        `(size, size)` or `(size, size, 3)`, dtype of `array`. Beyond the tile it is mirrored, labels too.
+        `(size, size)` or `(size, size, 3)`, dtype of `array`. Beyond the tile, images and labels are mirrored.
     """
     matrix = geometry.matrix
     # cv2 maps indices, whose pixel centres lie half a pixel further in the frame used here.
@@ -132,6 +132,6 @@ def warp_crop(
 def crop_position(
     point: tuple[float, float], centre: tuple[float, float], geometry: Geometry, size: int
 ) -> tuple[float, float]:
-    """Return where a tile point (xy) lies in the crop (xy, in the crop's pixels)."""
+    """Returns the place of a tile point (xy) in the crop (xy, in the crop's pixels)."""
     x, y = np.linalg.solve(geometry.matrix, np.asarray(point) - np.asarray(centre)) + size / 2
     return float(x), float(y)

@@ -16,19 +16,19 @@ class SamplingOptions:
     """How crops are drawn from the tiles of one data set.
 
     A share `nucleus_probability` of the crops is placed on a drawn nucleus, which reaches rare types; the others lie
-    anywhere, which shows the background as often as it is. `balance` acts on the others by the formula of CellViT
-    (`balanced_weights`), on crop-sized cells of the tiles; its tissue term acts on the drawn nuclei too. With
+    anywhere and show the background at its natural frequency. `balance` weights the others with CellViT's formula
+    (`balanced_weights`) on crop-sized cells of the tiles; its tissue term applies to the drawn nuclei too. With
     `balance="tissue_and_types"`, `nucleus_probability=0` and tiles of the crop's size this is CellViT's sampling.
 
     Raises:
-        ValueError: for values out of range.
+        ValueError: a value is outside its range.
     """
 
     balance: str = field(
         default="none",
         metadata={
             "help": "none, tissue, types or tissue_and_types: weights of CellViT's formula for crops that lie "
-            "anywhere; of use where tiles differ in tissue or types, as PanNuke's do"
+            "anywhere; useful if tiles differ in tissue or types, as in PanNuke"
         },
     )
     gamma: float = field(
@@ -48,11 +48,12 @@ class SamplingOptions:
     density_power: float = field(
         default=0.5,
         metadata={
-            "help": "a tile is drawn by (nuclei of the type) to this power: the densest do not crowd out the rest"
+            "help": "a tile is drawn in proportion to (its nuclei of the type) to this power: below 1 the densest "
+            "tiles do not dominate"
         },
     )
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.balance not in BALANCES:
             raise ValueError(f"balance must be one of {', '.join(BALANCES)}, got {self.balance!r}")
         for name in ("gamma", "nucleus_probability", "rarity_power", "density_power"):
@@ -61,7 +62,7 @@ class SamplingOptions:
 
 
 def tissue_weights(tissues: Sequence[Hashable], gamma: float) -> np.ndarray:
-    """Weight of each image by how rare its tissue is.
+    """Weight of each image by the rarity of its tissue.
 
     `w_i = k / (gamma * n_i + (1 - gamma) * k)` for k images, n_i of which have the tissue of image i. Images of
     unknown tissue (None) count as one tissue. Source: see `balanced_weights`.
@@ -76,11 +77,11 @@ def tissue_weights(tissues: Sequence[Hashable], gamma: float) -> np.ndarray:
 
 
 def type_weights(present: np.ndarray, gamma: float) -> np.ndarray:
-    """Weight of each image by how rare the types of its nuclei are.
+    """Weight of each image by the rarity of the types of its nuclei.
 
-    `w_i = (1 - gamma) * max_c(p_ic) + gamma * sum_c(p_ic * k / (gamma * N_c + (1 - gamma) * k))` where p_ic tells
-    whether image i holds type c, `N_c = sum_i p_ic` and `k = sum_c N_c`. Images without nuclei of a known type get the
-    smallest of the other weights; where no image has any, all weights are 1. Source: see `balanced_weights`.
+    `w_i = (1 - gamma) * max_c(p_ic) + gamma * sum_c(p_ic * k / (gamma * N_c + (1 - gamma) * k))` where p_ic is 1
+    if image i holds type c and else 0, `N_c = sum_i p_ic` and `k = sum_c N_c`. Images without nuclei of a known type
+    get the smallest of the other weights; if no image has any, all weights are 1. Source: see `balanced_weights`.
 
     Args:
         present: `(N, T)` bool.
@@ -97,7 +98,7 @@ def type_weights(present: np.ndarray, gamma: float) -> np.ndarray:
     total = images.sum()
     if total == 0:
         return np.ones(len(present))
-    rarity = total / np.maximum(gamma * images + (1 - gamma) * total, 1e-9)  # types that are nowhere weigh nothing
+    rarity = total / np.maximum(gamma * images + (1 - gamma) * total, 1e-9)  # types without images have no weight
     weights = (1 - gamma) * present.max(axis=1) + gamma * present @ rarity
     weights[weights == 0] = weights[weights > 0].min()
     return weights
@@ -131,7 +132,7 @@ def balanced_weights(tissues: Sequence[Hashable], present: np.ndarray, gamma: fl
 
 @dataclass(frozen=True)
 class Cell:
-    """A part of a tile of about the crop's size, the image that `balanced_weights` speaks of.
+    """A part of a tile of about the crop's size: an image in the sense of `balanced_weights`.
 
     Attributes:
         tile: position of the tile.
@@ -179,12 +180,18 @@ class PlaceSampler:
         self._prepare_nuclei(types, weights, options)
 
     def sample(self, rng: np.random.Generator, geometry: Geometry) -> tuple[int, tuple[float, float]]:
-        """Draw the position of a tile and the centre (xy, tile pixels) of a crop in it."""
+        """Draws the position of a tile and the centre (xy, tile pixels) of a crop in it."""
         if rng.random() >= self.nucleus_probability:
             return self._anywhere(rng, geometry)
         return self._on_a_nucleus(rng, geometry)
 
-    def _prepare_cells(self, types, tissues, weights, options: SamplingOptions) -> None:
+    def _prepare_cells(
+        self,
+        types: Sequence[np.ndarray],
+        tissues: Sequence[str | None],
+        weights: np.ndarray,
+        options: SamplingOptions,
+    ) -> None:
         """Tables for crops that lie anywhere; without a balance each tile is one cell."""
         self.cells: list[Cell] = []
         known = sorted({int(type_id) for ids in types for type_id in np.unique(ids) if type_id > 0})
@@ -210,8 +217,8 @@ class PlaceSampler:
         )
         self.cell_probabilities = by_cell / by_cell.sum()
 
-    def _prepare_nuclei(self, types, weights, options: SamplingOptions) -> None:
-        """Tables for crops on nuclei. Nuclei without a type form a group, drawn only where no nucleus has one."""
+    def _prepare_nuclei(self, types: Sequence[np.ndarray], weights: np.ndarray, options: SamplingOptions) -> None:
+        """Tables for crops on nuclei. Nuclei without a type form a group, drawn only if no nucleus has one."""
         groups: dict[int, list[np.ndarray]] = {}
         for tile, ids in enumerate(types):
             for type_id in np.unique(ids).tolist():
@@ -241,7 +248,7 @@ class PlaceSampler:
         x0, y0, x1, y1 = cell.box
         centre = []
         for side, first, last in ((width, x0, x1), (height, y0, y1)):
-            # Drawing only centres that need no shift keeps the tile's border from being drawn too often.
+            # Only centres that need no shift are drawn; otherwise the tile's border would be drawn too often.
             low, high = sorted((half, side - half))
             centre.append(rng.uniform(*sorted((min(max(first, low), high), min(max(last, low), high)))))
         return cell.tile, place_crop((centre[0], centre[1]), geometry, self.size, (height, width))
@@ -253,6 +260,6 @@ class PlaceSampler:
         shift = geometry.matrix @ rng.uniform(-self.size / 4, self.size / 4, size=2)
         centre = place_crop((x - shift[0], y - shift[1]), geometry, self.size, self.shapes[tile])
         if not all(0 <= side < self.size for side in crop_position((x, y), centre, geometry, self.size)):
-            # Near a corner of the tile a turned crop that stays inside cannot show the nucleus: reach over the border.
+            # Near a corner of the tile a rotated crop inside it cannot show the nucleus: reach over the border.
             centre = (float(x), float(y))
         return tile, centre

@@ -1,4 +1,4 @@
-"""How a tile is stained, measured through torchstain, and crops recoloured to look like another tile."""
+"""The stain of a tile, measured with torchstain, and crops recoloured to look like another tile."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -16,10 +16,10 @@ _STAINED_BELOW = int(_LAMP * np.exp(-0.15))
 """Pixels darker than this in all channels have an optical density of .15, Macenko's threshold of stained tissue."""
 
 _FEWEST_PIXELS = 500
-"""Stained pixels below which percentiles of stain directions mean nothing."""
+"""With fewer stained pixels, percentiles of stain directions are meaningless."""
 
 _SAMPLE_PIXELS = 2**17
-"""About as many pixels of a tile are measured; percentiles of more are the same."""
+"""About how many pixels of a tile are measured; more would give the same percentiles."""
 
 _DENSITY = -np.log((np.arange(256) + 1) / _LAMP).astype(np.float32)
 
@@ -37,7 +37,7 @@ class MacenkoAppearance:
     densities: np.ndarray
 
     def recolour(self, image: np.ndarray, target: "MacenkoAppearance") -> np.ndarray:
-        """Give `image` `(H, W, 3)` uint8, a part of the measured tile, the stains of `target`."""
+        """Gives `image` `(H, W, 3)` uint8, a part of the measured tile, the stains of `target`."""
         gain = np.diag(target.densities / self.densities)
         mixing = target.directions @ gain @ np.linalg.pinv(self.directions)
         light = cv2.exp(cv2.transform(cv2.LUT(image, _DENSITY), -mixing.astype(np.float32)))
@@ -56,7 +56,7 @@ class ReinhardAppearance:
     deviations: np.ndarray
 
     def recolour(self, image: np.ndarray, target: "ReinhardAppearance") -> np.ndarray:
-        """Give `image` `(H, W, 3)` uint8, a part of the measured tile, the colours of `target`."""
+        """Gives `image` `(H, W, 3)` uint8, a part of the measured tile, the colours of `target`."""
         gain = target.deviations / self.deviations
         linear = np.column_stack([np.diag(gain), target.means - gain * self.means]).astype(np.float32)
         lab = cv2.transform(cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_RGB2Lab), linear)
@@ -67,21 +67,20 @@ Appearance = MacenkoAppearance | ReinhardAppearance
 
 
 def measure_stains(image: np.ndarray, method: str) -> Appearance | None:
-    """Measure how a tile is stained.
+    """Measures the stain of a tile.
 
-    A whole tile is measured, not each crop: a crop with few nuclei says little about the stains, and measuring is the
-    slow part.
+    It measures whole tiles and not crops: a crop with few nuclei says little about the stains, and measuring is slow.
 
     Args:
         image: `(H, W, 3)` uint8, RGB.
         method: `"macenko"` or `"reinhard"`.
 
     Returns:
-        The appearance, or None where there is too little tissue or colour to measure.
+        The appearance, or None if there is too little tissue or colour to measure.
 
     Raises:
-        ValueError: for another method.
-        ImportError: without torchstain.
+        ValueError: the method is unknown.
+        ImportError: torchstain is not installed.
     """
     if method not in STAIN_METHODS:
         raise ValueError(f"the stain method must be one of {', '.join(STAIN_METHODS)}, got {method!r}")

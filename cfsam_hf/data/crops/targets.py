@@ -9,9 +9,9 @@ IGNORE = -100
 
 
 def split_torn_nuclei(instance_map: np.ndarray) -> np.ndarray:
-    """Give each 8-connected piece of a nucleus its own id.
+    """Gives each 8-connected piece of a nucleus its own id.
 
-    Cropping, rotation and reflection tear nuclei apart; a piece then has its own centre. Where no nucleus is torn the
+    Cropping, rotation and reflection tear nuclei apart, and each piece has its own centre. If no nucleus is torn, the
     partition is unchanged.
 
     Args:
@@ -24,7 +24,7 @@ def split_torn_nuclei(instance_map: np.ndarray) -> np.ndarray:
 
 
 def nuclei_labels(instance_map: np.ndarray, annotated: np.ndarray | None = None) -> np.ndarray:
-    """Return `(H, W)` int64: 1 in nuclei, 0 outside, -100 where `annotated` `(H, W)` bool is False."""
+    """Returns `(H, W)` int64: 1 in nuclei, 0 outside, -100 where `annotated` `(H, W)` bool is False."""
     return _ignoring((instance_map > 0).astype(np.int64), annotated)
 
 
@@ -50,7 +50,7 @@ def hv_labels(instance_map: np.ndarray) -> np.ndarray:
     ids = flat[inside]
     highest = int(ids.max())
     if highest > 4 * instance_map.size:
-        # Tables are indexed by id, so wild ids are first made compact.
+        # Tables are indexed by id, so very large ids are made compact first.
         ids = np.unique(ids, return_inverse=True)[1] + 1
         highest = int(ids.max())
     areas = np.maximum(np.bincount(ids, minlength=highest + 1), 1)
@@ -65,14 +65,14 @@ def hv_labels(instance_map: np.ndarray) -> np.ndarray:
 
 
 def boundary_labels(instance_map: np.ndarray, annotated: np.ndarray | None = None) -> np.ndarray:
-    """Mark every pixel with a 4-neighbour of a different id, inside and outside of nuclei alike.
+    """Marks every pixel with a 4-neighbour of a different id, inside and outside of nuclei.
 
-    Between a nucleus and whatever it touches the line is thus two pixels thick, one on each side. The border of the
-    array is no boundary.
+    The line between a nucleus and its neighbour is thus two pixels thick, one on each side. The border of the array is
+    not a boundary.
 
     Args:
         instance_map: `(H, W)` integer, 0 background.
-        annotated: `(H, W)` bool, False where nobody looked for nuclei.
+        annotated: `(H, W)` bool, False where nuclei were not annotated.
 
     Returns:
         `(H, W)` int64: 1 on boundaries, 0 elsewhere, -100 where not annotated.
@@ -90,15 +90,15 @@ def boundary_labels(instance_map: np.ndarray, annotated: np.ndarray | None = Non
 def type_labels(
     type_map: np.ndarray | None, shape: tuple[int, int], annotated: np.ndarray | None = None
 ) -> np.ndarray:
-    """Return `(H, W)` int64 type labels for cross-entropy.
+    """Returns `(H, W)` int64 type labels for cross-entropy.
 
     Args:
         type_map: `(H, W)`: 0 background, 1..T types, -100 at nuclei of unknown type; None for a tile without types.
         shape: (H, W).
-        annotated: `(H, W)` bool, False where nobody looked for nuclei.
+        annotated: `(H, W)` bool, False where nuclei were not annotated.
 
     Returns:
-        The type map, -100 where not annotated; -100 everywhere where `type_map` is None.
+        The type map, -100 where not annotated; -100 everywhere if `type_map` is None.
     """
     if type_map is None:
         return np.full(shape, IGNORE, dtype=np.int64)
@@ -108,7 +108,7 @@ def type_labels(
 def make_targets(
     instance_map: np.ndarray, type_map: np.ndarray | None = None, annotated: np.ndarray | None = None
 ) -> dict[str, np.ndarray]:
-    """Make all four targets of a crop.
+    """Makes all four targets of a crop.
 
     Args:
         instance_map: `(H, W)` integer, 0 background; torn nuclei are split here.
