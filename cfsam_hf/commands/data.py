@@ -313,7 +313,7 @@ def _summary(audit: "Audit") -> list[str]:
             f"  Diameter     {_spread(found['diameter'], unit)}",
         ]
         if found["types"]:
-            types = [f"{name} {counts['nuclei']:,}" for name, counts in found["types"].items()]
+            types = [f"{name}: {counts['nuclei']:,}" for name, counts in found["types"].items()]
             lines.append(f"  Types        {', '.join(types)}")
     return lines
 

@@ -18,7 +18,7 @@ BACKGROUND_SHARE = 0.5
 SMALLEST_TILE = 200 * 200
 """Pixels. Half of a smaller tile can be one nucleus."""
 
-WAY_OUT = "in a label map each nucleus has its own id; label the nuclei apart (a binary mask: skimage.measure.label)"
+WAY_OUT = "In a label map each nucleus has its own id; label the nuclei apart (a binary mask: skimage.measure.label)"
 
 
 def count_pieces(mask: np.ndarray) -> int:

@@ -99,7 +99,7 @@ def test_a_clean_data_set(consep, capsys):
         "  Pixel size   0.25 µm",
         "  Annotated    100 % of the pixels",
         "  Diameter     1.3 to 1.3, median 1.3 µm",
-        "  Types        miscellaneous 8, inflammatory 8, epithelial 16, spindle-shaped 24",
+        "  Types        miscellaneous: 8, inflammatory: 8, epithelial: 16, spindle-shaped: 24",
         f"note: consep {consep}: the median diameter of nuclei is 5.0 px, 1.3 um at 0.25 um per pixel, in 8 tiles; "
         "nuclei have 4 to 20 um: is mpp right, are the coordinates pixels, are the outlines nuclei?",
         "no problems",
