@@ -14,6 +14,7 @@ import pyarrow.parquet
 from PIL import Image
 
 from ..files.atomic import staged_folder
+from ..model.pictures import open_picture
 from ..model.version import __version__
 from .readers.files import read_image
 from .readers.parquet import METADATA_KEY, STORED_UNKNOWN_TYPE
@@ -190,7 +191,7 @@ def _image_bytes(record: TileRecord, image: np.ndarray) -> bytes:
     path = record.image_path
     if record.index is None and path.suffix.lower() in (".png", ".jpg", ".jpeg"):
         content = path.read_bytes()
-        with Image.open(io.BytesIO(content)) as picture:
+        with open_picture(io.BytesIO(content)) as picture:
             turned = ORIENTATION in picture.getexif()
             plain = picture.format in ("PNG", "JPEG") and picture.mode == "RGB" and not turned
         if plain and np.array_equal(read_image(path, content), image):
