@@ -129,7 +129,7 @@ class DataItem:
 
     def _type_map(self) -> dict[str, str | None]:
         try:
-            return read_type_map(self.types)
+            return read_type_map(str(self.types))
         except FileNotFoundError as error:
             choices = ", ".join([*option_choices(self.reader, "types"), NO_TYPES])
             raise FileNotFoundError(f"types={self.types}: no such file, and not one of {choices}") from error

@@ -68,7 +68,7 @@ def rename_types(record: TileRecord, type_map: Mapping[str, str | None] | None) 
             )
         names = list(dict.fromkeys(name for name in map(type_map.get, record.type_names.values()) if name is not None))
         ids = {
-            old: UNKNOWN_TYPE if type_map[name] is None else names.index(type_map[name]) + 1
+            old: UNKNOWN_TYPE if (joint := type_map[name]) is None else names.index(joint) + 1
             for old, name in record.type_names.items()
         }
     return replace(

@@ -47,9 +47,9 @@ class WindowPair:
     @classmethod
     def draw(cls, size: int, mixture: Mixture | None = None) -> "WindowPair":
         """A pair drawn with torch's generator."""
-        rows_and_columns = torch.randint(shift_margin(size) + 1, (2, 2)).tolist()
+        (y, x), (other_y, other_x) = torch.randint(shift_margin(size) + 1, (2, 2)).tolist()
         view = views_of(NUM_VIEWS)[int(torch.randint(NUM_VIEWS, ()))]
-        return cls(size, tuple(map(tuple, rows_and_columns)), view, mixture)
+        return cls(size, ((y, x), (other_y, other_x)), view, mixture)
 
     def cut(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Cuts pixels and labels of crops into those of the windows, (2 B, ..., size, size): the first windows of all
@@ -98,8 +98,8 @@ def disagreement(outputs: CfSamNucleiSegmentationOutput, pair: WindowPair) -> to
     Returns:
         A scalar, float32.
     """
-    parts = [outputs.nuclei_logits, outputs.hv_maps]
-    parts += [values for values in (outputs.boundary_logits, outputs.type_logits) if values is not None]
+    maps_in_order = (outputs.nuclei_logits, outputs.hv_maps, outputs.boundary_logits, outputs.type_logits)
+    parts = [values for values in maps_in_order if values is not None]
     both = pair.overlap(torch.cat([values.float() for values in parts], dim=1))
     nuclei = [maps[:, :1] for maps in both]
     total = _binary_divergence(nuclei)

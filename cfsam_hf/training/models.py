@@ -250,6 +250,8 @@ def measure_type_levels(model: CfSamForNucleiSegmentation, crops: Sequence[dict[
             crop = crops[i]
             yield crop["pixel_values"][None], crop["type_labels"][None, middle::STRIDE, middle::STRIDE] > 0
 
+    if model.type_branch is None:
+        raise ValueError("the model has no type branch to measure.")
     model.type_branch.measure(batches())
 
 

@@ -107,7 +107,7 @@ def list_own_tiles(
     other = {record.mpp for record in records} - {mpp}
     if mpp is not None and other:
         raise ValueError(
-            f"{images / 'index.csv'} has tiles of mpp {', '.join(map(str, sorted(other)))}, but {mpp:g} was given; "
+            f"{images / 'index.csv'} has tiles of mpp {', '.join(sorted(map(str, other)))}, but {mpp:g} was given; "
             "leave --mpp out, or correct the file"
         )
     if records and list(records[0].type_names.values()) == [UNTYPED_NAME]:
@@ -154,7 +154,7 @@ def _summary(tile: Tile) -> TileSummary:
     ids, first, areas = np.unique(tile.instance_map, return_index=True, return_counts=True)
     first, areas = first[ids > 0], areas[ids > 0]
     if tile.type_map is None:
-        nuclei = Counter({None: len(first)} if len(first) else {})
+        nuclei: Counter[str | None] = Counter({None: len(first)} if len(first) else {})
     else:
         types = tile.type_map.ravel()[first].tolist()
         nuclei = Counter(None if i == UNKNOWN_TYPE else tile.type_names[i] for i in types)
@@ -199,7 +199,7 @@ def choose_held_out(tiles: Sequence[TileSummary], share: float, seed: int) -> li
     typed = any(tile.types for tile in tiles)
     order.sort(key=lambda tile: typed and None in tile.nuclei)
     left = Counter(name for tile in tiles for name in tile.types)
-    chosen = []
+    chosen: list[str] = []
     for tile in order:
         remaining = len(order) - len(chosen) - 1
         if len(chosen) < wanted and remaining and all(left[name] > 1 for name in tile.types):
@@ -266,7 +266,9 @@ class _Cut:
     def __call__(self, record: TileRecord) -> Tile:
         tile = self.record.load()
         maps = {name: getattr(tile, name) for name in ("image", "instance_map", "type_map", "annotated")}
-        cut = {name: None if array is None else np.ascontiguousarray(array[self.part]) for name, array in maps.items()}
+        cut: dict[str, Any] = {
+            name: None if array is None else np.ascontiguousarray(array[self.part]) for name, array in maps.items()
+        }
         return replace(tile, **cut, id=record.id, fold=record.fold)
 
 

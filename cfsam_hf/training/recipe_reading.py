@@ -73,12 +73,13 @@ def make_recipe(**values: Any) -> Recipe:
     if unknown := sorted(set(values) - set(known)):
         raise ValueError(f"no recipe has {', '.join(unknown)}.")
     given = {name: _converted(known[name], value) for name, value in values.items() if value is not None}
-    return Recipe(
-        *(section(**{f.name: given[f.name] for f in fields(section) if f.name in given}) for section in SECTIONS)
-    )
+    sections: list[Any] = [
+        section(**{f.name: given[f.name] for f in fields(section) if f.name in given}) for section in SECTIONS
+    ]
+    return Recipe(*sections)
 
 
-def _converted(item: Field, value: Any) -> Any:
+def _converted(item: Field[Any], value: Any) -> Any:
     """A value as its field wants it."""
     kind = item.type
     try:

@@ -299,7 +299,7 @@ class TrainingRun:
                 f"{story}. The weights did not change; the last checkpoint is "
                 f"{self.folder / f'checkpoint-{steps[-1]}' if steps else 'none, as none was written yet'}. {advice}"
             )
-        if self.accelerator.is_main_process:
+        if self.monitor.log is not None:
             logger.warning("%s. The batch is skipped.", story)
             self.monitor.log.write({"step": self.step + 1, "left_out": crops, "tiles": tiles})
 
@@ -331,7 +331,7 @@ class TrainingRun:
         kept = {step: score for step, score in history.items() if (self.folder / f"checkpoint-{step}").is_dir()}
         if not kept:
             return None
-        step = max(kept, key=kept.get)
+        step = max(kept, key=lambda step: kept[step])
         return {"step": step, "metric": metric, "score": kept[step]}
 
     @contextlib.contextmanager
@@ -379,7 +379,7 @@ class TrainingRun:
         self.accelerator.wait_for_everyone()
         if must_save:
             self.save()
-        if self.accelerator.is_main_process:
+        if self.monitor.log is not None:
             self.monitor.log.write({"step": self.step, "validation": scores})
             self._prune()
             flat = {f"validation/{name}/{key}": v for name, of_set in scores.items() for key, v in of_set.items()}

@@ -58,7 +58,7 @@ def validation_history(folder: Path, metric: str) -> dict[int, float]:
     """One score of each validation by step, averaged over the data sets; steps without a number are skipped."""
     found = {}
     for step, scores in validations(folder).items():
-        values = [of_set.get(metric) for of_set in scores.values()]
-        if None not in values:
+        values = [value for of_set in scores.values() if (value := of_set.get(metric)) is not None]
+        if len(values) == len(scores):
             found[step] = sum(values) / len(values)
     return found

@@ -69,8 +69,8 @@ def load_training_data(recipe: Recipe) -> TrainingData:
     validation = records_by_dataset(items, "validation")
     names_of_items = [f"data item {number}" for number in range(1, len(items) + 1)]
     tuning = [item.records("tuning") for item in items]
-    of_items = (dict(zip(names_of_items, records, strict=True)) for records in (training, tuning))
-    for leak in training_leaks(*of_items, validation):
+    trained, tuned = (dict(zip(names_of_items, records, strict=True)) for records in (training, tuning))
+    for leak in training_leaks(trained, tuned, validation):
         logger.warning("leak: %s", leak)
     digests = {
         "training": [
@@ -156,7 +156,7 @@ def picture_examples(
             image_mean=(0, 0, 0),
             image_std=(1, 1, 1),
             length=1,
-            num_types=config.num_types,
+            num_types=len(config.type_names),
             mpp=config.mpp,
             augmentation=None,
         )

@@ -115,7 +115,8 @@ class AugmentationOptions:
         if unknown := sorted(set(changes) - set(known)):
             raise ValueError(f"unknown augmentation options {', '.join(unknown)}; there are {', '.join(known)}")
         preset = {option: 0.0 for option in known if option.endswith("_probability")} if name == "none" else {}
-        return cls(**{**preset, **_CHANGED_BY_PRESET.get(name, {}), **changes})
+        values: dict[str, Any] = {**preset, **_CHANGED_BY_PRESET.get(name, {}), **changes}
+        return cls(**values)
 
 
 _CHANGED_BY_PRESET: dict[str, dict[str, float]] = {
