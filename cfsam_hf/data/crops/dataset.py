@@ -160,13 +160,13 @@ class CropDataset(Dataset):
         tile, centre, geometry, displacement = self._draw_place(rng)
         image = warp_crop(tile.image, centre, geometry, self.size, labels=False, displacement=displacement)
         # The crop is cut out first, so that the cost of the rest depends on its size and not on the tile's.
-        instance_map, annotated = (
-            None
-            if labels is None
-            else warp_crop(labels, centre, geometry, self.size, labels=True, displacement=displacement)
-            for labels in (tile.instance_map, tile.annotated)
+        instance_map = warp_crop(
+            tile.instance_map, centre, geometry, self.size, labels=True, displacement=displacement
         )
         instance_map = instance_map.astype(np.int32)
+        annotated = tile.annotated
+        if annotated is not None:
+            annotated = warp_crop(annotated, centre, geometry, self.size, labels=True, displacement=displacement)
         if options is not None:
             image = augment_image(image, rng, options, tile.stains, self.stains)
         return (
@@ -229,9 +229,9 @@ class _PreparedTile:
         if abs(ratio - 1) > MPP_TOLERANCE:
             shape = (max(round(image.shape[1] * ratio), 1), max(round(image.shape[0] * ratio), 1))
             image = cv2.resize(image, shape, interpolation=cv2.INTER_AREA if ratio < 1 else cv2.INTER_CUBIC)
-            instance_map, type_map, annotated = (
-                None if array is None else _resize_nearest(array, shape)
-                for array in (instance_map, type_map, annotated)
+            instance_map = _resize_nearest(instance_map, shape)
+            type_map, annotated = (
+                None if array is None else _resize_nearest(array, shape) for array in (type_map, annotated)
             )
         ids, compact = np.unique(instance_map, return_inverse=True)
         compact = compact.reshape(instance_map.shape) + (0 if ids[0] == 0 else 1)

@@ -1,6 +1,7 @@
 """Smooth random displacements: tissue bends when it is cut and mounted."""
 
 from functools import lru_cache
+from typing import Any
 
 import cv2
 import numpy as np
@@ -28,7 +29,8 @@ def sample_displacement(rng: np.random.Generator, size: int, largest: float, spa
 
 
 def _product(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    return cv2.gemm(left, np.ascontiguousarray(right), 1.0, None, 0.0)
+    nothing: Any = None  # which OpenCV's annotations do not allow
+    return cv2.gemm(left, np.ascontiguousarray(right), 1.0, nothing, 0.0)
 
 
 @lru_cache(maxsize=4)

@@ -1,6 +1,7 @@
 """Random flips, rotations and scale, applied as one warp from a whole tile to a crop."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -119,7 +120,8 @@ def warp_crop(
     if displacement is not None:
         places = displacement + np.stack(np.meshgrid(*[np.arange(size, dtype=np.float32)] * 2), axis=-1)
         maps = cv2.transform(places, np.column_stack([matrix, offset]).astype(np.float32))
-        return cv2.remap(array, maps, None, interpolation, borderMode=cv2.BORDER_REFLECT_101)
+        no_second_map: Any = None  # which OpenCV's annotations do not allow
+        return cv2.remap(array, maps, no_second_map, interpolation, borderMode=cv2.BORDER_REFLECT_101)
     return cv2.warpAffine(
         array,
         np.column_stack([matrix, offset]),

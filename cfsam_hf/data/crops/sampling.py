@@ -169,15 +169,15 @@ class PlaceSampler:
         self.shapes = list(shapes)
         self.centroids = list(centroids)
         self.size = size
-        types = [
+        known_types = [
             np.full(len(points), UNKNOWN_TYPE) if ids is None else np.asarray(ids)
             for points, ids in zip(centroids, types, strict=True)
         ]
         weights = np.asarray(tile_weights, dtype=np.float64)
-        self._prepare_cells(types, tissues, weights, options)
+        self._prepare_cells(known_types, tissues, weights, options)
         if options.balance in ("tissue", "tissue_and_types"):
             weights = weights * tissue_weights(tissues, options.gamma)
-        self._prepare_nuclei(types, weights, options)
+        self._prepare_nuclei(known_types, weights, options)
 
     def sample(self, rng: np.random.Generator, geometry: Geometry) -> tuple[int, tuple[float, float]]:
         """Draws the position of a tile and the centre (xy, tile pixels) of a crop in it."""
@@ -250,7 +250,8 @@ class PlaceSampler:
         for side, first, last in ((width, x0, x1), (height, y0, y1)):
             # Only centres that need no shift are drawn; otherwise the tile's border would be drawn too often.
             low, high = sorted((half, side - half))
-            centre.append(rng.uniform(*sorted((min(max(first, low), high), min(max(last, low), high)))))
+            start, stop = sorted((min(max(first, low), high), min(max(last, low), high)))
+            centre.append(rng.uniform(start, stop))
         return cell.tile, place_crop((centre[0], centre[1]), geometry, self.size, (height, width))
 
     def _on_a_nucleus(self, rng: np.random.Generator, geometry: Geometry) -> tuple[int, tuple[float, float]]:
