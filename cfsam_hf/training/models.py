@@ -233,7 +233,7 @@ def load_type_trunk(model: CfSamForNucleiSegmentation, path: str | Path) -> None
             value.copy_(found[name])
 
 
-def measure_type_levels(model: CfSamForNucleiSegmentation, crops: Sequence[dict[str, torch.Tensor]]) -> None:
+def measure_type_levels(model: CfSamForNucleiSegmentation, crops: Any) -> None:
     """Measures, on the first crops, the channels of a new type branch's trunk inside nuclei with types.
 
     Args:

@@ -216,9 +216,11 @@ class TrainingRun:
     def _make_batches(self) -> Iterator[dict[str, torch.Tensor]]:
         options, workers = self.recipe.optimization, self.recipe.data.num_workers
         passes = range(options.gradient_accumulation_steps)
+        # Ranges, which take less memory than the lists that the annotation asks for.
+        batches: Any = [self._crop_numbers(step, n) for step in range(self.step, options.steps) for n in passes]
         loader = DataLoader(
             self.crops,
-            batch_sampler=[self._crop_numbers(step, n) for step in range(self.step, options.steps) for n in passes],
+            batch_sampler=batches,
             num_workers=workers,
             worker_init_fn=ignore_signals,
             prefetch_factor=4 if workers else None,

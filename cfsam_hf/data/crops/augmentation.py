@@ -212,7 +212,8 @@ def compress_jpeg(image: np.ndarray, quality: int) -> np.ndarray:
     """Returns `image` `(H, W, 3)` uint8 after JPEG compression with `quality` 1..100."""
     # OpenCV's codec expects BGR, and JPEG treats the three channels differently.
     code = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
-    return cv2.cvtColor(cv2.imdecode(code, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+    decoded: Any = cv2.imdecode(code, cv2.IMREAD_COLOR)  # not None, since OpenCV has just encoded it
+    return cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)
 
 
 def augment_image(
@@ -246,7 +247,9 @@ def augment_image(
     )
     strengths = rng.uniform(-1, 1, size=13)
     if transfer and stains is not None and targets:
-        image = stains.recolour(image, targets[int(abs(strengths[11]) * len(targets))])
+        # All stains of a data set are measured by the same method.
+        target: Any = targets[int(abs(strengths[11]) * len(targets))]
+        image = stains.recolour(image, target)
     if stain:
         largest_gains = np.array([options.stain_gain, options.stain_gain, options.residual_gain])
         largest_shifts = np.array([options.stain_shift, options.stain_shift, options.residual_shift])
