@@ -232,7 +232,7 @@ def test_a_base_with_maps_of_types_gets_a_branch_and_keeps_its_outlines(typed_ba
     for name in ("refinement.boundary.weight", "sam.mask_decoder.upscale_conv1.weight"):
         assert torch.equal(model.state_dict()[name], base.state_dict()[name])
     assert torch.equal(model.task_decoder.task_tokens.weight, base.task_decoder.task_tokens.weight[:3])
-    assert "begun anew a, b, c; left out none; kept none" in caplog.text
+    assert "new a, b, c; removed none; kept none" in caplog.text
 
 
 def test_other_types_on_a_base_with_a_branch(branch_base):
@@ -310,7 +310,7 @@ def test_what_a_model_without_branch_is_refused(typed_base, trunk_file):
 
 
 def test_a_trunk_never_begins_with_random_weights(typed_base):
-    with pytest.raises(ValueError, match=r"it would begin with random weights\. Give type_trunk_weights"):
+    with pytest.raises(ValueError, match=r"its weights would be random\. Give type_trunk_weights"):
         build_model(recipe(typed_base, model_options=TRUNK), ["a"])
 
 
@@ -324,7 +324,7 @@ def test_weights_that_do_not_fit_are_refused_by_name(typed_base, trunk_file, tmp
     with pytest.raises(OSError, match="cannot be read"):
         build(trunk_file)
     save_file({"type_branch.trunk.first.bias": torch.zeros(32)}, tmp_path / "part.safetensors")
-    with pytest.raises(ValueError, match=r"no fitting weights for \d+ .*type_branch\.trunk\.first\.weight the first"):
+    with pytest.raises(ValueError, match=r"lacks \d+ weights .*: type_branch\.trunk\.first\.weight$"):
         build(tmp_path / "part.safetensors")
 
 

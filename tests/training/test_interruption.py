@@ -19,7 +19,17 @@ from .. import REPOSITORY
 from ..training_cases import smoke_recipe, smoke_values, start_run, weights
 from .test_run import flags
 
-pytestmark = pytest.mark.usefixtures("fresh_accelerate")
+pytestmark = pytest.mark.usefixtures("fresh_accelerate", "heeded_signals")
+
+
+@pytest.fixture
+def heeded_signals():
+    """Signals act as in a foreground process: background jobs and nohup start processes that ignore some of them."""
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in SIGNALS}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def send(number: int) -> None:
