@@ -72,12 +72,16 @@ def without_privileges():
     if os.geteuid() != 0:
         yield
         return
+    # The package may lie in a folder that only root can list, so its commands are discovered before.
+    parser = cli.build_parser()
     try:
         os.seteuid(NOBODY)
     except OSError as error:
         pytest.skip(f"root cannot drop its privileges here: {error}")
     try:
-        yield
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(cli, "build_parser", lambda: parser)
+            yield
     finally:
         os.seteuid(0)
 
