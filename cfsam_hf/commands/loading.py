@@ -108,7 +108,7 @@ def load_pipeline(checkpoint: str | None, device: str | None) -> "NucleiSegmenta
 def _load_model(source: str) -> "tuple[PreTrainedModel, str | None]":
     """The model of a checkpoint, and the base that it was loaded from if the checkpoint is an adapter."""
     from ..model.adapter_files import ADAPTER_FILE
-    from ..model.checkpoint import check_place, check_type
+    from ..model.checkpoint import check_implementations, check_place, check_type
     from ..model.checkpoint_files import peft_base, read_config
     from ..model.configuration_cfsam import CfSamConfig
     from ..model.modeling_cfsam import CfSamForNucleiSegmentation
@@ -127,6 +127,7 @@ def _load_model(source: str) -> "tuple[PreTrainedModel, str | None]":
         if base is not None:
             check_type(read_config(base), [CfSamConfig.model_type])
         return CfSamForNucleiSegmentation.from_pretrained(source), base
+    check_implementations(values)
     if values.get("model_type") == "unet_nuclei":
         from ..baselines.unet import UNetForNucleiSegmentation
 

@@ -46,6 +46,12 @@ _SECTIONS = {
 _COUNTS = ("num_hidden_layers", "num_types", "num_multimask_outputs", "iou_head_depth", "num_point_embeddings")
 # Fields that other sizes are divided by.
 _DIVISORS = ("num_attention_heads", "patch_size", "attention_downsample_rate")
+# Fields by which a configuration chooses code, and what they may name.
+_IMPLEMENTATIONS = (
+    "attn_implementation", "_attn_implementation", "_attn_implementation_internal", "experts_implementation",
+    "_experts_implementation", "_experts_implementation_internal",
+)  # fmt: skip
+_OWN_IMPLEMENTATIONS = ("eager", "sdpa")
 # Below these numbers a wrong configuration does no harm; that it does not fit is found when the weights are loaded.
 _HARMLESS_COUNT, _HARMLESS_SIZE, _HARMLESS_VALUES = 1_000, 2**16, 2**27
 
@@ -111,6 +117,7 @@ def check_source(
             raise OSError(NO_CONFIG)
         return {}
     check_type(values)
+    check_implementations(values)
     if os.path.isdir(source) and not options.get("subfolder"):
         _check_weight_files(source)
     if build is not None:
@@ -130,6 +137,21 @@ def check_type(values: Mapping[str, Any], types: Sequence[str] = READABLE_TYPES)
     elif kind == SamConfig.model_type:
         hint = ", which `cfsam finetune` or examples/train.py makes of a SAM"
     raise ValueError(f"{text}; a CF-SAM checkpoint is needed{hint}")
+
+
+def check_implementations(values: Mapping[str, Any]) -> None:
+    """Raises ValueError if a configuration file asks for an implementation of attention other than PyTorch's.
+
+    transformers takes any other name for a repository of kernels on the Hub, whose code it downloads and runs.
+    """
+    for section in _SECTIONS:
+        part = values.get(section) if section else values
+        for name in _IMPLEMENTATIONS if isinstance(part, Mapping) else ():
+            if part.get(name) not in (None, *_OWN_IMPLEMENTATIONS):
+                raise ValueError(
+                    f"its {CONFIG_NAME} is wrong: {name} is {_shown(part[name])}; use one of "
+                    f"{', '.join(_OWN_IMPLEMENTATIONS)}, or remove it"
+                )
 
 
 def check_place(source: str | os.PathLike, needs_config: bool = False) -> None:

@@ -174,6 +174,11 @@ def test_the_unet_is_loaded_and_its_pickles_are_not(tmp_path):
     model.save_pretrained(tmp_path)
     CfSamImageProcessor(tile_size=64, tile_overlap=16, pad_multiple=4).save_pretrained(tmp_path)
     assert type(load_pipeline(str(tmp_path), "cpu").model) is UNetForNucleiSegmentation
+    values = json.loads((tmp_path / "config.json").read_text())
+    write_json(tmp_path / "config.json", values | {"attn_implementation": "evil/kernel"})
+    with pytest.raises(ValueError, match="attn_implementation is evil/kernel"):
+        load_pipeline(str(tmp_path), "cpu")
+    write_json(tmp_path / "config.json", values)
     (tmp_path / "model.safetensors").unlink()
     torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
     with pytest.raises(OSError, match="safetensors"):
