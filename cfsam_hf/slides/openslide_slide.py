@@ -5,7 +5,7 @@ import openslide
 import PIL.Image
 
 from ..model.pixel_size import PixelSize, read_pixel_size
-from .slide import WHITE, Level, Slide, within
+from .slide import WHITE, Level, Slide
 
 
 class OpenSlideSlide(Slide):
@@ -35,23 +35,18 @@ class OpenSlideSlide(Slide):
             slide.color_profile is not None,
         )
 
-    def read_level(self, level: int, x: int, y: int, width: int, height: int) -> np.ndarray:
-        pixels = np.full((height, width, 3), WHITE, dtype=np.uint8)
-        of = self.levels[level]
-        if (part := within(x, y, width, height, of)) is None:
-            return pixels
-        x0, y0, x1, y1 = part
+    def _read_inside(self, level: int, x: int, y: int, width: int, height: int) -> np.ndarray:
         # OpenSlide takes the corner in pixels of level 0.
-        corner = (round(x0 * of.downsample), round(y0 * of.downsample))
+        downsample = self.levels[level].downsample
+        corner = (round(x * downsample), round(y * downsample))
         try:
-            image = self._slide.read_region(corner, level, (x1 - x0, y1 - y0))
+            image = self._slide.read_region(corner, level, (width, height))
         except openslide.OpenSlideError as error:
             raise OSError(f"cannot read {self.path!r} at {corner}: {error}") from error
         # What was not scanned is transparent.
         background = PIL.Image.new("RGB", image.size, (WHITE,) * 3)
         background.paste(image, mask=image.getchannel("A"))
-        pixels[y0 - y : y1 - y, x0 - x : x1 - x] = np.asarray(background)
-        return pixels
+        return np.asarray(background)
 
     def read_associated(self, name: str) -> np.ndarray:
         return np.asarray(self._slide.associated_images[name].convert("RGB"))

@@ -4,7 +4,7 @@ import numpy as np
 
 from ..model.pictures import DEFAULT_MAX_PIXELS, read_rgb
 from ..model.pixel_size import read_pixel_size
-from .slide import WHITE, Level, Slide, within
+from .slide import Level, Slide
 
 
 class PlainSlide(Slide):
@@ -23,12 +23,8 @@ class PlainSlide(Slide):
         height, width = self._pixels.shape[:2]
         super().__init__(path, "picture", [Level(width, height, 1.0)], read_pixel_size(path))
 
-    def read_level(self, level: int, x: int, y: int, width: int, height: int) -> np.ndarray:
-        pixels = np.full((height, width, 3), WHITE, dtype=np.uint8)
-        if (part := within(x, y, width, height, self.levels[level])) is not None:
-            x0, y0, x1, y1 = part
-            pixels[y0 - y : y1 - y, x0 - x : x1 - x] = self._pixels[y0:y1, x0:x1]
-        return pixels
+    def _read_inside(self, level: int, x: int, y: int, width: int, height: int) -> np.ndarray:
+        return self._pixels[y : y + height, x : x + width]
 
     def read_associated(self, name: str) -> np.ndarray:
         raise KeyError(name)

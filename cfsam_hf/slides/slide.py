@@ -62,7 +62,6 @@ class Slide(ABC):
         """(width, height) of level 0 in pixels."""
         return self.levels[0].width, self.levels[0].height
 
-    @abstractmethod
     def read_level(self, level: int, x: int, y: int, width: int, height: int) -> np.ndarray:
         """
         Pixels of one level as they are stored.
@@ -78,6 +77,16 @@ class Slide(ABC):
         Raises:
             OSError: the file is damaged or cannot be read; the message names it.
         """
+        pixels = np.full((height, width, 3), WHITE, dtype=np.uint8)
+        x0, y0 = max(x, 0), max(y, 0)
+        x1, y1 = min(x + width, self.levels[level].width), min(y + height, self.levels[level].height)
+        if x0 < x1 and y0 < y1:
+            pixels[y0 - y : y1 - y, x0 - x : x1 - x] = self._read_inside(level, x0, y0, x1 - x0, y1 - y0)
+        return pixels
+
+    @abstractmethod
+    def _read_inside(self, level: int, x: int, y: int, width: int, height: int) -> np.ndarray:
+        """As [`read_level`], of a rectangle that lies on the level as a whole."""
 
     @abstractmethod
     def read_associated(self, name: str) -> np.ndarray:
@@ -150,10 +159,3 @@ class Slide(ABC):
         shrinks = (box[2] - box[0]) * (box[3] - box[1]) > width * height
         how = PIL.Image.Resampling.BOX if shrinks else PIL.Image.Resampling.BICUBIC
         return np.asarray(PIL.Image.fromarray(pixels).resize((width, height), how, box=box))
-
-
-def within(x: int, y: int, width: int, height: int, level: Level) -> tuple[int, int, int, int] | None:
-    """The part (x0, y0, x1, y1) of a rectangle that lies on a level; None if there is none."""
-    x0, y0 = max(x, 0), max(y, 0)
-    x1, y1 = min(x + width, level.width), min(y + height, level.height)
-    return (x0, y0, x1, y1) if x0 < x1 and y0 < y1 else None

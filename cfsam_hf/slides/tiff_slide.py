@@ -20,7 +20,7 @@ from ..model.tiff import (
     open_tiff,
     rgb_of_ycbcr,
 )
-from .slide import WHITE, Level, Slide, within
+from .slide import WHITE, Level, Slide
 
 # In the descriptions of Aperio, OME and PerkinElmer.
 _OBJECTIVE = re.compile(
@@ -68,22 +68,19 @@ class TiffSlide(Slide):
             "InterColorProfile" in largest.tags,
         )
 
-    def read_level(self, level: int, x: int, y: int, width: int, height: int) -> np.ndarray:
+    def _read_inside(self, level: int, x: int, y: int, width: int, height: int) -> np.ndarray:
         pixels = np.full((height, width, 3), WHITE, dtype=np.uint8)
-        if (part := within(x, y, width, height, self.levels[level])) is None:
-            return pixels
-        x0, y0, x1, y1 = part
         page = self._pages[level]
         tile_width, tile_height = page.tilewidth, page.tilelength
         per_row = -(-page.imagewidth // tile_width)
-        for row in range(y0 // tile_height, -(-y1 // tile_height)):
-            for column in range(x0 // tile_width, -(-x1 // tile_width)):
+        for row in range(y // tile_height, -(-(y + height) // tile_height)):
+            for column in range(x // tile_width, -(-(x + width) // tile_width)):
                 tile = self._read_tile(page, row * per_row + column)
                 if tile is None:
                     continue
                 left, top = column * tile_width, row * tile_height
-                ax, ay = max(x0, left), max(y0, top)
-                bx, by = min(x1, left + tile.shape[1]), min(y1, top + tile.shape[0])
+                ax, ay = max(x, left), max(y, top)
+                bx, by = min(x + width, left + tile.shape[1]), min(y + height, top + tile.shape[0])
                 pixels[ay - y : by - y, ax - x : bx - x] = tile[ay - top : by - top, ax - left : bx - left]
         return pixels
 
