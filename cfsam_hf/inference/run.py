@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..files.stage import clean_up
-from ..model.pixel_size import PixelSize, disagreement
+from ..model.pixel_size import PixelSize, choose_mpp, disagreement
 from ..model.result import NucleiResult
 from ..model.version import __version__
 from ..outputs.summary import summary_rows
@@ -209,11 +209,11 @@ def _read(
             sink.check(job.target)
             fingerprint = job.source.fingerprint()
             image, stated = job.source.read(), job.source.pixel_size()
-            mpp = options.get("mpp")
-            if mpp is not None and not warned and (sentence := disagreement(mpp, stated)):
+            given = options.get("mpp")
+            if given is not None and not warned and (sentence := disagreement(given, stated)):
                 warned = True
                 warnings.warn(f"{job.source.name}: {sentence}", stacklevel=2)
-            mpp = stated.mpp if mpp is None and stated is not None else mpp
+            mpp, _ = choose_mpp(given, stated)
         except Exception as error:
             read.append(_Unreadable(job, error))
         else:

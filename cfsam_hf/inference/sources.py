@@ -11,8 +11,6 @@ import numpy as np
 from ..model.pictures import DEFAULT_MAX_PIXELS, read_rgb
 from ..model.pixel_size import PixelSize, read_pixel_size
 
-_CHUNK_BYTES = 2**20
-
 
 class Source(Protocol):
     """An image that can be read when its turn comes."""
@@ -146,8 +144,5 @@ def file_digest(path: Path) -> str:
     Raises:
         OSError: the file cannot be read.
     """
-    digest = hashlib.blake2b(digest_size=16)
     with open(path, "rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()

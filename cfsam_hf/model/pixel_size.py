@@ -22,12 +22,13 @@ from typing import BinaryIO
 import tifffile
 
 from .pictures import open_picture
+from .resampling import MAX_MPP, MIN_MPP
 from .tiff import choose_page, is_reduced_copy, is_tiff, largest_page, open_tiff
 
 # Source of a pixel size that the user gave.
 GIVEN = "given"
 
-MICROSCOPE_LIMITS = (0.01, 10.0)
+MICROSCOPE_LIMITS = (MIN_MPP, MAX_MPP)
 PRINT_LIMITS = (0.05, 4.0)
 
 # How far the sides of a pixel may differ for it to count as square.

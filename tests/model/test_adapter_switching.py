@@ -204,7 +204,7 @@ def test_from_adapter_passes_the_options_of_the_hub_to_adapter_and_base(folders,
         assert_same_outputs(model, alone["colon"])
         model = CfSamForNucleiSegmentation.from_adapter(f"{USER}/adapter", adapter_subfolder="deep", **options)
         assert_same_outputs(model, alone["outlines"])
-        # The commit of the base is told in adapters that are saved from it.
+        # Adapters saved from it record the commit of their base.
         loaded = CfSamForNucleiSegmentation.from_pretrained(
             f"{USER}/base", **{name: options[name] for name in ("token", "cache_dir", "revision")}
         )
