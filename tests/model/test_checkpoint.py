@@ -230,7 +230,7 @@ HOSTILE = {
     "labels in a list": (with_config(id2label=["a", "b"]), "id2label is not an object"),
     "a kernel of the Hub": (with_config(attn_implementation="evil/kernel"), "attn_implementation is evil/kernel; use"),
     "kernels by part": (with_config(_attn_implementation={"": "evil/kernel"}), "_attn_implementation is .*; use one"),
-    "a kernel in a part": (nested("vision_config", attn_implementation="evil/x"), "attn_implementation is evil/x; use"),
+    "a kernel in a part": (nested("vision_config", attn_implementation="e/x"), "attn_implementation is e/x; use"),
     "a part that is a number": (with_config(vision_config=5), "vision_config is 5, not an object"),
     "a part that is a list": (with_config(mask_decoder_config=[1]), r"mask_decoder_config is \[1\], not an object"),
 }  # fmt: skip
