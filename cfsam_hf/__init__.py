@@ -5,7 +5,7 @@ runs it, whichever of the two packages is imported first. Torch and transformers
 """
 
 import importlib
-import runpy
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,8 +37,9 @@ __all__ = [
     "export_for_hub",
 ]
 
-# Importing `cfsam_hf.model.version` would import the model, and torch with it.
-__version__: str = runpy.run_path(str(Path(__file__).parent / "model" / "version.py"))["__version__"]
+# The version ships with every checkpoint. It is read as text, since importing its module would import torch.
+_CODE = (Path(__file__).parent / "model" / "result.py").read_text(encoding="utf-8")
+__version__: str = re.findall(r'^__version__ = "(.+)"$', _CODE, re.MULTILINE)[0]
 
 # Where each public name is defined; it is imported on first use.
 _MODULES = {

@@ -73,7 +73,7 @@ def test_public_names_are_declared_once_for_all():
 
 
 def test_the_version_is_that_of_the_code():
-    from cfsam_hf.model.version import __version__
+    from cfsam_hf.model.result import __version__
 
     assert cfsam_hf.__version__ == __version__
 

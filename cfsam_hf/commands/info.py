@@ -65,8 +65,7 @@ def describe_checkpoint(source: str) -> dict[str, Any]:
         OSError: there is no such checkpoint, or it has no safetensors weights.
         ValueError: it is another kind of model.
     """
-    from ..model.checkpoint import NO_CONFIG, check_place, check_type
-    from ..model.checkpoint_files import read_config
+    from ..model.checkpoint import NO_CONFIG, check_place, check_type, read_config
     from ..model.configuration_cfsam import CfSamConfig
 
     with naming_checkpoint(source):

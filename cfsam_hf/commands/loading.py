@@ -31,7 +31,7 @@ def resolve_checkpoint(checkpoint: str | None) -> str:
         return str(bundled_checkpoint())
     if os.path.exists(checkpoint):
         raise OSError(f"{checkpoint}: is a file; --checkpoint needs the checkpoint's folder")
-    from ..model.checkpoint_files import is_meant_as_path
+    from ..model.checkpoint import is_meant_as_path
 
     if is_meant_as_path(checkpoint):
         raise OSError(f"{checkpoint}: no such checkpoint folder; give a folder, or the Hub id of a CF-SAM model")
@@ -89,7 +89,7 @@ def load_pipeline(checkpoint: str | None, device: str | None) -> "NucleiSegmenta
     """
     from transformers.utils import logging
 
-    from ..model.checkpoint_files import saved_image_processor
+    from ..model.checkpoint import saved_image_processor
     from ..model.pipeline_cfsam import NucleiSegmentationPipeline
 
     logging.set_verbosity_error()
@@ -108,8 +108,7 @@ def load_pipeline(checkpoint: str | None, device: str | None) -> "NucleiSegmenta
 def _load_model(source: str) -> "tuple[PreTrainedModel, str | None]":
     """The model of a checkpoint, and the base that it was loaded from if the checkpoint is an adapter."""
     from ..model.adapter_files import ADAPTER_FILE
-    from ..model.checkpoint import check_implementations, check_place, check_type
-    from ..model.checkpoint_files import peft_base, read_config
+    from ..model.checkpoint import check_implementations, check_place, check_type, peft_base, read_config
     from ..model.configuration_cfsam import CfSamConfig
     from ..model.modeling_cfsam import CfSamForNucleiSegmentation
 

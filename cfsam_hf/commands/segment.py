@@ -114,7 +114,7 @@ def run(args: argparse.Namespace) -> int:
     """Runs `cfsam segment` with its parsed arguments and returns the exit status."""
     from ..files.writable import check_writable
     from ..inference import DEFAULT_KINDS, FileSink, RunRecord, run_jobs
-    from ..model.resampling import check_mpp
+    from ..model.pixel_size import check_mpp
 
     if args.demo == bool(args.inputs):
         raise UsageError("give INPUT files or folders, or --demo" + (", not both" if args.demo else ""))

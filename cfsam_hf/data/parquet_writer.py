@@ -15,7 +15,7 @@ from PIL import Image
 
 from ..files.atomic import staged_folder
 from ..model.pictures import open_picture
-from ..model.version import __version__
+from ..model.result import __version__
 from .readers.files import read_image
 from .readers.parquet import METADATA_KEY, STORED_UNKNOWN_TYPE
 from .records import UNKNOWN_TYPE, Tile, TileRecord

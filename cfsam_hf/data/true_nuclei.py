@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..metrics.nucleus_types import types_from_map
-from ..model.nucleus_types import TypeStyle, complete_styles, rgb
+from ..model.configuration_cfsam import rgb
+from ..model.result import TypeStyle, complete_styles
 from .records import Tile
 
 UNKNOWN_TYPE_NAME = "type unknown"

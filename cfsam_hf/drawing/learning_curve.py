@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageDraw, ImageFont
 
-from ..model.nucleus_types import default_type_color, rgb
+from ..model.configuration_cfsam import default_type_color, rgb
 from .lettering import INK, MUTED, PAPER, fit_text
 
 GRID = (226, 229, 233)

@@ -8,7 +8,7 @@ import numpy as np
 from skimage.measure import label
 
 from ..model.contours import nucleus_contours
-from ..model.nucleus_types import TypeStyle
+from ..model.result import TypeStyle
 
 Color = tuple[int, int, int]
 """RGB, 0 to 255."""

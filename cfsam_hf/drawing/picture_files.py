@@ -9,7 +9,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from ..files.atomic import atomic_path
 from ..files.own_results import SOFTWARE
-from ..model.version import __version__
+from ..model.result import __version__
 
 
 def write_picture(

@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ..data.records import Tile, TileRecord
 from ..data.true_nuclei import all_nuclei, annotated_nuclei, true_styles
-from ..model.nucleus_types import TypeStyle
+from ..model.result import TypeStyle
 from .lettering import INK, MUTED, PAPER, fit_text, legend_strip
 from .outlines import ColoredNuclei, outlined
 

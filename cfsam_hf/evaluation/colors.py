@@ -8,7 +8,7 @@ from ..data import Tile
 from ..drawing.outlines import Color, ColoredNuclei
 from ..drawing.worst_and_best import UNTYPED
 from ..metrics.nucleus_types import NucleusTypes, row_types
-from ..model.nucleus_types import default_type_color, rgb
+from ..model.configuration_cfsam import default_type_color, rgb
 from .predictions import Prediction
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ..model.version import __version__
+from ..model.result import __version__
 
 PACKAGE = Path(__file__).resolve().parents[1]
 

@@ -13,7 +13,7 @@ from ..drawing.error_sheet import CONCERNED, OTHERS, ErrorExample, SheetRow
 from ..drawing.lettering import INK, MUTED, PAPER
 from ..drawing.outlines import Color, ColoredNuclei
 from ..drawing.small_png import encode_small
-from ..model.nucleus_types import rgb
+from ..model.configuration_cfsam import rgb
 from .colors import predicted_type_names, true_type_names
 from .errors import DEFINITIONS, LOOSE, MATCHED, MERGED, MISSED, MISTYPED, SPLIT, SPURIOUS, NucleusErrors
 from .predictions import Prediction

@@ -12,7 +12,7 @@ from scipy.ndimage import find_objects
 from ..data import UNKNOWN_TYPE, Tile, TileRecord
 from ..data.crops.augmentation import add_noise, blur_focus, change_light, compress_jpeg, jitter_stains
 from ..data.true_nuclei import all_nuclei
-from ..model.resampling import resample_image, resample_instances
+from ..model.pixel_size import resample_image, resample_instances
 from .scoring import DEFAULT_MPP
 from .systems import System
 
@@ -114,7 +114,7 @@ def choose_conditions(wanted: Sequence[str], seed: int = 0) -> list[Condition]:
 def shrink_tile(tile: Tile, mpp: float) -> Tile:
     """The tile as if scanned at a coarser pixel size: area means of the image, and the truth in the same pixels.
 
-    The truth is resampled as results are ([`cfsam_hf.model.resampling.resample_instances`]), so that nuclei that touch
+    The truth is resampled as results are ([`cfsam_hf.model.pixel_size.resample_instances`]), so that nuclei that touch
     stay apart and small ones do not vanish. A nucleus in several pieces keeps the largest.
 
     Args:

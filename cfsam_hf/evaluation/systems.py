@@ -16,7 +16,7 @@ from ..baselines.classical import ClassicalParameters, segment_classical
 from ..data import Tile
 from ..model.adapter_files import ADAPTER_FILE
 from ..model.adapter_files import WEIGHTS_FILE as ADAPTER_WEIGHTS_FILE
-from ..model.checkpoint_files import is_meant_as_path
+from ..model.checkpoint import is_meant_as_path
 from ..model.pipeline_cfsam import NucleiSegmentationPipeline
 from .label_maps import LabelMapFolder
 from .predictions import Prediction

@@ -14,8 +14,7 @@ import numpy as np
 
 from ..files.stage import clean_up
 from ..model.pixel_size import PixelSize, choose_mpp, disagreement
-from ..model.result import NucleiResult
-from ..model.version import __version__
+from ..model.result import NucleiResult, __version__
 from ..outputs.summary import summary_rows
 from .record import RunRecord, checkpoint_identity
 from .sink import FileSink

@@ -6,12 +6,84 @@ from huggingface_hub.dataclasses import strict
 from transformers import SamConfig
 from transformers.utils import TRANSFORMERS_DYNAMIC_MODULE_NAME
 
-from .nucleus_types import NucleusTypesMixin
-
 FORMAT_VERSION = 1
 
 TYPE_TRUNKS = ("efficientnet-lite0",)
 """Pretrained networks for the type branch."""
+
+
+DEFAULT_TYPE_COLORS = (
+    "#009e73",
+    "#d55e00",
+    "#0072b2",
+    "#f0e442",
+    "#56b4e9",
+    "#e69f00",
+    "#cc79a7",
+)
+"""Okabe and Ito's palette for colour-blind readers, in an order that contrasts with pink and purple."""
+
+
+def default_type_color(type_id: int) -> str:
+    """Colour `#rrggbb` of type 1, 2, ...; colours repeat after the seventh."""
+    return DEFAULT_TYPE_COLORS[(type_id - 1) % len(DEFAULT_TYPE_COLORS)]
+
+
+def rgb(color: str) -> tuple[int, int, int]:
+    """Converts `#rrggbb` to numbers 0..255.
+
+    >>> rgb("#0072b2")
+    (0, 114, 178)
+    """
+    return int(color[1:3], 16), int(color[3:5], 16), int(color[5:7], 16)
+
+
+class NucleusTypesMixin:
+    """For a configuration class with the fields `num_types`, `id2label`, `label2id` and `type_colors`."""
+
+    num_types: Any
+    id2label: Any
+    label2id: Any
+    type_colors: Any
+
+    def _resolve_types(self) -> None:
+        """Makes `num_types`, `id2label`, `label2id` and `type_colors` agree."""
+        names = self._given_names()
+        if self.num_types is None:
+            self.num_types = 0 if list(names.values()) == ["nucleus"] else len(names)
+        if self.num_types < 0:
+            raise ValueError(f"num_types must be 0 or more, got {self.num_types}.")
+        if self.num_types == 0:
+            if names not in ({}, {1: "nucleus"}):
+                raise ValueError(f"num_types is 0 but id2label names the types {names}; remove one of the two.")
+            names = {1: "nucleus"}
+        elif not names:
+            names = {i: f"type {i}" for i in range(1, self.num_types + 1)}
+        if self.num_types and sorted(names) != list(range(1, self.num_types + 1)):
+            raise ValueError(
+                f"id2label must name the types 1..{self.num_types} (0 is background), got the ids {sorted(names)}."
+            )
+        if len(set(names.values())) != len(names):
+            raise ValueError(f"Two types have the same name in id2label: {names}.")
+        self.id2label = {0: "background", **dict(sorted(names.items()))}
+        self.label2id = {name: i for i, name in self.id2label.items()}
+        if self.type_colors is None:
+            self.type_colors = [default_type_color(i) for i in names]
+        self.type_colors = list(self.type_colors)
+        if len(self.type_colors) != len(names):
+            raise ValueError(f"type_colors needs {len(names)} colours, one per type, got {len(self.type_colors)}.")
+        for color in self.type_colors:
+            if len(color) != 7 or color[0] != "#" or any(c not in "0123456789abcdefABCDEF" for c in color[1:]):
+                raise ValueError(f"type_colors must be written #rrggbb, got {color!r}.")
+
+    def _given_names(self) -> dict[int, str]:
+        """The names of types in `id2label`, without the meaningless LABEL_0, LABEL_1 of a plain SAM configuration."""
+        return {i: name for i, name in (self.id2label or {}).items() if i != 0 and name != f"LABEL_{i}"}
+
+    @property
+    def type_names(self) -> dict[int, str]:
+        """Names of the types by id 1..T; empty if the model does not classify nuclei."""
+        return {i: name for i, name in self.id2label.items() if 1 <= i <= self.num_types}
 
 
 @strict

@@ -12,10 +12,10 @@ from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from transformers.processing_utils import ImagesKwargs, Unpack
 
 from .decoding import DecodingParameters, decode_nuclei
+from .inputs import Form, split_inputs
 from .maps import MapLayout, NucleiMaps, stack_maps
 from .pictures import DEFAULT_MAX_PIXELS, read_rgb
-from .pipeline_inputs import Form, split_inputs
-from .resampling import check_mpp, resample_image, resample_nuclei, resampled_size
+from .pixel_size import check_mpp, resample_image, resample_nuclei, resampled_size
 from .result import DecodedNuclei, NucleiResult
 from .tiling import check_tiling, pad_right_bottom
 

@@ -11,8 +11,7 @@ from transformers import initialization as init
 from transformers.utils import ModelOutput
 
 from .adapter_switching import AdapterSwitchingMixin, names_without_peft
-from .checkpoint import check_source, check_weights, naming_checkpoint
-from .checkpoint_files import hub_commit
+from .checkpoint import check_source, check_weights, hub_commit, naming_checkpoint
 from .configuration_cfsam import CfSamConfig
 from .decoder import MaskFeatures, TaskMaskDecoder
 from .encoder import CfSamVisionEncoder, CfSamVisionEncoderOutput

@@ -28,8 +28,9 @@ import numpy as np
 import PIL.Image
 import PIL.ImageFile
 import PIL.ImageOps
+import torch
 
-from .sources import EncodedPicture, encoded_picture
+from .inputs import EncodedPicture, encoded_picture
 from .tiff import (
     check_page,
     check_page_data,
@@ -110,7 +111,7 @@ def read_rgb(
     if isinstance(image, PIL.Image.Image):
         _check_pixels(image.size[0] * image.size[1], max_pixels, f"a {image.size[0]}x{image.size[1]} image")
         return _array_to_rgb(_pil_to_array(image), max_pixels, "channels_last", channel_first_preferred=False)
-    if is_tensor := _is_tensor(image):
+    if is_tensor := isinstance(image, torch.Tensor):
         image = image.detach().cpu()
         is_half = image.dtype.is_floating_point and image.dtype.itemsize < 4  # numpy knows no bfloat16
         image = image.float().numpy() if is_half else image.numpy()
@@ -145,12 +146,6 @@ def read_stored(
         if is_tiff(file):
             return _read_tiff(file, source.name, max_pixels, page, indices)
         return _read_by_pillow(file, source.name, max_pixels, page, indices)
-
-
-def is_single_image(image: Any) -> bool:
-    """Whether `image` is one picture (path, text, bytes, PIL image, array, tensor) and not a collection of them."""
-    kinds = (str, os.PathLike, bytes, bytearray, memoryview, EncodedPicture, PIL.Image.Image, np.ndarray)
-    return isinstance(image, kinds) or _is_tensor(image)
 
 
 def image_name(image: Any) -> str | None:
@@ -255,11 +250,6 @@ def _reason(error: Exception) -> str:
     text = str(error).splitlines()[0] if str(error) else type(error).__name__
     is_damaged = any(word in text.lower() for word in _WORDS_OF_DAMAGE)
     return f"{text}; the file is damaged, get it again" if is_damaged else text
-
-
-def _is_tensor(image: Any) -> bool:
-    """Whether this is a torch tensor, found out without importing torch, which training data are read without."""
-    return hasattr(image, "detach") and hasattr(image, "dtype")
 
 
 def _check_pixels(pixels: int, max_pixels: int | None, what: str) -> None:

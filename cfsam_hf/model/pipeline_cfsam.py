@@ -18,18 +18,15 @@ from transformers import Pipeline
 from transformers.utils import IMAGE_PROCESSOR_NAME, PROCESSOR_NAME
 
 from .checkpoint import check_kind
+from .configuration_cfsam import rgb
 from .image_processing_cfsam import CfSamImageProcessor
+from .inputs import Form, encoded_picture, pixel_sizes, split_inputs
 from .maps import MapLayout, NucleiMaps, join_rows, stack_maps
-from .nucleus_types import rgb
 from .pictures import image_name, is_grey, read_rgb
-from .pipeline_inputs import Form, pixel_sizes, split_inputs
-from .pixel_size import choose_mpp, disagreement, read_pixel_size
-from .resampling import check_mpp, resample_nuclei
-from .result import NucleiResult
-from .sources import encoded_picture
+from .pixel_size import check_mpp, choose_mpp, disagreement, read_pixel_size, resample_nuclei
+from .result import NucleiResult, __version__
 from .stages import ImageRun, NetworkClock, make_batches, read_ahead, run_network
 from .tiling import check_tiling, fitted_tile_size, views_of
-from .version import __version__
 
 # Tiles at once on an accelerator: enough to fill it with tiles of 256 px.
 DEFAULT_BATCH_SIZE = 8

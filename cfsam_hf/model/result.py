@@ -10,8 +10,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from .configuration_cfsam import default_type_color, rgb
 from .contours import nucleus_contours
-from .nucleus_types import UNTYPED_NAME, TypeStyle, complete_colors, complete_styles
+
+# The version of the package, which ships with its code: `setup.cfg` and the top level read it from here.
+__version__ = "0.1.0"
 
 # Column name and dtype of `NucleiResult.table`, in order. "str" is pandas' own string type where it has one (pandas 3)
 # and object before.
@@ -30,6 +33,11 @@ TABLE_COLUMNS: dict[str, str] = {
     "area_px": "int64",
     "area_um2": "float64",
 }
+
+
+UNTYPED_NAME = "nucleus"
+UNTYPED_COLOR = rgb(default_type_color(1))
+"""Name and colour of the nuclei of a model without types, whose type id is 0."""
 
 
 @dataclass
@@ -91,6 +99,15 @@ def consecutive_ids(kept: np.ndarray) -> np.ndarray:
     numbers = np.zeros(len(kept) + 1, dtype=np.int32)
     numbers[1:][kept] = np.arange(1, kept.sum() + 1)
     return numbers
+
+
+@dataclass(frozen=True)
+class TypeStyle:
+    """Appearance of a nucleus type: `type_id` (0 for a model without types), `name`, `color` (RGB, 0 to 255)."""
+
+    type_id: int
+    name: str
+    color: tuple[int, int, int]
 
 
 @dataclass
@@ -190,6 +207,34 @@ class NucleiResult:
         return f"NucleiResult({len(self)} nuclei: {per_type}; {self.image_size[0]}x{self.image_size[1]} px, mpp {mpp})"
 
 
+def complete_styles(
+    type_names: Mapping[int, str], type_colors: Mapping[int, tuple[int, int, int]] | None = None
+) -> list[TypeStyle]:
+    """The styles of all types in the order of their ids.
+
+    Args:
+        type_names: by id; if empty, the only style is that of id 0, named `nucleus`.
+        type_colors: RGB by id; a type without one gets the default colour of its id.
+
+    Example:
+        >>> complete_styles({1: "tumour", 2: "stroma"}, {2: (9, 9, 9)})[1]
+        TypeStyle(type_id=2, name='stroma', color=(9, 9, 9))
+    """
+    colors = complete_colors(type_names, type_colors)
+    names = type_names or {0: UNTYPED_NAME}
+    return [TypeStyle(int(i), str(name), colors[i]) for i, name in sorted(names.items())]
+
+
+def complete_colors(
+    type_names: Mapping[int, str], type_colors: Mapping[int, tuple[int, int, int]] | None = None
+) -> dict[int, tuple[int, int, int]]:
+    """RGB colour of every type in `type_names`, from `type_colors` if it has one; of id 0 if there are no types."""
+    given = dict(type_colors or {})
+    if not type_names:
+        return {0: _as_rgb(given.get(0, UNTYPED_COLOR))}
+    return {type_id: _as_rgb(given.get(type_id, rgb(default_type_color(type_id)))) for type_id in type_names}
+
+
 def type_styles(result: NucleiResult) -> list[TypeStyle]:
     """
     The types that the result's model knows, in the order of their ids, whether or not a nucleus has them. A model
@@ -239,3 +284,8 @@ def _nuclei_table(
         "area_um2": areas * (np.nan if mpp is None else float(mpp) ** 2),
     }
     return pd.DataFrame({name: pd.Series(columns[name], dtype=dtype) for name, dtype in TABLE_COLUMNS.items()})
+
+
+def _as_rgb(color: tuple[int, int, int]) -> tuple[int, int, int]:
+    red, green, blue = (int(value) for value in color)
+    return red, green, blue

@@ -1,7 +1,6 @@
 """Functions that write a [`NucleiResult`] to files: label map, GeoJSON, table, COCO, summary."""
 
-from ..model.nucleus_types import TypeStyle
-from ..model.result import provenance, type_styles
+from ..model.result import TypeStyle, provenance, type_styles
 from .coco import coco_record, write_coco
 from .geojson import nucleus_features, write_geojson
 from .instance_map import write_instance_map

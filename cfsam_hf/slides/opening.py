@@ -4,7 +4,7 @@ import os
 
 import openslide
 
-from ..model.resampling import check_mpp
+from ..model.pixel_size import check_mpp
 from ..model.tiff import is_tiff, largest_page, open_tiff
 from .openslide_slide import OpenSlideSlide
 from .plain_slide import PlainSlide

@@ -35,7 +35,7 @@ from ..model.checkpoint import check_place, check_source, naming_checkpoint
 from ..model.configuration_cfsam import CfSamConfig
 from ..model.modeling_cfsam import CfSamForNucleiSegmentation
 from ..model.pipeline_cfsam import NucleiSegmentationPipeline
-from ..model.resampling import check_mpp
+from ..model.pixel_size import check_mpp
 from .agreement import training_loss
 from .folder_lock import FolderLock
 from .launching import full_disk_explained, make_accelerator

@@ -21,7 +21,7 @@ from ..data.readers.outline_files import is_outline_file, outline_files
 from ..data.records import UNKNOWN_TYPE
 from ..data.size_checks import size_notes
 from ..data.vocabulary import rename_types
-from ..model.nucleus_types import UNTYPED_NAME
+from ..model.result import UNTYPED_NAME
 from .tile_digests import TileDigest, tile_digest
 
 TRAIN, HELD_OUT = "train", "held_out"

@@ -11,8 +11,9 @@ from transformers import PreTrainedModel
 from ..drawing.outlines import Color, ColoredNuclei
 from ..drawing.training_examples import ExampleRow, examples_picture
 from ..metrics.nucleus_types import types_from_map
+from ..model.configuration_cfsam import rgb
 from ..model.image_processing_cfsam import CfSamImageProcessor
-from ..model.nucleus_types import UNTYPED_COLOR, rgb
+from ..model.result import UNTYPED_COLOR
 
 UNKNOWN_COLOR = (150, 150, 150)
 """For nuclei whose type is unknown; no type is grey."""

@@ -11,7 +11,8 @@ from cfsam_hf.data.true_nuclei import (
     annotated_nuclei,
     true_styles,
 )
-from cfsam_hf.model.nucleus_types import UNTYPED_NAME, default_type_color, rgb
+from cfsam_hf.model.configuration_cfsam import default_type_color, rgb
+from cfsam_hf.model.result import UNTYPED_NAME
 
 from ..data_cases import nuclei, painted
 

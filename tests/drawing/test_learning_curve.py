@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cfsam_hf.drawing.learning_curve import LEFT, TOP, WIDTH, LearningCurve, learning_curve_chart, ticks
-from cfsam_hf.model.nucleus_types import default_type_color, rgb
+from cfsam_hf.model.configuration_cfsam import default_type_color, rgb
 
 
 def test_the_curve_rises_where_the_score_does():

@@ -4,7 +4,7 @@ import numpy as np
 import shapely
 
 from cfsam_hf.drawing.outlines import ColoredNuclei, display_line, draw_nuclei, enlarge, outlined
-from cfsam_hf.model.nucleus_types import TypeStyle
+from cfsam_hf.model.result import TypeStyle
 
 from ..export_cases import blob_map, make_result
 

@@ -9,7 +9,7 @@ import pytest
 from cfsam_hf.data.records import UNKNOWN_TYPE, Tile, TileRecord
 from cfsam_hf.data.true_nuclei import UNKNOWN_TYPE_COLOR
 from cfsam_hf.drawing.tile_sheet import CAPTION, CELL, GAP, TEXT, choose_tiles, tile_sheet
-from cfsam_hf.model.nucleus_types import default_type_color, rgb
+from cfsam_hf.model.configuration_cfsam import default_type_color, rgb
 
 HEAD = 3 * TEXT
 

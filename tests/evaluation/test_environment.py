@@ -6,7 +6,7 @@ import subprocess
 import pytest
 
 from cfsam_hf.evaluation import environment as module
-from cfsam_hf.model.version import __version__
+from cfsam_hf.model.result import __version__
 
 
 def git(folder, *arguments: str) -> str:

@@ -7,7 +7,7 @@ from transformers import pipeline
 
 import cfsam_hf
 from cfsam_hf.commands.segment import DEMO_DECODING
-from cfsam_hf.model.resampling import resample_image
+from cfsam_hf.model.pixel_size import resample_image
 
 
 @pytest.fixture

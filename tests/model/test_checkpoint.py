@@ -28,7 +28,7 @@ from cfsam_hf import CfSamForNucleiSegmentation, CfSamImageProcessor
 from cfsam_hf.bases.compact import save_compact
 from cfsam_hf.commands import terminal as cli
 from cfsam_hf.commands.loading import load_pipeline
-from cfsam_hf.model.checkpoint_files import weight_shapes
+from cfsam_hf.model.checkpoint import weight_shapes
 
 from ..tiny import tiny_test_config, tiny_test_model
 

@@ -13,8 +13,6 @@ import tifffile
 import torch
 from transformers.pipelines.pt_utils import KeyDataset
 
-from cfsam_hf.model.pipeline_inputs import Form, pixel_sizes, split_inputs
-
 from ..painted_model import paint
 from .test_pipeline import painted_pipeline
 
@@ -145,15 +143,6 @@ def test_the_numbers_of_images_and_pixel_sizes_must_agree(mpp, paths, pipe):
 def test_what_is_no_pixel_size_is_named(mpp, pipe):
     with pytest.raises(TypeError, match="mpp must be a number of micrometres per pixel, got"):
         pipe(IMAGES[0], mpp=mpp)
-
-
-def test_forms():
-    assert split_inputs("a.png") == (Form.ONE, ["a.png"])
-    form, images = split_inputs(TorchData())
-    assert form is Form.STREAM
-    assert len(images) == len(list(images)) == 3
-    sizes = pixel_sizes(None, ["a.png"])
-    assert [next(sizes), next(sizes)] == [None, None]
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from cfsam_hf import CfSamImageProcessor
-from cfsam_hf.model.nucleus_types import UNTYPED_COLOR
+from cfsam_hf.model.result import UNTYPED_COLOR
 from cfsam_hf.training.pictures import UNKNOWN_COLOR, Example, colored_nuclei, comparison_picture
 
 from ..data_cases import nuclei, painted

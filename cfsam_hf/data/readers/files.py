@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ...model.inputs import EncodedPicture
 from ...model.pictures import IMAGE_SUFFIXES, read_rgb
-from ...model.sources import EncodedPicture
 from ..problems import is_collecting, refuse
 
 

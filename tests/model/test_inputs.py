@@ -9,9 +9,10 @@ from contextlib import contextmanager
 import numpy as np
 import PIL.Image
 import pytest
+import torch
 
+from cfsam_hf.model.inputs import EncodedPicture, Form, encoded_picture, is_single_image, pixel_sizes, split_inputs
 from cfsam_hf.model.pictures import TooManyPixelsError, read_rgb
-from cfsam_hf.model.sources import EncodedPicture, encoded_picture
 
 from ..picture_cases import EMPTY_ALPHA, PICTURE, WHITE, huge_png, orientation
 
@@ -137,3 +138,27 @@ def test_decoded_pictures_have_no_source():
     assert encoded_picture(PICTURE) is None
     assert encoded_picture(PIL.Image.fromarray(PICTURE)) is None
     assert encoded_picture(7) is None
+
+
+def test_what_is_one_picture(tmp_path):
+    pictures = ("a.png", tmp_path, b"", PICTURE, torch.zeros(3), PIL.Image.fromarray(PICTURE))
+    assert all(is_single_image(picture) for picture in (*pictures, EncodedPicture("a")))
+    assert not is_single_image([PICTURE])
+
+
+def test_forms():
+    class ThreeTimes(torch.utils.data.Dataset):
+        """As most data sets are written: no `__iter__`, and an index past the end is no IndexError."""
+
+        def __len__(self):
+            return 3
+
+        def __getitem__(self, index):
+            return PICTURE
+
+    assert split_inputs("a.png") == (Form.ONE, ["a.png"])
+    form, images = split_inputs(ThreeTimes())
+    assert form is Form.STREAM
+    assert len(images) == len(list(images)) == 3
+    sizes = pixel_sizes(None, ["a.png"])
+    assert [next(sizes), next(sizes)] == [None, None]
