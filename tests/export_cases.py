@@ -18,14 +18,18 @@ def make_result(instance_map: np.ndarray, *, typed: bool = True, mpp: float | No
         -1, 4
     )
     centroids = np.array(ndimage.center_of_mass(instance_map > 0, instance_map, ids)).reshape(-1, 2)
+    types = (ids - 1) % 3 + 1
+    shares = np.repeat((0.25 - 0.2 / ids)[:, None], 3, axis=1).astype(np.float32)
+    shares[ids - 1, types - 1] = 0.5 + 0.4 / ids
     decoded = SimpleNamespace(
         instance_map=instance_map,
-        type_ids=(ids - 1) % 3 + 1 if typed else np.zeros_like(ids),
+        type_ids=types if typed else np.zeros_like(ids),
         type_probabilities=0.5 + 0.4 / ids if typed else np.full(len(ids), np.nan),
         scores=1 - 0.3 / ids,
         boxes=boxes,
         centroids=centroids[:, ::-1] + 0.5,
         areas=np.bincount(instance_map.ravel(), minlength=len(ids) + 1)[1:],
+        probabilities=shares if typed else None,
     )
     fields = {"image_name": "case 7/tile é.png", "checkpoint": "cfsam-tiny", "version": "0.0.1"} | fields
     names, colors = (TYPE_NAMES, TYPE_COLORS) if typed else ({}, {})

@@ -279,7 +279,9 @@ class BandDecoder:
         for top in range(0, len(self._map), RENUMBERED_ROWS):
             band = self._map[top : top + RENUMBERED_ROWS]
             band[:] = numbers[band]
-        names = ("type_ids", "type_probabilities", "scores", "boxes", "centroids", "areas", "measures")
+        names = ["type_ids", "type_probabilities", "scores", "boxes", "centroids", "areas", "measures"]
+        if self._types is not None:
+            names.append("probabilities")
         columns = {name: np.concatenate([getattr(part, name) for part in self._parts]) for name in names}
         return DecodedNuclei(self._map, **columns).take(order, self._map)
 
@@ -383,8 +385,9 @@ class BandDecoder:
         self._map[self._top : self._known].reshape(-1)[runs.pixels] = np.repeat(new_ids[runs.index], runs.lengths)
 
         type_ids, type_shares = np.zeros(runs.count, dtype=np.int64), np.full(runs.count, np.nan)
+        all_shares = None
         if self._types is not None:
-            type_ids, type_shares = elect_types(runs, self._type_maps(len(nuclei)))
+            type_ids, type_shares, all_shares = elect_types(runs, self._type_maps(len(nuclei)))
         everything = DecodedNuclei(
             instance_map=self._map,
             type_ids=type_ids,
@@ -394,6 +397,7 @@ class BandDecoder:
             centroids=runs.centroids(self._top),
             areas=runs.areas.astype(np.int64),
             measures=measures,
+            probabilities=all_shares,
         )
         self._parts.append(everything.take(kept, self._map))
         self._first_pixels.append(runs.starts[runs.first_runs[kept]] + self._top * self._evidence.shape[1])

@@ -58,6 +58,8 @@ class DecodedNuclei:
         areas (`np.ndarray` of shape (N,), int64): pixels.
         measures (`np.ndarray` of shape (N, 5), float64, or `None`): the columns of `scores.MEASURES`, in the model's
             pixels; None for nuclei that were not decoded from maps.
+        probabilities (`np.ndarray` of shape (N, T), float32, or `None`): share of each type 1..T in the summed
+            probabilities of all types; None without types.
     """
 
     instance_map: np.ndarray
@@ -68,6 +70,7 @@ class DecodedNuclei:
     centroids: np.ndarray
     areas: np.ndarray
     measures: np.ndarray | None = None
+    probabilities: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.areas)
@@ -133,6 +136,8 @@ class NucleiResult:
         version (`str`): version of this package that found them.
         mpp_source (`str` or `None`): where `mpp` comes from: "given", or the statement in the image's file, such as
             "Aperio MPP".
+        probabilities (`np.ndarray` of shape (N, T), float32, or `None`): row i of the table's probabilities of the
+            types 1..T, which add up to 1; None for a model without types.
     """
 
     instance_map: np.ndarray
@@ -145,6 +150,7 @@ class NucleiResult:
     checkpoint: str = ""
     version: str = ""
     mpp_source: str | None = None
+    probabilities: np.ndarray | None = None
 
     @classmethod
     def from_decoded(
@@ -185,6 +191,7 @@ class NucleiResult:
             image_name=image_name,
             checkpoint=checkpoint,
             version=version,
+            probabilities=decoded.probabilities,
         )
 
     def __len__(self) -> int:

@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from numbers import Real
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.special import expit, logit
@@ -120,19 +120,31 @@ def probability_logits(probabilities: np.ndarray) -> np.ndarray:
     return logits
 
 
-def elect_types(runs: InstanceRuns, type_maps: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+class TypeVotes(NamedTuple):
+    """The types of N instances.
+
+    Attributes:
+        types: (N,) int64, 1..T: the type with the largest sum of probabilities inside the instance.
+        shares: (N,) float64, its share in the sums of all types.
+        all_shares: (N, T) float32, the shares of all types.
+    """
+
+    types: np.ndarray
+    shares: np.ndarray
+    all_shares: np.ndarray
+
+
+def elect_types(runs: InstanceRuns, type_maps: Iterable[np.ndarray]) -> TypeVotes:
     """The type of each instance: the one with the largest sum of probabilities inside it.
 
     Args:
         runs: the instances.
         type_maps: T maps (H, W) float32, the probabilities of types 1..T, without the background; taken one by one.
-
-    Returns:
-        Types (N,) int64, 1..T, and the share (N,) float64 of each in the summed probabilities of all types.
     """
     votes = np.stack([runs.map_sums(values) for values in type_maps])
     best = np.argmax(votes, axis=0)
     total = votes.sum(axis=0)
     # Where no type has any probability they share it equally.
     votes, total = np.where(total > 0, votes, 1), np.where(total > 0, total, len(votes))
-    return best + 1, votes[best, np.arange(runs.count)] / total
+    shares = votes[best, np.arange(runs.count)] / total
+    return TypeVotes(best + 1, shares, (votes / total).T.astype(np.float32))

@@ -76,6 +76,7 @@ def test_rows_describe_the_instances(seed, shape, parameters):
         assert decoded.scores[row] >= parameters.minimum_score
         votes = maps["type_probabilities"][1:, inside].sum(axis=1, dtype=np.float64)
         np.testing.assert_allclose(decoded.type_probabilities[row], votes.max() / votes.sum(), rtol=1e-5)
+        np.testing.assert_allclose(decoded.probabilities[row], votes / votes.sum(), rtol=1e-5)
         assert votes[decoded.type_ids[row] - 1] >= votes.max() * (1 - 1e-5)
     assert first_pixels == sorted(first_pixels)
 
@@ -108,6 +109,7 @@ def test_crop_decodes_as_the_whole(seed, shape, parameters, data):
         a, b = identity - 1, match - 1
         assert whole.type_ids[a] == part.type_ids[b]
         assert whole.type_probabilities[a] == part.type_probabilities[b]
+        np.testing.assert_array_equal(whole.probabilities[a], part.probabilities[b])
         assert whole.scores[a] == part.scores[b]
         np.testing.assert_array_equal(whole.boxes[a], part.boxes[b] + [left, top, left, top])
     inside_crop = in_complete[top:bottom, left:right]
@@ -133,6 +135,7 @@ def test_one_pixel_image():
     assert decoded.centroids.tolist() == [[0.5, 0.5]]
     assert decoded.type_ids.tolist() == [0]
     assert np.isnan(decoded.type_probabilities).all()
+    assert decoded.probabilities is None
     assert len(decode_nuclei(one, np.zeros((2, 1, 1)))) == 0, "smaller than the smallest nucleus"
 
 
@@ -225,6 +228,7 @@ def test_type_is_the_largest_sum_among_the_types():
     decoded = decode_nuclei(nuclei, hv_maps, types, parameters=ALL)
     assert decoded.type_ids.tolist() == [2]
     np.testing.assert_allclose(decoded.type_probabilities, [0.75], rtol=1e-6)
+    np.testing.assert_allclose(decoded.probabilities, [[0, 0.75, 0.25]], rtol=1e-6)
     only_background = np.eye(1, 4).reshape(4, 1, 1) * np.ones((6, 6))
     decoded = decode_nuclei(nuclei, hv_maps, only_background, parameters=ALL)
     assert decoded.type_ids.tolist() == [1]

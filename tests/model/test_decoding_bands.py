@@ -38,6 +38,9 @@ def decode_in_bands(maps: dict, heights, parameters=DEFAULT, **options) -> tuple
 def assert_same(first: DecodedNuclei, second: DecodedNuclei) -> None:
     for field in dataclasses.fields(DecodedNuclei):
         one, other = getattr(first, field.name), getattr(second, field.name)
+        assert (one is None) == (other is None), field.name
+        if one is None:
+            continue
         assert one.dtype == other.dtype, field.name
         np.testing.assert_array_equal(one, other, err_msg=field.name)
 

@@ -197,6 +197,7 @@ def decoded_of(instance_map):
         centroids=np.array([[c.mean() + 0.5, r.mean() + 0.5] for r, c in zip(rows, columns, strict=True)]),
         areas=np.array([len(r) for r in rows]),
         measures=np.arange(5.0 * count).reshape(count, 5),
+        probabilities=np.linspace(0, 1, 3 * count, dtype=np.float32).reshape(count, 3),
     )
 
 
@@ -230,6 +231,7 @@ def test_nuclei_keep_place_shape_and_rows(scale):
     assert np.array_equal(result.type_ids, decoded.type_ids)
     assert np.array_equal(result.scores, decoded.scores)
     assert np.array_equal(result.measures, decoded.measures)
+    assert np.array_equal(result.probabilities, decoded.probabilities)
     assert np.abs(result.centroids / (size / 100) - decoded.centroids).max() < 0.6 / min(scale, 1)
     assert np.abs(np.sqrt(result.areas) / (size / 100) / np.sqrt(decoded.areas) - 1).max() < (
         0.04 if scale > 0.45 else 0.12
