@@ -212,7 +212,7 @@ class NucleiSegmentationPipeline(Pipeline):
         self._check_forward(**forward)
         runs = self._prepare(images, pixel_sizes(preprocess.pop("mpp", None), images), preprocess)
         total = len(images) if isinstance(images, Sized) else None
-        return self._finish(self._predict(runs, total=total, **forward), postprocess)
+        return self._finish(self.predict_runs(runs, total=total, **forward), postprocess)
 
     def blended_maps(self, image: Any, **kwargs) -> NucleiMaps:
         """
@@ -224,7 +224,7 @@ class NucleiSegmentationPipeline(Pipeline):
         """
         preprocess, forward, _ = self._sanitize_parameters(**kwargs)
         run = self.preprocess(image, **{**self._preprocess_params, **preprocess})
-        [run] = self._predict(iter([run]), keep_maps=True, **{**self._forward_params, **forward})
+        [run] = self.predict_runs(iter([run]), keep_maps=True, **{**self._forward_params, **forward})
         if run.error is not None:
             raise run.error
         return join_rows(run.bands)
@@ -299,7 +299,7 @@ class NucleiSegmentationPipeline(Pipeline):
         )
 
     def _forward(self, model_inputs: ImageRun, **options) -> ImageRun:
-        [run] = self._predict(iter([model_inputs]), **options)
+        [run] = self.predict_runs(iter([model_inputs]), **options)
         return run
 
     def _check_forward(self, batch_size: int, autocast_dtype=None, decoding=None, views=1, **tiling) -> None:
@@ -342,7 +342,7 @@ class NucleiSegmentationPipeline(Pipeline):
         check_tiling(tile_size, tile_overlap)
         return tile_size, tile_overlap
 
-    def _predict(
+    def predict_runs(
         self,
         runs: Iterator[ImageRun],
         batch_size: int = DEFAULT_BATCH_SIZE,
@@ -356,8 +356,8 @@ class NucleiSegmentationPipeline(Pipeline):
         keep_maps: bool = False,
     ) -> Generator[ImageRun]:
         """
-        Run the network over the tiles of one image after the other, filling batches across images, and give each image
-        back when it is decoded, or with its error. The bar counts images where there are several, else tiles.
+        Run the network over the tiles of one image, or part of one, after the other, filling batches across images, and
+        give each back when it is decoded, or with its error. The bar counts images where there are several, else tiles.
 
         Three stages work at once: reading and cutting tiles in a thread, the network in another, blending and decoding
         in the caller's.

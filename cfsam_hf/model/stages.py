@@ -16,7 +16,7 @@ import numpy as np
 from .decoding import BandDecoder, DecodingParameters
 from .maps import MapLayout, NucleiMaps
 from .result import DecodedNuclei
-from .tiling import MapBlender, Window, cut_window, tile_windows, turn_tiles, turn_tiles_back
+from .tiling import MapBlender, Part, Window, cut_window, tile_windows, turn_tiles, turn_tiles_back
 
 Item = TypeVar("Item")
 
@@ -98,6 +98,7 @@ class ImageRun:
         model_size: (height, width) in the model's pixels.
         is_grey: whether it has no colour.
         tiling: size, overlap and views of its tiles, as for `tile_windows`, once they are known.
+        part: the part of a larger image that it is; its `tiling` is then the larger image's and known from the start.
         tiles: number of its tiles, once it is known.
         done: how many of them are blended.
         bands: the blended maps, if they are kept.
@@ -114,6 +115,7 @@ class ImageRun:
     model_size: tuple[int, int] = (0, 0)
     is_grey: bool = False
     tiling: tuple[int, int, int] | None = None
+    part: Part | None = None
     tiles: int | None = None
     done: int = 0
     bands: list[NucleiMaps] = field(default_factory=list)
@@ -127,6 +129,14 @@ class ImageRun:
     def is_finished(self) -> bool:
         """Whether there is a result or an error."""
         return self.error is not None or self.done == self.tiles
+
+    @property
+    def decoded_size(self) -> tuple[int, int]:
+        """(height, width) of the pixels that are decoded, in the model's pixels."""
+        if self.part is None:
+            return self.model_size
+        top, left, bottom, right = self.part.inside
+        return bottom - top, right - left
 
     @property
     def held_rows(self) -> int:
@@ -170,12 +180,20 @@ class ImageRun:
         """The blender that passes bands of rows on to `bands` or to the decoder."""
         if self.tiling is None:
             raise ValueError("an image needs its tiling before its first tile")
-        sink: Callable[[NucleiMaps], None] = self.bands.append
+        keep: Callable[[NucleiMaps], None] = self.bands.append
         if not keep_maps:
-            self._decoder = BandDecoder(*self.model_size, parameters)
-            sink = self._decoder.add
+            self._decoder = BandDecoder(*self.decoded_size, parameters)
+            keep = self._decoder.add
+
+        def sink(rows: np.ndarray) -> None:
+            keep(layout.split(rows))
+
         self._blender = MapBlender(
-            layout.channels, *self.model_size, *self.tiling, sink=lambda rows: sink(layout.split(rows))
+            layout.channels,
+            *self.model_size,
+            *self.tiling,
+            sink=sink if self.part is None else self.part.crop_rows(sink),
+            part=self.part,
         )
         return self._blender
 
@@ -255,8 +273,9 @@ def make_batches(
         batch.started.append(run)
         if run.error is not None:
             continue
-        run.tiling = tiling_for(*run.model_size)
-        windows = tile_windows(*run.model_size, *run.tiling)
+        if run.part is None or run.tiling is None:
+            run.tiling = tiling_for(*run.model_size)
+        windows = run.part.windows if run.part is not None else tile_windows(*run.model_size, *run.tiling)
         run.tiles = len(windows)
         if batch.tiles and batch.tiles[0][1].size != run.tiling[0]:
             yield filled(batch)

@@ -4,7 +4,7 @@ The network may see the image in several views, mirrored and turned, whose maps 
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
@@ -259,6 +259,43 @@ def view_shares(length: int, tile_size: int, overlap: int, views: int) -> dict[V
     return shares
 
 
+@dataclass(frozen=True)
+class Part:
+    """
+    Which part of a larger image an image is, and which of the larger image's windows it holds.
+
+    Its maps are those of the larger image to the last bit wherever all windows that cover a pixel are among `windows`;
+    a pixel that none covers counts as background.
+
+    Args:
+        windows (`tuple` of `Window`): in the part's own pixels, row by row from the top.
+        inside (`tuple` of four `int`): top, left, bottom and right of the pixels to decode, half-open.
+        row_shares, column_shares (`dict`): the rows and columns of `view_shares` of the larger image that the part
+            shows.
+    """
+
+    windows: tuple[Window, ...]
+    inside: tuple[int, int, int, int]
+    row_shares: dict[View, np.ndarray] = field(default_factory=dict)
+    column_shares: dict[View, np.ndarray] = field(default_factory=dict)
+
+    def crop_rows(self, sink: Callable[[np.ndarray], object]) -> Callable[[np.ndarray], None]:
+        """
+        A sink for bands of rows (C, rows, W) of the part, from the top, that passes on the pixels inside alone.
+        """
+        top, left, bottom, right = self.inside
+        first = 0
+
+        def take(rows: np.ndarray) -> None:
+            nonlocal first
+            start, stop = max(top - first, 0), min(bottom - first, rows.shape[1])
+            first += rows.shape[1]
+            if start < stop:
+                sink(np.ascontiguousarray(rows[:, start:stop, left:right]))
+
+        return take
+
+
 class MapBlender:
     """
     Weighted mean of the maps of overlapping tiles, passed on in bands of rows.
@@ -273,6 +310,7 @@ class MapBlender:
         height, width (`int`): size of the image in pixels; predictions beyond it are dropped.
         tile_size, overlap, views (`int`): as in `tile_windows`.
         sink (`Callable`): called with each band of finished rows (C, rows, W) float16, from the top.
+        part (`Part`, *optional*): the image is this part of a larger one, whose windows need not cover it.
     """
 
     def __init__(
@@ -285,11 +323,16 @@ class MapBlender:
         views: int = 1,
         *,
         sink: Callable[[np.ndarray], object],
+        part: Part | None = None,
     ) -> None:
         self.weights = blend_weights(tile_size, overlap)
-        self._row_shares, self._column_shares = (
-            view_shares(length, tile_size, overlap, views) for length in (height, width)
-        )
+        if part is None:
+            self._row_shares, self._column_shares = (
+                view_shares(length, tile_size, overlap, views) for length in (height, width)
+            )
+        else:
+            self._row_shares, self._column_shares = part.row_shares, part.column_shares
+        self._has_gaps = part is not None
         self.height, self.width = height, width
         self._sink = sink
         rows = min(tile_size, height)
@@ -319,16 +362,18 @@ class MapBlender:
     def _pass_on(self, row: int) -> None:
         """Pass on the rows above `row` and move the float32 sums down to it."""
         rows = len(self._total)
-        done = row - self._top
-        if done == 0:
-            return
-        if done > rows or not self._total[:done].all():
-            raise ValueError(f"rows {self._top} to {row} are not covered by tiles")
-        means = torch.from_numpy(self._sums[:, :done] / self._total[:done])
-        # Torch converts to float16 many times faster than numpy.
-        band = means.to(torch.float16).numpy()
-        for array in (self._sums, self._total[None]):
-            array[:, : rows - done] = array[:, done:]
-            array[:, rows - done :] = 0
-        self._top = row
-        self._sink(band)
+        while self._top < row:
+            done = min(row - self._top, rows)
+            total = self._total[:done]
+            if self._has_gaps:
+                total = np.where(total == 0, np.float32(1), total)
+            elif row - self._top > rows or not total.all():
+                raise ValueError(f"rows {self._top} to {row} are not covered by tiles")
+            means = torch.from_numpy(self._sums[:, :done] / total)
+            # Torch converts to float16 many times faster than numpy.
+            band = means.to(torch.float16).numpy()
+            for array in (self._sums, self._total[None]):
+                array[:, : rows - done] = array[:, done:]
+                array[:, rows - done :] = 0
+            self._top += done
+            self._sink(band)
