@@ -1,11 +1,11 @@
-"""MALA as a method of PEFT, for a plain `SamModel`: `get_peft_model(SamModel, MalaConfig())`.
+"""MALA as a PEFT method for a plain `SamModel`: `get_peft_model(SamModel, MalaConfig())`.
 
-Importing this module registers the method; without it PEFT cannot read the adapters it has saved (`KeyError: 'MALA'`).
-The computation and initialisation are those of `mala.py`, and the weights move both ways between PEFT's
-adapters and those of [`CfSamForNucleiSegmentation`] ([`to_peft_state_dict`], [`from_peft_state_dict`]).
+Importing this module registers the method; without it, PEFT cannot read the adapters it saved (`KeyError: 'MALA'`).
+The computation and initialisation are those of `mala.py`. [`to_peft_state_dict`] and [`from_peft_state_dict`] convert
+weights between PEFT's adapters and those of [`CfSamForNucleiSegmentation`].
 
-Tested with PEFT 0.21.0, 0.21.1 and 0.21.2. Older ones (0.18, 0.19 and 0.20 were tried) save and load only the methods
-of their own list.
+Tested with PEFT 0.21.0, 0.21.1 and 0.21.2. Older versions (0.18, 0.19 and 0.20 were tried) save and load only PEFT's
+built-in methods.
 """
 
 import re
@@ -27,11 +27,11 @@ from .model.mala import AdapterLinear, MultiScaleAdapter, MultiScaleKernel, fuse
 PREFIX = "mala_"
 
 if not hasattr(BaseTuner, "_get_adapter_state_dict"):
-    raise ImportError("MALA as a PEFT method needs peft>=0.21; older ones save only methods of their own list.")
+    raise ImportError("MALA as a PEFT method needs peft>=0.21; older versions save only their built-in methods.")
 
 
 class MalaPeftType(StrEnum):
-    """The name of the method in `adapter_config.json`. PEFT's own `PeftType` is closed to methods from outside."""
+    """The name of the method in `adapter_config.json`. PEFT's own `PeftType` cannot be extended from outside."""
 
     MALA = "MALA"
 
@@ -44,16 +44,17 @@ class MalaConfig(PeftConfig):
         adapter_dim (`int`, defaults to 64): bottleneck width r.
         context_dim (`int`, defaults to 16): context width q.
         kernel_sizes (`list[int]`, *optional*): odd kernel sizes; default 3, 5, 7.
-        dynamic (`bool`, defaults to `True`): kernels and gates per image, or fixed ones.
-        layers (`list[int]`, *optional*): encoder layers that get one, where `target_modules` is left out; default all.
+        dynamic (`bool`, defaults to `True`): whether kernels and gates are made for each image or fixed.
+        layers (`list[int]`, *optional*): encoder layers that get an adapter, unless `target_modules` is given; default
+            all.
         target_modules (`str` or `list[str]`, *optional*):
-            The MLP blocks, as elsewhere in PEFT. Default: those of SAM's vision encoder, and not the ones of its mask
+            The MLP blocks, as elsewhere in PEFT. Default: those of SAM's vision encoder, without those of its mask
             decoder, which have the same class.
         exclude_modules, modules_to_save (`str` or `list[str]`, *optional*):
-            As elsewhere in PEFT. `modules_to_save` compares ends of names.
+            As elsewhere in PEFT. `modules_to_save` matches the ends of names.
 
     Raises:
-        ValueError: a size that is not positive, an even kernel size, or `layers` beside `target_modules`.
+        ValueError: a size is not positive, a kernel size is even, or both `layers` and `target_modules` are given.
     """
 
     adapter_dim: int = field(default=64)
@@ -78,19 +79,19 @@ class MalaConfig(PeftConfig):
             if self.target_modules not in (None, encoder_mlps(self.layers)):
                 raise ValueError("Give either layers or target_modules, not both.")
             if not self.layers:
-                raise ValueError("layers is empty: there would be no adapter; leave it out for all layers.")
+                raise ValueError("layers is empty, so there would be no adapter; leave it out for all layers.")
         if isinstance(self.target_modules, list):
-            # As PEFT's own methods: saved as a list, compared as a set.
+            # As in PEFT's own methods: saved as a list, compared as a set.
             self.target_modules = set(self.target_modules)
 
     @property
     def sizes(self) -> list[int]:
-        """The kernel sizes, the default ones if there are none."""
+        """The kernel sizes, or the default ones if none were given."""
         return [3, 5, 7] if self.kernel_sizes is None else [int(size) for size in self.kernel_sizes]
 
     @classmethod
     def from_cfsam(cls, config: CfSamConfig, **options: Any) -> "MalaConfig":
-        """The configuration of the same adapters as in a [`CfSamForNucleiSegmentation`] of this configuration."""
+        """The configuration of the adapters that a [`CfSamForNucleiSegmentation`] with this configuration has."""
         return cls(
             adapter_dim=config.adapter_dim,
             context_dim=config.adapter_context_dim,
@@ -102,16 +103,16 @@ class MalaConfig(PeftConfig):
 
 
 def encoder_mlps(layers: list[int] | None = None) -> str:
-    """The pattern of the names of the MLP blocks in SAM's vision encoder, of all its layers or of some."""
+    """A pattern for the names of the MLP blocks in SAM's vision encoder, in all of its layers or in some."""
     number = r"\d+" if layers is None else f"({'|'.join(str(int(layer)) for layer in layers)})"
     return rf"(.*\.)?vision_encoder\.layers\.{number}\.mlp"
 
 
 class MalaLayer(nn.Module, BaseTunerLayer):
-    """A SAM MLP block with MALAs beside it: `MLP(x)` plus that of every active adapter.
+    """A SAM MLP block with MALA beside it: `MLP(x)` plus the output of every active adapter.
 
-    PEFT looks for the name of an adapter in the last or last but one step of a parameter's name, so the leaves of each
-    [`MultiScaleAdapter`] are kept apart, in one dict by adapter name per leaf: `kernel.gate` of the adapter "a" is
+    PEFT looks for the name of an adapter in the last or second-to-last part of a parameter's name. Each leaf of a
+    [`MultiScaleAdapter`] therefore has its own dict, keyed by adapter name: `kernel.gate` of the adapter "a" is
     `mala_kernel_gate["a"]`.
 
     Args:
@@ -120,7 +121,7 @@ class MalaLayer(nn.Module, BaseTunerLayer):
         config (`MalaConfig`): its configuration.
 
     Raises:
-        ValueError: `base_layer` is no MLP block of SAM.
+        ValueError: `base_layer` is not an MLP block of SAM.
     """
 
     def __init__(self, base_layer: nn.Module, adapter_name: str, config: MalaConfig):
@@ -165,7 +166,7 @@ class MalaLayer(nn.Module, BaseTunerLayer):
         self._kernel_sizes.pop(adapter_name, None)
 
     def _get_base_layer_device_and_dtype(self, base_layer: nn.Module) -> tuple[torch.device, torch.dtype]:
-        # SAM's MLP block has no weight of its own, where PEFT looks.
+        # PEFT looks for a weight of the block itself, which SAM's MLP block does not have.
         weight = next(base_layer.parameters())
         return weight.device, weight.dtype
 
@@ -173,10 +174,10 @@ class MalaLayer(nn.Module, BaseTunerLayer):
         raise NotImplementedError(CANNOT_MERGE)
 
     def unmerge(self) -> None:
-        """Nothing to do: nothing is ever merged."""
+        """Does nothing, since MALA is never merged."""
 
     def correction(self, adapter_name: str, hidden_states: torch.Tensor) -> torch.Tensor:
-        """What one adapter adds for a token map (B, h, w, C), in the adapter's type."""
+        """What one adapter adds to a token map (B, h, w, C), in the adapter's dtype."""
 
         def leaf(path: str) -> Any:
             held = getattr(self, PREFIX + path, {})
@@ -197,7 +198,7 @@ class MalaLayer(nn.Module, BaseTunerLayer):
         return mala(hidden_states, leaf("scale"), down, leaf("context"), kernel, leaf("up"))
 
     def forward(self, hidden_states: torch.Tensor, *args, **kwargs) -> torch.Tensor:
-        """Token map (B, h, w, C) to token map."""
+        """Maps a token map (B, h, w, C) to a token map of the same shape."""
         result = self.base_layer(hidden_states, *args, **kwargs)
         if self.disable_adapters:
             return result
@@ -211,7 +212,7 @@ class MalaLayer(nn.Module, BaseTunerLayer):
 
 
 class MalaModel(BaseTuner):
-    """Puts [`MalaLayer`]s into a model. Made by `get_peft_model`; see `MalaConfig` for the options."""
+    """Puts [`MalaLayer`]s into a model. `get_peft_model` creates it; see `MalaConfig` for the options."""
 
     prefix = PREFIX
     tuner_layer_cls = MalaLayer
@@ -239,12 +240,12 @@ class MalaModel(BaseTuner):
             self._replace_module(parent, target_name, MalaLayer(target, adapter_name, peft_config), target)
 
     def _replace_module(self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module) -> None:
-        # PEFT's own looks for `weight`, which a block of two layers has not. Devices were seen to by `update_layer`.
+        # PEFT's version looks for `weight`, which a block of two layers lacks. `update_layer` has set the device.
         setattr(parent, child_name, new_module)
 
     @contextmanager
     def _enable_peft_forward_hooks(self, *args, **kwargs) -> Iterator[None]:
-        # PEFT takes the argument out of the call before the model sees it, so without this it would be lost.
+        # PEFT removes the argument from the call before the model sees it, so without this it would be ignored.
         if kwargs.get("adapter_names") is not None:
             raise ValueError(
                 f"adapter_names={kwargs['adapter_names']}: MALA runs the active adapter for a whole batch and cannot "
@@ -258,12 +259,12 @@ class MalaModel(BaseTuner):
 
 CANNOT_MERGE = (
     "MALA cannot be merged into the model's weights: its kernels are made for each image and it is not linear. Keep "
-    "the adapter beside the model, or take it off with unload()."
+    "the adapter beside the model, or remove it with unload()."
 )
 
 
 def leaves(adapter: MultiScaleAdapter) -> Iterator[tuple[str, nn.Module | nn.Parameter]]:
-    """The linear layers of an adapter and its parameters outside of them, by their path in it."""
+    """The linear layers of an adapter, and its other parameters, by their path in the adapter."""
     linear = {path: module for path, module in adapter.named_modules() if isinstance(module, AdapterLinear)}
     yield from linear.items()
     for path, parameter in adapter.named_parameters():
@@ -275,7 +276,7 @@ def to_peft_state_dict(state_dict: Mapping[str, torch.Tensor]) -> dict[str, torc
     """MALA weights of a [`CfSamForNucleiSegmentation`] under the names of a PEFT adapter for a `SamModel`.
 
     Args:
-        state_dict: of the model; what is not MALA's is left out.
+        state_dict: of the model; everything except MALA is left out.
 
     Returns:
         What `peft.set_peft_model_state_dict` takes and `adapter_model.safetensors` holds.
@@ -298,8 +299,8 @@ def from_peft_state_dict(state_dict: Mapping[str, torch.Tensor]) -> dict[str, to
     """The weights of a PEFT adapter of MALA on a `SamModel` or `SamVisionModel` under their names in CF-SAM.
 
     Args:
-        state_dict: as `peft.get_peft_model_state_dict` gives it and `adapter_model.safetensors` holds it; what is not
-            MALA's (`modules_to_save`) is left out.
+        state_dict: as `peft.get_peft_model_state_dict` returns it and `adapter_model.safetensors` holds it; everything
+            except MALA (`modules_to_save`) is left out.
 
     Returns:
         What `model.load_state_dict(..., strict=False)` takes.
@@ -319,8 +320,8 @@ def _renamed(state_dict: Mapping[str, torch.Tensor], pattern: str, rename) -> di
 
 
 def _register() -> None:
-    """What `peft.utils.register_peft_method` does, which takes no method that is not in PEFT's own list."""
-    # PEFT's dictionaries are typed for the members of its own list.
+    """Does what `peft.utils.register_peft_method` does for PEFT's built-in methods, and refuses to do for others."""
+    # PEFT's dictionaries are typed for its built-in methods.
     registers: tuple[tuple[Any, Any], ...] = (
         (PEFT_TYPE_TO_CONFIG_MAPPING, MalaConfig),
         (PEFT_TYPE_TO_TUNER_MAPPING, MalaModel),

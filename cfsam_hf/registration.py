@@ -49,8 +49,7 @@ class _TransformersFinder(MetaPathFinder):
 class _RegisteringLoader(Loader):
     """Loads transformers with its own loader and then registers the model.
 
-    The module is left with its own loader. A spec that is only looked at, as `importlib.util.find_spec` does, changes
-    nothing.
+    The module keeps its own loader. A spec that is only inspected, as by `importlib.util.find_spec`, changes nothing.
     """
 
     def __init__(self, loader: Loader):

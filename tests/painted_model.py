@@ -7,7 +7,9 @@ from transformers import PreTrainedModel
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from cfsam_hf.model.configuration_cfsam import CfSamConfig
+from cfsam_hf.model.image_processing_cfsam import CfSamImageProcessor
 from cfsam_hf.model.modeling_cfsam import CfSamNucleiSegmentationOutput
+from cfsam_hf.model.pipeline_cfsam import NucleiSegmentationPipeline
 
 # Red of a nucleus by type; 0 is background.
 RED = {0: 0, 1: 255, 2: 210}
@@ -59,6 +61,14 @@ class PaintedModel(PreTrainedModel):
             first = 10 * torch.where(red > 0.92, 1.0, -1.0)
             types = torch.cat([(0.5 - red) * self.gain, first, -first], dim=1)
         return CfSamNucleiSegmentationOutput(nuclei_logits=(red - 0.5) * self.gain, hv_maps=hv, type_logits=types)
+
+
+def painted_pipeline(num_types=2, tile_size=64, tile_overlap=32, **options):
+    """The pipeline around a `PaintedModel`, on the CPU."""
+    processor = CfSamImageProcessor(tile_size=tile_size, tile_overlap=tile_overlap)
+    return NucleiSegmentationPipeline(
+        PaintedModel(painted_config(num_types)), image_processor=processor, device="cpu", **options
+    )
 
 
 def paint(height, width, count=40, seed=0, radii=(5, 10), scale=1.0):

@@ -50,8 +50,8 @@ def segment_classical(
     The steps are: haematoxylin by colour deconvolution, smoothed; Otsu's threshold; opening; hole filling; a watershed
     of the smoothed distance transform from its peaks; size limits. It does not predict types.
 
-    Otsu's method always finds two classes: in an image without nuclei it reports the darker parts, and ink in a tile
-    hides the nuclei.
+    Otsu's method always finds two classes: in an image without nuclei it reports the darker parts, and in a tile with
+    ink it misses the nuclei.
 
     Args:
         image: `(H, W, 3)` uint8 RGB.

@@ -8,7 +8,7 @@ _CHECKPOINTS = Path(__file__).parents[1] / "checkpoints"
 
 
 def default_checkpoint_folder() -> Path:
-    """Where the default checkpoint lies in the package."""
+    """Where the default checkpoint is in the package."""
     return _CHECKPOINTS / DEFAULT_CHECKPOINT
 
 
@@ -24,5 +24,5 @@ def bundled_checkpoint(name: str = DEFAULT_CHECKPOINT) -> Path:
     folder = _CHECKPOINTS / name
     if "/" in name or not (folder / "config.json").is_file():
         known = sorted(path.parent.name for path in _CHECKPOINTS.glob("*/config.json"))
-        raise ValueError(f"No checkpoint {name!r} is bundled; there are {known}.")
+        raise ValueError(f"No checkpoint {name!r} is bundled; choose from {known}.")
     return folder

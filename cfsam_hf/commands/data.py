@@ -44,7 +44,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         help="read everything and list every problem",
         description=(
             "Reads every file and prints a summary, then notes, then a line for each problem, which names the file. "
-            "Notes tell what a reader left out of an annotation file, overlapping outlines, and nuclei whose median "
+            "Notes list what a reader left out of an annotation file, overlapping outlines, and nuclei whose median "
             "diameter is not within 4 to 20 um. Duplicate images are problems too, and so are leaks: a tile, patient "
             "or image in two folds, in two parts of a split file, or in two data sets. The exit status is 1 if there "
             "are problems."
@@ -71,7 +71,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         ),
     )
     _add_dataset(convert)
-    convert.add_argument("-o", "--output", required=True, metavar="OUT", help="folder for the shards; made if needed")
+    convert.add_argument(
+        "-o", "--output", required=True, metavar="OUT", help="folder for the shards; created if needed"
+    )
     convert.add_argument(
         "--shard-size",
         type=size,

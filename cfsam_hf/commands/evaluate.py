@@ -47,7 +47,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     source.add_argument(
         "--predictions",
         metavar="FOLDER",
-        help="label maps TILE.png, .tif, .npy or .mat (HoVer-Net's), or TILE_instances.*, with optional TILE_types.*",
+        help="folder of label maps TILE.png, .tif, .npy or .mat (HoVer-Net's), or TILE_instances.*, with optional "
+        "TILE_types.*",
     )
     source.add_argument("--baseline", choices=("classical",), help="Otsu on haematoxylin and watershed; no types")
     source.add_argument(
@@ -62,8 +63,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         action="extend",
         default=[],
         metavar="ITEM",
-        help="reader=NAME,path=FOLDER[,split=FILE][,name=NAME][,types=FILE][,SETTING OF THE READER=VALUE]; items of "
-        "one name are one data set",
+        help="reader=NAME,path=FOLDER[,split=FILE][,name=NAME][,types=FILE][,SETTING OF THE READER=VALUE]; items "
+        "with the same name form one data set",
     )
     parser.add_argument(
         "--part",
@@ -80,7 +81,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "-o",
         "--output",
         metavar="OUT",
-        help="folder for the results; made if needed. With --table: file for the table",
+        help="folder for the results; created if needed. With --table: file for the table",
     )
     parser.add_argument("--name", help="name of the system in the tables (default: the checkpoint's own name)")
     parser.add_argument("--types", metavar="A,B,C", help="with --predictions: names of the type ids 1, 2, 3, ...")
@@ -128,7 +129,7 @@ def run(args: argparse.Namespace) -> int:
             print(printable(report(record)))
             for name, result in record["results"].items():
                 if reason := result.get("types_not_compared"):
-                    say(f"{name}: types are not compared, there are no scores of them: {reason}")
+                    say(f"{name}: types are not compared and have no scores: {reason}")
             print(f"results, tables and scores of {sum(map(len, tiles.values())):,} images -> {one_line(str(output))}")
     finally:
         processes.close()

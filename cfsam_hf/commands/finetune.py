@@ -1,4 +1,4 @@
-"""`cfsam finetune`: trains a checkpoint's adapter on own annotations and scores it before and after."""
+"""`cfsam finetune`: trains a checkpoint's adapter on the user's annotations and scores it before and after."""
 
 import argparse
 import logging
@@ -47,7 +47,13 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         help="checkpoint to start from: cfsam-tiny (bundled, the default), or the folder or Hugging Face Hub id of a "
         "CF-SAM model or of a SAM",
     )
-    parser.add_argument("-o", "--output", required=True, metavar="OUT", help="folder of the run: new or empty")
+    parser.add_argument(
+        "-o",
+        "--output",
+        required=True,
+        metavar="OUT",
+        help="folder of the run: new, empty, or that of the interrupted run to resume",
+    )
     parser.add_argument(
         "--mpp", type=positive(float), help="pixel size of the images in micrometres (default: the checkpoint's)"
     )

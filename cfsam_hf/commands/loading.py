@@ -1,7 +1,7 @@
-"""From a checkpoint and a device, as the command line names them, to a pipeline.
+"""Loads the pipeline for a checkpoint and a device as the command line names them.
 
-A checkpoint's own code is never run, and nobody is asked to: the type in its config.json decides which of this
-package's classes loads it, and any other type is refused.
+A checkpoint's own code never runs, and the user is never asked to allow it: the type in its config.json decides which
+of this package's classes loads it, and any other type is refused.
 """
 
 import os
@@ -118,7 +118,7 @@ def _load_model(source: str) -> "tuple[PreTrainedModel, str | None]":
     check_place(source)
     values = read_config(source)
     if not values:
-        # Looked for only now, so that an ordinary checkpoint on the Hub costs no further request.
+        # Checked only now, so that an ordinary checkpoint on the Hub costs no further request.
         if _is_hub_adapter(source):
             model = CfSamForNucleiSegmentation.from_adapter(source)
             return model, model.name_or_path

@@ -1,4 +1,4 @@
-"""`cfsam segment`: images in, label maps, polygons, tables, pictures and a summary out."""
+"""`cfsam segment`: finds the nuclei in images and writes label maps, polygons, tables, pictures and a summary."""
 
 import argparse
 import contextlib
@@ -42,7 +42,9 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         ),
     )
     parser.add_argument("inputs", nargs="*", metavar="INPUT", help="image file, folder of images, or quoted pattern")
-    parser.add_argument("-o", "--output", required=True, metavar="OUT", help="folder for the results; made if needed")
+    parser.add_argument(
+        "-o", "--output", required=True, metavar="OUT", help="folder for the results; created if needed"
+    )
     parser.add_argument("--demo", action="store_true", help="segment a tissue picture that comes with scikit-image")
     parser.add_argument(
         "--mpp",

@@ -23,7 +23,7 @@ EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED, EXIT_TERMINATED = 0, 1, 2, 1
 
 
 class UsageError(Exception):
-    """A combination of options that argparse cannot rule out; `main` prints it below the command's usage."""
+    """An invalid combination of options that argparse cannot reject; `main` prints it below the command's usage."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -84,7 +84,7 @@ def say(message: str) -> None:
 
 
 class _terminate_as_exception:
-    """Turns SIGTERM into `SystemExit` while it lasts, so that unfinished files are removed as after Ctrl-C."""
+    """Turns SIGTERM into `SystemExit` within the block, so that unfinished files are removed as after Ctrl-C."""
 
     def __enter__(self) -> None:
         def stop(signum: int, frame: FrameType | None) -> None:

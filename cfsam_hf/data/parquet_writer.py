@@ -67,7 +67,7 @@ def write_shards(
 
     Args:
         records: tiles of one data set, with the same type names.
-        output: the folder; made if needed.
+        output: the folder; created if needed.
         shard_bytes: a shard ends with the tile by which it reaches this size.
         progress: called with the number of tiles written and of all tiles.
 

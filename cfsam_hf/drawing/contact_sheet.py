@@ -33,7 +33,7 @@ def augmentation_sheet(
     seed: int = 0,
     mpp: float | None = None,
 ) -> np.ndarray:
-    """Draw a row of unchanged crops, a row for each kind of change alone, and a row of crops as in training.
+    """Draws a row of unchanged crops, a row for each kind of change alone, and a row of crops as in training.
 
     The strengths are those of `options`; the rows of single changes apply them to every crop, whatever their
     probability. Stain transfer gets a row only if its probability is positive, since it needs torchstain.
@@ -47,7 +47,7 @@ def augmentation_sheet(
         mpp: micrometres per pixel of the crops; None keeps the pixel size of the tiles.
 
     Returns:
-        `(H, W, 3)` uint8. Outlines are yellow, pixels that nobody annotated are grey.
+        `(H, W, 3)` uint8. Outlines are yellow, unannotated pixels grey.
 
     Raises:
         ValueError: `columns` is not positive, or there are no tiles.

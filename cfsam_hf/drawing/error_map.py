@@ -1,6 +1,6 @@
 """Maps of errors: the outline of every prediction in the colour of its class, without the tissue.
 
-Many licences do not allow to pass on the tissue itself.
+Many licences do not allow the tissue itself to be redistributed.
 """
 
 from collections.abc import Sequence

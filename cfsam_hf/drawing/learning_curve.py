@@ -14,9 +14,9 @@ WIDTH, HEIGHT = 760, 440
 LEFT, RIGHT, TOP, BOTTOM = 64, 24, 56, 56
 TEXT = 14
 SHARPER = 3
-"""The picture is drawn so many times larger and averaged, since Pillow's lines have stairs."""
+"""The picture is drawn this many times larger and then averaged, because Pillow does not anti-alias lines."""
 STEPS = (1, 2, 2.5, 5, 10)
-"""Distances of an axis' ticks, times a power of ten."""
+"""Possible distances between the ticks of an axis, times a power of ten."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Text on pictures: lines cut to their place, the legend of colours, and the length of a scale bar."""
+"""Text on pictures: lines shortened to fit, the legend of colours, and the length of a scale bar."""
 
 import unicodedata
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ NICE_LENGTHS_UM = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
 
 def fit_text(draw: ImageDraw.ImageDraw, text: str, font: Font, width: float) -> str:
     """The text in the characters of Pillow's own font, shortened in the middle if it is wider than `width` pixels."""
-    # That font has little beyond ASCII: accents are dropped, other letters become "?", control characters spaces.
+    # That font has little beyond ASCII: accents are dropped, other letters become "?", and control characters spaces.
     letters = (c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
     text = "".join(
         c if (c.isascii() and c.isprintable()) or c in "·…" else "?" if c.isprintable() else " " for c in letters

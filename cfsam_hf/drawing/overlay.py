@@ -12,8 +12,8 @@ from .lettering import INK, MUTED, PAPER, fit_text, legend_strip, scale_bar_leng
 from .outlines import draw_rings, enlarge
 from .picture_files import write_picture
 
-# Small images are enlarged by a whole factor towards this side, since lines of whole pixels would hide small nuclei;
-# very large ones are reduced to MAX_SIDE, beyond which viewers fail.
+# Small images are enlarged towards this side by an integer factor, since lines of whole pixels would hide small
+# nuclei; very large ones are reduced to MAX_SIDE, beyond which viewers fail.
 TARGET_SIDE = 2000
 MAX_SCALE = 4
 MAX_SIDE = 6000

@@ -20,11 +20,11 @@ TEXT = 18
 CAPTION = round(2.9 * TEXT)
 MOST_COLUMNS = 4
 UNANNOTATED_SHADE = 0.55
-"""Share of grey laid over pixels that nobody annotated."""
+"""Share of grey blended over unannotated pixels."""
 
 
 def choose_tiles(records: Sequence[TileRecord], most: int) -> list[TileRecord]:
-    """Choose tiles for a sheet, as equally many of every fold and tissue as there are, evenly spaced in each.
+    """Chooses tiles for a sheet: the same number of each fold and tissue as far as possible, evenly spaced in each.
 
     Args:
         records: all tiles.
@@ -50,9 +50,9 @@ def choose_tiles(records: Sequence[TileRecord], most: int) -> list[TileRecord]:
 
 
 def tile_sheet(tiles: Sequence[Tile], title: str) -> Image.Image:
-    """Draw a sheet of tiles.
+    """Draws a sheet of tiles.
 
-    Contours have the colours of their types, in the palette of all pictures. Pixels that nobody annotated are greyed.
+    Contours have the colours of their types, in the palette of all pictures. Unannotated pixels are greyed.
     The caption below each tile gives its id, fold, tissue, size and number of nuclei.
 
     Args:
@@ -63,7 +63,7 @@ def tile_sheet(tiles: Sequence[Tile], title: str) -> Image.Image:
         An RGB picture.
 
     Raises:
-        ValueError: if there are no tiles.
+        ValueError: there are no tiles.
     """
     if not tiles:
         raise ValueError("a sheet needs at least one tile")

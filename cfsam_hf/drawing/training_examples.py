@@ -13,7 +13,7 @@ COLUMNS = ("input", "truth", "prediction", "boundary")
 GAP = 6
 HEADER = 18
 SMALLEST_SIDE = 192
-"""Smaller crops are doubled until a panel has at least so many pixels."""
+"""Smaller crops are doubled until a panel is at least this many pixels wide."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,7 +11,7 @@ from .lettering import INK, MUTED, PAPER, Font, fit_text, scale_bar_length
 from .outlines import Color, ColoredNuclei, draw_nuclei, enlarge, outlined
 
 PANEL = 900
-"""Side in pixels that a panel has about; small tiles are enlarged by a whole factor."""
+"""Approximate side of a panel in pixels; small tiles are enlarged by an integer factor."""
 MAX_SCALE = 4
 GAP = 12
 TEXT = 20

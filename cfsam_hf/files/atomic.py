@@ -1,7 +1,7 @@
 """Files, sets of files and folders that appear whole or not at all, even if the process is killed.
 
 Each function writes in a private folder beside the target, flushes to disk, and then renames. A crash leaves either
-the old content or the new. [`cfsam_hf.files.stage.clean_up`] finishes an interrupted set and removes the left-overs.
+the old content or the new. [`cfsam_hf.files.stage.clean_up`] finishes an interrupted set and removes the leftovers.
 """
 
 import os
@@ -51,7 +51,7 @@ def staged_folder(
     file named `last`.
 
     Args:
-        folder: where the files go. It is made if needed; existing files of the same names are replaced.
+        folder: where the files go. It is created if needed; existing files of the same names are replaced.
         last: the file that appears after all others, and disappears before all others if it exists already. A reader
             that finds it finds the complete set. Default: the last name in alphabetical order.
         removed: names of existing files that the new set does not have. They disappear with the old set.
@@ -85,7 +85,7 @@ def atomic_folder(folder: str | os.PathLike[str]) -> Iterator[Path]:
     elsewhere the next call, or [`clean_up`] of the folder above, finishes the replacement.
 
     Args:
-        folder: where the files go. The folder above it is made if needed.
+        folder: where the files go. The folder above it is created if needed.
 
     Raises:
         NotADirectoryError: a file has this name.
@@ -139,7 +139,7 @@ def _naming_targets(stage: Path, folder: Path, default: Path) -> Iterator[None]:
 
 
 def _keep(file: Path, copy: Path) -> None:
-    """Gives a file that is about to be replaced a second name."""
+    """Gives a second name to a file that is about to be replaced."""
     if file.is_dir() and not file.is_symlink():
         raise IsADirectoryError(f"{file} is a folder where a file is to be written")
     try:

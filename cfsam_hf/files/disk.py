@@ -53,7 +53,7 @@ def locked(path: Path, *, wait: bool, create: bool = True) -> Iterator[bool]:
 
 
 def exchange(first: Path, second: Path) -> bool:
-    """Lets two existing names change places in one step that no crash can divide.
+    """Exchanges two existing names atomically, so that a crash leaves either the old or the new order.
 
     Returns:
         False if it cannot be done, for instance because this system or file system has no such operation. Nothing has
@@ -72,7 +72,7 @@ def exchange(first: Path, second: Path) -> bool:
 def flush(path: Path) -> None:
     """Waits until a file, or a folder and all that is in it, has reached the disk.
 
-    A name must not appear before its data: after a power failure it would stand for an empty file.
+    A name must not appear before its data; otherwise a power failure could leave it on an empty file.
 
     Raises:
         OSError: a file cannot be written, for instance because the disk is full.
@@ -92,7 +92,7 @@ def flush(path: Path) -> None:
 
 
 def flush_names(folder: Path) -> None:
-    """Waits until the names in a folder have reached the disk, where the file system can say so."""
+    """Waits until the names in a folder have reached the disk, if the file system supports that."""
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:

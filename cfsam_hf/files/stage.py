@@ -25,7 +25,7 @@ from .disk import LockUnavailableError, flush, flush_names, locked
 
 PREFIX = ".cfsam-"
 LOCK, NEW, OLD, COMMIT, UNDO = "lock", "new", "old", "commit.json", "undo.json"
-# Without a lock, a stage of this age is taken to have no owner any more.
+# Without a lock, a stage of this age is assumed to have no owner any more.
 ABANDONED_AFTER_SECONDS = 24 * 3600.0
 
 
@@ -128,7 +128,7 @@ def clean_up(folder: str | os.PathLike[str]) -> None:
                     if certain or _is_old(stage):
                         _settle(stage, folder)
             except FileNotFoundError:
-                # Without a lock file it is being made, or it was being removed when its owner died.
+                # A stage without a lock file is being created, or was being removed when its owner died.
                 if _is_old(stage):
                     remove(stage)
                 else:

@@ -1,4 +1,4 @@
-"""Checks before the work that results can be written, and writing text."""
+"""Checks before any work that results can be written, and writes text files."""
 
 import os
 from pathlib import Path

@@ -11,7 +11,7 @@ import os
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 # Larger blocks are still returned: they belong to a large image, are made once, and hold no tile.
 LARGEST_KEPT_BYTES = 256 * 2**20
-# If the user sets one of these, the user has chosen.
+# If the user sets one of these, that choice stands.
 VARIABLES = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_MAX_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_ARENA_MAX", "LD_PRELOAD")
 
 

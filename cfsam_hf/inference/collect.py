@@ -1,4 +1,4 @@
-"""From files, folders and patterns to jobs: images, and the names of their results."""
+"""Turns files, folders and patterns into jobs: images, and the names of their results."""
 
 import glob
 import os
@@ -11,9 +11,9 @@ from ..files.own_results import is_own_result
 from ..model.pictures import DEFAULT_MAX_PIXELS, IMAGE_SUFFIXES
 from .sources import ImageSource, Job
 
-# What public data sets put beside an image X: not images to segment.
+# Files that public data sets put beside an image X and that are not images to segment.
 COMPANION_ENDINGS = ("_instances", "_overlay")
-# Slides that no reader here understands. Pillow would take the thumbnail for the slide in some of them.
+# Slides that no reader here understands. In some of them, Pillow would mistake the thumbnail for the slide.
 UNREADABLE_SLIDES = frozenset((".mrxs", ".vms", ".vmu", ".svslide", ".czi", ".zvi", ".isyntax", ".dcm"))
 SLIDE_ADVICE = "cannot be read; convert it to a pyramidal TIFF, for instance with QuPath or libvips"
 
@@ -108,7 +108,7 @@ def output_names(relatives: Sequence[PurePath]) -> dict[PurePath, PurePath]:
 
 
 def _as_text(path: PurePath) -> str:
-    """A path for people and files: bytes that are not valid text, which Linux allows in names, are written out."""
+    """A path as text for people and files, with bytes that are not valid text (Linux allows them) escaped."""
     return os.fsencode(path.as_posix()).decode("utf-8", "backslashreplace")
 
 

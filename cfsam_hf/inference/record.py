@@ -1,4 +1,4 @@
-"""What has been done in an output folder: each run's own record, merged with those of other runs.
+"""Records what has been done in an output folder; each run has its own record, which is merged with the others.
 
 Several runs may write into one folder at the same time, on several machines too. Each appends to a file of its own,
 and every run that ends merges all records and writes the summary under a lock, so that the summary is complete
@@ -71,7 +71,7 @@ class Entry:
         )
 
     def is_whole(self, folder: Path) -> bool:
-        """Whether each file is there in its size."""
+        """Whether each file exists with its recorded size."""
         try:
             return all((folder / name).stat().st_size == size for name, size in self.files.items())
         except OSError:
@@ -142,10 +142,10 @@ class RunRecord:
         self._entries[entry.target] = entry
 
     def is_current(self, job: Job, made_by: Mapping[str, Any]) -> bool:
-        """Whether an image's results are complete, and doing it again would give the same.
+        """Whether an image's results are complete and current, so that segmenting it again would give the same.
 
-        This holds if the image has not changed; version, checkpoint and options are the same; and each file is there
-        in its size.
+        This holds if the image has not changed; version, checkpoint and options are the same; and each file exists
+        with its recorded size.
         """
         entry = self._entries.get(job.target.as_posix())
         if entry is None or entry.image != job.source.name:
@@ -207,7 +207,7 @@ def _entries_of(path: Path) -> Iterator[Entry]:
 
 
 def checkpoint_identity(pipe: Any) -> str:
-    """What tells a pipeline's checkpoint from any other: the content of its files, or its commit on the Hub."""
+    """What identifies a pipeline's checkpoint: the content of its files, or its commit on the Hub."""
     model = getattr(pipe, "model", None)
     folder = Path(str(getattr(model, "name_or_path", "") or ""))
     # The card may change without any change of the results.

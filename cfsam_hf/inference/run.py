@@ -1,4 +1,4 @@
-"""Jobs through a pipeline into a sink, with a record of what is done."""
+"""Runs jobs through a pipeline into a sink, with a record of what is done."""
 
 import contextlib
 import time
@@ -66,7 +66,7 @@ class Failed(Outcome):
 
 @dataclass(frozen=True)
 class Current(Outcome):
-    """A job that was skipped, since its results are complete and doing it again would give the same."""
+    """A job that was skipped because its results are complete and current."""
 
 
 @dataclass(frozen=True)
@@ -225,7 +225,7 @@ def _results(
 ) -> Iterator[NucleiResult | Exception]:
     """Results or errors in the order of the images."""
     if not hasattr(pipe, "stream"):
-        # Any function of one image will do.
+        # Any function of one image is accepted.
         for image, mpp in images:
             try:
                 result = pipe(image, **{**options, "mpp": mpp})

@@ -46,8 +46,8 @@ LAST_KIND = "table"
 class FileSink:
     """Writes the files of images into a folder.
 
-    The files of an image appear together and replace those of an earlier run, of which none stays: a kind that is no
-    longer written is removed. `TARGET.parquet` appears last and disappears first, so a reader that finds it finds the
+    The files of an image appear together and replace all those of an earlier run; a kind that is no longer written is
+    removed. `TARGET.parquet` appears last and disappears first, so a reader that finds it finds the
     complete set even if a run was killed between two files.
 
     Args:
@@ -70,7 +70,7 @@ class FileSink:
         return self.folder / target.parent / f"{target.name}{OUTPUT_KINDS[kind].ending}"
 
     def check(self, target: PurePath) -> None:
-        """Makes sure that the results will overwrite nobody else's file, such as labels drawn by hand.
+        """Makes sure that the results do not overwrite files of other origin, such as labels drawn by hand.
 
         Raises:
             FileExistsError, IsADirectoryError: there is such a file or folder.

@@ -1,4 +1,4 @@
-"""What is to be segmented, as data: descriptions of images that are small and can be pickled."""
+"""Descriptions of the images to segment; they are small and can be pickled."""
 
 import hashlib
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from ..model.pixel_size import PixelSize, read_pixel_size
 
 
 class Source(Protocol):
-    """An image that can be read when its turn comes."""
+    """An image that is read when its turn comes."""
 
     @property
     def name(self) -> str:
@@ -27,7 +27,7 @@ class Source(Protocol):
         """
 
     def pixel_size(self) -> PixelSize | None:
-        """The pixel size that the image itself states, None if it states none."""
+        """The pixel size that the image itself states; None if it does not state one."""
 
     def fingerprint(self) -> dict[str, Any]:
         """What identifies the content, as JSON-able values.
@@ -64,7 +64,7 @@ class ImageSource:
         return read_rgb(self.path, self.max_pixels, page=self.page)
 
     def pixel_size(self) -> PixelSize | None:
-        """The pixel size that the file states, None if it states none."""
+        """The pixel size that the file states; None if it does not state one."""
         return read_pixel_size(self.path, self.page)
 
     def fingerprint(self) -> dict[str, Any]:

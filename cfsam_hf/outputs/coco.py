@@ -1,4 +1,4 @@
-"""The nuclei of one image or many as a COCO file, masks as run lengths."""
+"""Writes the nuclei of one or several images as a COCO file with run-length masks."""
 
 import math
 import os

@@ -49,9 +49,8 @@ def nucleus_features(result: NucleiResult) -> Iterator[dict[str, Any]]:
 def write_geojson(result: NucleiResult, path: str | os.PathLike[str]) -> None:
     """Writes a FeatureCollection with one feature per nucleus (see [`nucleus_features`]), a line each.
 
-    The member `metadata` holds the provenance record. The coordinates are pixels, as QuPath takes them; readers that
-    know GeoJSON as maps only, geopandas among them, must be told that they are not degrees
-    (`frame.set_crs(None, allow_override=True)`).
+    The member `metadata` holds the provenance record. The coordinates are pixels, as QuPath expects. Readers that
+    treat GeoJSON as maps, such as geopandas, assume degrees; `frame.set_crs(None, allow_override=True)` corrects that.
 
     Args:
         result: the nuclei of one image.

@@ -74,7 +74,7 @@ def check_own_summary(path: Path) -> None:
 
     Raises:
         FileExistsError: it has other columns than ours. A file that is empty, holds only zero bytes, or ends within
-            the header is what a power failure leaves of a summary, and is nobody's work.
+            the header is what a power failure leaves of a summary, and may be replaced.
     """
     if not has_header(path, SUMMARY_COLUMNS):
         raise FileExistsError(f"{path} exists and was not written by cfsam; choose another folder with -o")

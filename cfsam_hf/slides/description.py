@@ -1,4 +1,4 @@
-"""What a slide's file says of itself, for people and as JSON."""
+"""Describes a slide from what its file states, for people and as JSON."""
 
 import os
 from typing import Any
@@ -8,7 +8,7 @@ from .opening import open_slide
 
 def describe_slide(path: str | os.PathLike) -> dict[str, Any]:
     """
-    A JSON-ready description of a slide. What its file does not state is None.
+    Returns a JSON-ready description of a slide; None stands for what its file does not state.
 
     Raises:
         OSError, ValueError: as `open_slide`.
@@ -30,7 +30,7 @@ def describe_slide(path: str | os.PathLike) -> dict[str, Any]:
 
 
 def format_slide(record: dict[str, Any]) -> str:
-    """The lines that `cfsam info` prints of a description."""
+    """The lines that `cfsam info` prints for a description."""
     width, height = record["size"]
     size = record["pixel_size"]
     if size is None:

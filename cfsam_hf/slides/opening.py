@@ -1,4 +1,4 @@
-"""Opening a slide: which library reads it is decided by the file's content, not by its ending."""
+"""Opens a slide with the library that can read it, chosen by the content of the file and not by its extension."""
 
 import os
 
@@ -11,7 +11,7 @@ from .plain_slide import PlainSlide
 from .slide import Slide
 from .tiff_slide import TiffSlide
 
-# Formats that OpenSlide detects but reads in part: of OME-TIFF, for one, it sees the largest level alone.
+# Formats that OpenSlide detects but reads only in part: of an OME-TIFF, for example, it sees only the largest level.
 _GENERIC = ("generic-tiff",)
 
 
@@ -20,17 +20,17 @@ def open_slide(path: str | os.PathLike, mpp: float | None = None) -> Slide:
     Opens a whole slide, or any picture as a slide of one level.
 
     Args:
-        path: the file: of a format that OpenSlide knows (Aperio, Hamamatsu, Leica, MIRAX, Philips, Trestle, Ventana,
+        path: the file, in a format that OpenSlide reads (Aperio, Hamamatsu, Leica, MIRAX, Philips, Trestle, Ventana,
             DICOM, Sakura, Zeiss), a tiled TIFF (OME-TIFF, QPTIFF brightfield, BigTIFF, JPEG 2000, generic pyramid), or
             a picture such as PNG or JPEG, which is read into memory.
-        mpp: micrometres per pixel of level 0, in place of what the file states.
+        mpp: micrometres per pixel of level 0; overrides what the file states.
 
     Returns:
         The slide; use it in a `with` block.
 
     Raises:
-        OSError: the file is missing, damaged, or of no kind that can be read; the message names it.
-        ValueError: `mpp` is absurd, or a plain picture is too large to be held in memory.
+        OSError: the file is missing, damaged, or in an unsupported format; the message names it.
+        ValueError: `mpp` is out of range, or a plain picture is too large to be held in memory.
     """
     path = os.fspath(path)
     if mpp is not None:
@@ -52,7 +52,7 @@ def open_slide(path: str | os.PathLike, mpp: float | None = None) -> Slide:
 
 
 def _is_tiled(file) -> bool:
-    """Whether the largest page of a TIFF is tiled; False where that cannot be found out."""
+    """Whether the largest page of a TIFF is tiled; False if that cannot be determined."""
     try:
         with open_tiff(file) as tiff:
             return largest_page(tiff).is_tiled

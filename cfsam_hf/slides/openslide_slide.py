@@ -9,7 +9,7 @@ from .slide import WHITE, Level, Slide
 
 
 class OpenSlideSlide(Slide):
-    """A slide that OpenSlide knows."""
+    """A slide that OpenSlide reads."""
 
     def __init__(self, path: str):
         """
@@ -63,7 +63,7 @@ def _number(slide: openslide.OpenSlide, name: str) -> float | None:
 
 
 def _pixel_size(slide: openslide.OpenSlide, path: str) -> PixelSize | None:
-    """What OpenSlide reads off the slide, or else what the file states in general ways."""
+    """The pixel size that OpenSlide reports, or else the one that the file states in a general way."""
     x, y = (_number(slide, name) for name in (openslide.PROPERTY_NAME_MPP_X, openslide.PROPERTY_NAME_MPP_Y))
     if x and y and x > 0 and y > 0:
         return PixelSize(x, y, "OpenSlide mpp-x")

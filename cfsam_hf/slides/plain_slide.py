@@ -1,4 +1,4 @@
-"""A plain picture as a slide of one level, held in memory; for images that no library can read in parts."""
+"""A plain picture as a slide with one level, held in memory; for images that cannot be read in parts."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ from .slide import Level, Slide
 
 
 class PlainSlide(Slide):
-    """A picture in any format that `read_rgb` takes."""
+    """A picture in any format that `read_rgb` accepts."""
 
     def __init__(self, path: str, max_pixels: int | None = DEFAULT_MAX_PIXELS):
         """

@@ -33,9 +33,9 @@ class Slide(ABC):
         path: the file.
         vendor: the scanner's maker or the format.
         levels: the resolutions, from the largest to the smallest.
-        pixel_size: of level 0; None where the file states none.
-        objective_power: magnification of the objective, such as 20 or 40; None where the file states none.
-        associated: size (width, height) of the label, macro and other images beside the tissue, by name.
+        pixel_size: of level 0; None if the file does not state it.
+        objective_power: magnification of the objective, such as 20 or 40; None if the file does not state it.
+        associated: size (width, height) of the label, macro and other associated images, by name.
         has_color_profile: whether the file holds an ICC profile. It is not applied.
     """
 
@@ -90,7 +90,7 @@ class Slide(ABC):
 
     @abstractmethod
     def read_associated(self, name: str) -> np.ndarray:
-        """The associated image of this name, (H, W, 3) uint8. KeyError where there is none."""
+        """The associated image of this name, (H, W, 3) uint8. Raises KeyError if there is none."""
 
     @abstractmethod
     def close(self) -> None:
@@ -117,9 +117,9 @@ class Slide(ABC):
         """
         A rectangle of the slide at any pixel size.
 
-        The best level is read and resampled, with area means where it shrinks, so that there is no aliasing, and cubic
-        interpolation where it grows. Pixels that are not square become square. Neighbouring regions fit together: the
-        resampling at an edge sees what lies beyond it.
+        The best level is read and resampled: by area averaging when it shrinks, which avoids aliasing, and by cubic
+        interpolation when it grows. Pixels that are not square become square. Neighbouring regions fit together,
+        because the resampling at an edge sees the pixels beyond it.
 
         Args:
             x, y: the upper left corner in pixels of level 0; it may lie outside.
@@ -130,7 +130,7 @@ class Slide(ABC):
             (height, width, 3) uint8, white beyond the slide.
 
         Raises:
-            ValueError: the size is not positive; `mpp` is given and the pixel size of the slide is not known.
+            ValueError: the size is not positive, or `mpp` is given but the pixel size of the slide is unknown.
             OSError: the file is damaged or cannot be read; the message names it.
         """
         if width < 1 or height < 1:

@@ -1,4 +1,4 @@
-"""Slides in TIFF that OpenSlide does not read in full: OME-TIFF, QPTIFF, BigTIFF and generic pyramids, JPEG 2000."""
+"""TIFF slides that OpenSlide does not read completely: OME-TIFF, QPTIFF, BigTIFF, generic pyramids, JPEG 2000."""
 
 import re
 import threading
@@ -30,7 +30,7 @@ _NAMES = re.compile(r"\b(label|macro|thumbnail|overview)\b", re.IGNORECASE)
 
 
 class TiffSlide(Slide):
-    """A tiled TIFF of 8 bits a channel in grey or RGB; only the tiles of a region are read and decoded."""
+    """A tiled TIFF with 8 bits per channel, grey or RGB; only the tiles of a region are read and decoded."""
 
     def __init__(self, path: str):
         """
@@ -100,7 +100,7 @@ class TiffSlide(Slide):
             if page.compression == APERIO_JPEG2000_YCBCR:
                 tile = rgb_of_ycbcr(tile)
             return read_rgb(tile, None, "channels_last")
-        except Exception as error:  # decoders raise what they like
+        except Exception as error:  # decoders raise all kinds of errors
             raise OSError(
                 f"cannot read {self.path!r}: tile {index} is damaged ({error}); get the file again"
             ) from error
@@ -132,13 +132,13 @@ def _levels_of(largest: tifffile.TiffPage, pages: list[tifffile.TiffPage]) -> li
 
 def _check_kind(page: tifffile.TiffPage, count: int) -> None:
     if not page.is_tiled:
-        raise ValueError("it is not tiled, so that no part of it can be read alone")
+        raise ValueError("it is not tiled, so no part of it can be read on its own")
     if count > 1:
         raise ValueError(f"it holds {count} pictures of {page.imagewidth}x{page.imagelength} px (channels, z-planes?)")
     if page.photometric not in (RGB, YCBCR, MINISBLACK) or page.samplesperpixel not in (1, 3, 4):
         raise ValueError(f"it has {page.samplesperpixel} channels; a brightfield slide has RGB or grey")
     if page.bitspersample != 8 or page.planarconfig != tifffile.PLANARCONFIG.CONTIG:
-        raise ValueError(f"it has {page.bitspersample} bits a channel or separate planes; save it as 8-bit RGB")
+        raise ValueError(f"it has {page.bitspersample} bits per channel or separate planes; save it as 8-bit RGB")
 
 
 def _vendor(tiff: tifffile.TiffFile, text: str) -> str:

@@ -20,7 +20,7 @@ def claim_folder(folder: Path, accelerator: Accelerator) -> tuple[Path | None, F
     """Locks the folder of a run, removes what a killed process left there, and finds the checkpoint to resume from.
 
     Args:
-        folder: of the run; made if needed.
+        folder: of the run; created if needed.
         accelerator: the processes of the run. The main one works, and all get its answer.
 
     Returns:

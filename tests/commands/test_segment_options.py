@@ -7,8 +7,8 @@ import torch
 
 from cfsam_hf.commands import segment
 
-from ..model.test_pipeline import painted_pipeline
-from .test_segment import read_calls, record_options, run, write_image
+from ..painted_model import painted_pipeline
+from ..segment_cases import read_calls, record_options, run, write_image
 
 
 def test_thresholds_of_decoding_reach_the_pipeline_and_count_for_resume(tmp_path, monkeypatch, capsys):

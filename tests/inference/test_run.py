@@ -28,8 +28,7 @@ from cfsam_hf.inference import (
 from cfsam_hf.inference import run as runs
 
 from ..export_cases import label_components, make_result
-from ..model.test_pipeline import painted_pipeline
-from ..painted_model import paint
+from ..painted_model import paint, painted_pipeline
 
 
 def dark_pixels(image, **options):

@@ -13,8 +13,7 @@ import tifffile
 import torch
 from transformers.pipelines.pt_utils import KeyDataset
 
-from ..painted_model import paint
-from .test_pipeline import painted_pipeline
+from ..painted_model import paint, painted_pipeline
 
 IMAGES = [paint(80, 90, seed=seed)[0] for seed in range(3)]
 COUNTS = [int(paint(80, 90, seed=seed)[1].max()) for seed in range(3)]
