@@ -89,8 +89,8 @@ def load_pipeline(checkpoint: str | None, device: str | None) -> "NucleiSegmenta
     """
     from transformers.utils import logging
 
-    from ..model.checkpoint import saved_image_processor
     from ..model.pipeline_cfsam import NucleiSegmentationPipeline
+    from ..model.processing_cfsam import saved_image_processor
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()

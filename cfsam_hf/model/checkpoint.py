@@ -29,7 +29,6 @@ from transformers.utils.hub import extract_commit_hash
 
 from .adapter_files import ADAPTER_FILE
 from .configuration_cfsam import CfSamConfig
-from .image_processing_cfsam import CfSamImageProcessor
 
 # Models whose weights can be loaded: this one and the one that it refines.
 READABLE_TYPES = (CfSamConfig.model_type, "sam")
@@ -143,7 +142,7 @@ def check_type(values: Mapping[str, Any], types: Sequence[str] = READABLE_TYPES)
     kind = values.get("model_type")
     if kind in types:
         return
-    text = f"its {CONFIG_NAME} names no model_type" if kind is None else f"it is a model of type {_shown(kind)}"
+    text = f"its {CONFIG_NAME} names no model_type" if kind is None else f"it is a model of type {shown(kind)}"
     hint = ""
     if SamConfig.model_type in types:
         hint = " (or one of a SAM, to adapt)"
@@ -159,10 +158,12 @@ def check_implementations(values: Mapping[str, Any]) -> None:
     """
     for section in _SECTIONS:
         part = values.get(section) if section else values
-        for name in _IMPLEMENTATIONS if isinstance(part, Mapping) else ():
+        if not isinstance(part, Mapping):
+            continue
+        for name in _IMPLEMENTATIONS:
             if part.get(name) not in (None, *_OWN_IMPLEMENTATIONS):
                 raise ValueError(
-                    f"its {CONFIG_NAME} is wrong: {name} is {_shown(part[name])}; use one of "
+                    f"its {CONFIG_NAME} is wrong: {name} is {shown(part[name])}; use one of "
                     f"{', '.join(_OWN_IMPLEMENTATIONS)}, or remove it"
                 )
 
@@ -191,7 +192,7 @@ def check_kind(config: Any) -> None:
     """Raises ValueError if a model's configuration is not that of a model of nuclei."""
     if not hasattr(config, "pad_multiple"):
         kind, name = getattr(config, "model_type", None), getattr(config, "name_or_path", "") or "this"
-        raise ValueError(f"{name} is a model of type {_shown(kind)}; a CF-SAM checkpoint is needed")
+        raise ValueError(f"{name} is a model of type {shown(kind)}; a CF-SAM checkpoint is needed")
 
 
 def check_sizes(
@@ -270,6 +271,20 @@ def check_weights(
         raise OSError(f"its weights lack {len(missing)} that the model needs, such as {min(missing)}; get it again")
 
 
+def find_file(source: str | os.PathLike, name: str, options: Mapping[str, Any] = MappingProxyType({})) -> str | None:
+    """The path of one of a checkpoint's files; None if it has no such file.
+
+    Args:
+        source: folder or Hub id.
+        name: the name of the file.
+        options: those of `from_pretrained`.
+
+    Raises:
+        OSError: the checkpoint is not available.
+    """
+    return cached_file(source, name, _raise_exceptions_for_missing_entries=False, **_place(options))
+
+
 def read_config(source: str | os.PathLike, options: Mapping[str, Any] = MappingProxyType({})) -> dict[str, Any]:
     """Reads a checkpoint's configuration file, and nothing else.
 
@@ -283,9 +298,12 @@ def read_config(source: str | os.PathLike, options: Mapping[str, Any] = MappingP
     Raises:
         OSError: the checkpoint is not available, or the file is not JSON.
     """
-    if _find(source, CONFIG_NAME, _place(options)) is None:
+    if find_file(source, CONFIG_NAME, options) is None:
         return {}
-    values, _ = CfSamConfig.get_config_dict(source, **_place(options))
+    try:
+        values, _ = CfSamConfig.get_config_dict(source, **_place(options))
+    except RecursionError as error:
+        raise OSError(f"its {CONFIG_NAME} is nested too deeply; get it again") from error
     return values if isinstance(values, dict) else {}
 
 
@@ -299,10 +317,9 @@ def peft_base(source: str | os.PathLike, options: Mapping[str, Any] = MappingPro
     Raises:
         OSError: the adapter names no base, or its weights are pickled.
     """
-    place = _place(options)
-    if _find(source, CONFIG_NAME, place) is not None:
+    if find_file(source, CONFIG_NAME, options) is not None:
         return None
-    path = _find(source, ADAPTER_CONFIG_NAME, place)
+    path = find_file(source, ADAPTER_CONFIG_NAME, options)
     if path is None:
         return None
     try:
@@ -312,7 +329,7 @@ def peft_base(source: str | os.PathLike, options: Mapping[str, Any] = MappingPro
         raise OSError(f"its {ADAPTER_CONFIG_NAME} is damaged or names no base model; get it again") from error
     if not base or not isinstance(base, str):
         raise OSError(f"its {ADAPTER_CONFIG_NAME} names no base model; set base_model_name_or_path to a checkpoint")
-    if _find(source, _PEFT_WEIGHTS, place) is None:
+    if find_file(source, _PEFT_WEIGHTS, options) is None:
         raise OSError(f"it has no {_PEFT_WEIGHTS}; pickled weights are never read, so save the adapter again")
     return base
 
@@ -331,11 +348,10 @@ def weight_shapes(source: str | os.PathLike, options: Mapping[str, Any]) -> dict
         OSError: a file of the index is missing, or not available.
         SafetensorError: a file is damaged.
     """
-    place = _place(options)
     single, index_name = (_with_variant(n, options) for n in (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME))
-    paths = [_find(source, single, place)]
+    paths = [find_file(source, single, options)]
     if paths == [None]:
-        index = _find(source, index_name, place)
+        index = find_file(source, index_name, options)
         if index is None:
             return {}
         try:
@@ -343,26 +359,12 @@ def weight_shapes(source: str | os.PathLike, options: Mapping[str, Any]) -> dict
                 names = sorted(set(json.load(file)["weight_map"].values()))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise OSError(f"its {index_name} is damaged; get it again") from error
-        paths = [cached_file(source, name, **place) for name in names]
+        paths = [cached_file(source, name, **_place(options)) for name in names]
     shapes: dict[str, tuple[int, ...]] = {}
     for path in paths:
         with safe_open(path, "pt") as file:
             shapes.update({name: tuple(file.get_slice(name).get_shape()) for name in file.keys()})  # noqa: SIM118
     return shapes
-
-
-def saved_image_processor(source: str | os.PathLike) -> CfSamImageProcessor | None:
-    """The image processor saved with a checkpoint; None if there is none.
-
-    Raises:
-        OSError, ValueError: its file is damaged, or holds a wrong value.
-    """
-    try:
-        return CfSamImageProcessor.from_pretrained(source)
-    except OSError as error:
-        if "Can't load image processor" in str(error):  # and not, for example, that it is damaged
-            return None
-        raise
 
 
 def hub_commit(source: str | os.PathLike, options: Mapping[str, Any]) -> str | None:
@@ -374,7 +376,7 @@ def hub_commit(source: str | os.PathLike, options: Mapping[str, Any]) -> str | N
     """
     if os.path.exists(source):
         return None
-    path = _find(source, CONFIG_NAME, {**_place(options), "local_files_only": True, "force_download": False})
+    path = find_file(source, CONFIG_NAME, {**options, "local_files_only": True, "force_download": False})
     return extract_commit_hash(path, None)
 
 
@@ -400,11 +402,6 @@ def _place(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: options[name] for name in _PLACE_OPTIONS if options.get(name) is not None}
 
 
-def _find(source: str | os.PathLike, name: str, place: Mapping[str, Any]) -> str | None:
-    """The path of one of a checkpoint's files; None if it has no such file."""
-    return cached_file(source, name, _raise_exceptions_for_missing_entries=False, **place)
-
-
 def _with_variant(name: str, options: Mapping[str, Any]) -> str:
     """The name of a file of weights in the variant that is asked for, such as `model.fp16.safetensors`."""
     stem, ending = name.rsplit(".", 1)
@@ -426,7 +423,7 @@ def _check_values(values: Mapping[str, Any], counts: int, sizes: int) -> None:
         if part is None:
             continue
         if not isinstance(part, Mapping):
-            raise ValueError(f"its {CONFIG_NAME} is wrong: {section} is {_shown(part)}, not an object")
+            raise ValueError(f"its {CONFIG_NAME} is wrong: {section} is {shown(part)}, not an object")
         for name in sorted(set(kind.__dataclass_fields__) & set(part)):
             field, value = f"{section}.{name}" if section else name, part[name]
             for number in value if isinstance(value, list) else [value]:
@@ -435,14 +432,14 @@ def _check_values(values: Mapping[str, Any], counts: int, sizes: int) -> None:
                 most = max(counts, _HARMLESS_COUNT) if name in _COUNTS else max(sizes, _HARMLESS_SIZE)
                 if number > most or (name in _DIVISORS and number < 1):
                     raise ValueError(
-                        f"its {CONFIG_NAME} is wrong: {field} is {_shown(number)}, which does not fit its weights "
+                        f"its {CONFIG_NAME} is wrong: {field} is {shown(number)}, which does not fit its weights "
                         f"({counts:,} tensors, {sizes:,} values)"
                     )
         if isinstance(labels := part.get("num_labels"), int) and labels > max(counts, _HARMLESS_COUNT):
-            raise ValueError(f"its {CONFIG_NAME} is wrong: num_labels is {_shown(labels)}")
+            raise ValueError(f"its {CONFIG_NAME} is wrong: num_labels is {shown(labels)}")
         act = part.get("hidden_act")
         if act is not None and (not isinstance(act, str) or act not in ACT2FN):
-            raise ValueError(f"its {CONFIG_NAME} is wrong: {section}.hidden_act is {_shown(act)}, no known activation")
+            raise ValueError(f"its {CONFIG_NAME} is wrong: {section}.hidden_act is {shown(act)}, no known activation")
 
 
 def _architecture(config: CfSamConfig) -> dict[str, Any]:
@@ -456,7 +453,7 @@ def _numel(shape: Sequence[int]) -> int:
     return number
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     """A value for a message: a short name as it is, anything else as Python writes it, cut to 60 characters."""
     if isinstance(value, str) and value.isprintable() and 0 < len(value) <= 60:
         return value

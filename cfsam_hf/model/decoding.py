@@ -31,8 +31,11 @@ from .instances import (
 )
 from .maps import NucleiMaps, as_float32, join_rows
 from .result import DecodedNuclei
-from .scores import ScoreWeights, elect_types, score_measures
+from .scores import MAX_WEIGHT, ScoreWeights, elect_types, score_measures
 from .spans import LabelledRuns, Runs, expand_runs, find_runs, large_instances
+
+# Far beyond any use; larger numbers would overflow in sums.
+MAX_AREA = 2**31
 
 # Rows that a component may be open for before it is divided: 256 um at 40x, many times the height of a nucleus.
 OPEN_ROWS = 1024
@@ -103,12 +106,14 @@ class DecodingParameters:
                 f"{self.marker_threshold}"
             )
         for name in ("boundary_weight", "jump_weight", "lone_jump_weight"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise ValueError(f"{name} is {getattr(self, name)}: it must be 0 or a positive number")
+            if not 0 <= getattr(self, name) <= MAX_WEIGHT:
+                raise ValueError(f"{name} is {getattr(self, name)}: it must lie between 0 and {MAX_WEIGHT:g}")
         for name in ("minimum_marker_area", "minimum_core_area", "minimum_area", "maximum_hole_area"):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 0:
-                raise ValueError(f"{name} is {value!r}: it must be a whole number of pixels, 0 or more")
+            if isinstance(value, bool) or not isinstance(value, int | np.integer):
+                raise ValueError(f"{name} is {value!r}: it must be a whole number of pixels")
+            if not 0 <= value <= MAX_AREA:
+                raise ValueError(f"{name} is {value}: it must lie in 0..{MAX_AREA} pixels")
 
     @property
     def halo(self) -> int:

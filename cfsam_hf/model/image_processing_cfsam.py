@@ -1,5 +1,8 @@
 """The image processor of CF-SAM: pictures to tensors, and a model's outputs to nuclei."""
 
+import json
+import math
+import os
 from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import Any
@@ -10,7 +13,9 @@ from transformers.image_processing_backends import PilBackend
 from transformers.image_processing_utils import BatchFeature
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from transformers.processing_utils import ImagesKwargs, Unpack
+from transformers.utils import IMAGE_PROCESSOR_NAME, PROCESSOR_NAME
 
+from .checkpoint import find_file, naming_checkpoint, shown
 from .decoding import DecodingParameters, decode_nuclei
 from .inputs import Form, split_inputs
 from .maps import MapLayout, NucleiMaps, stack_maps
@@ -23,6 +28,24 @@ try:
     from transformers.image_processing_outputs import SemanticSegmentationPostProcessorOutput
 except ImportError:  # older transformers, where nothing asks for this class
     SemanticSegmentationPostProcessorOutput = BatchFeature
+
+
+# The largest tile: with 8 maps, blending one takes half a gigabyte.
+MAX_TILE_SIZE = 4096
+
+# Options that are numbers of pixels, with the smallest and the largest.
+_PIXELS = {
+    "tile_size": (1, MAX_TILE_SIZE),
+    "smallest_tile_size": (1, MAX_TILE_SIZE),
+    "tile_overlap": (0, MAX_TILE_SIZE),
+    "pad_multiple": (1, MAX_TILE_SIZE),
+    "max_pixels": (1, 2**63),
+    "max_pass_pixels": (1, 2**63),
+}
+_SWITCHES = ("do_convert_rgb", "do_rescale", "do_normalize", "do_pad")
+
+# Processors of a plain SAM, which hold nothing that this model needs.
+SAM_PROCESSORS = ("SamImageProcessor", "SamImageProcessorFast")
 
 
 class CfSamImageProcessorKwargs(ImagesKwargs, total=False):  # type: ignore[call-arg]
@@ -89,18 +112,26 @@ class CfSamImageProcessor(PilBackend):
 
     def __init__(self, **kwargs: Unpack[CfSamImageProcessorKwargs]) -> None:
         if kwargs.get("score_calibration") is not None:
-            slope, intercept = kwargs["score_calibration"]
             raise ValueError(
-                f"score_calibration is {[slope, intercept]}: it is part of decoding now; the same scores come from "
-                f'"score_weights": {{"intercept": {intercept}, "probability": {slope}}} in decoding'
+                f"score_calibration is {shown(kwargs['score_calibration'])}: it is part of decoding now; "
+                '[SLOPE, INTERCEPT] is "score_weights": {"intercept": INTERCEPT, "probability": SLOPE} in decoding'
             )
+        for name in kwargs:
+            # transformers makes an attribute of every name, which would replace the method of that name.
+            if hasattr(type(self), name) and name not in CfSamImageProcessorKwargs.__annotations__:
+                raise ValueError(f"{name} is not an option of the image processor but a part of its code; remove it")
         super().__init__(**kwargs)
+        self._check_values()
         check_mpp(self.mpp)
         check_tiling(self.tile_size, self.tile_overlap)
         if self.pad_multiple < 1 or self.tile_size % self.pad_multiple:
             raise ValueError(
                 f"tile_size must be a multiple of pad_multiple, got tile_size={self.tile_size} and "
                 f"pad_multiple={self.pad_multiple}"
+            )
+        if self.tile_overlap > self.tile_size * 3 // 4:
+            raise ValueError(
+                f"tile_overlap is {self.tile_overlap}: it must be at most 3/4 of tile_size, {self.tile_size}"
             )
         smallest = self.smallest_tile_size
         if smallest is not None and (smallest % self.pad_multiple or not 0 < smallest <= self.tile_size):
@@ -109,6 +140,58 @@ class CfSamImageProcessor(PilBackend):
                 f"{self.tile_size}; got {smallest}"
             )
         self.decoding_parameters()
+
+    def _check_values(self) -> None:
+        """Raises TypeError or ValueError for an option that no image can be prepared with."""
+        for name in _SWITCHES:
+            if not isinstance(value := getattr(self, name), bool):
+                raise TypeError(f"{name} is {shown(value)}: it must be true or false")
+        for name, (smallest, largest) in _PIXELS.items():
+            value = getattr(self, name)
+            if value is None and name == "smallest_tile_size":
+                continue
+            if isinstance(value, bool) or not isinstance(value, int | np.integer):
+                raise TypeError(f"{name} is {shown(value)}: it must be a whole number of pixels")
+            if not smallest <= value <= largest:
+                raise ValueError(f"{name} is {shown(value)}: it must lie in {smallest}..{largest}")
+        for name, least in (("rescale_factor", 0.0), ("image_mean", -math.inf), ("image_std", 0.0)):
+            value = getattr(self, name)
+            numbers = list(value) if isinstance(value, list | tuple | np.ndarray) else [value]
+            lengths = (1,) if name == "rescale_factor" else (1, 3)
+            if len(numbers) not in lengths or any(isinstance(x, bool) or not isinstance(x, Real) for x in numbers):
+                raise TypeError(f"{name} is {shown(value)}: it must be one number{' or three' * (3 in lengths)}")
+            if not all(least < number < math.inf for number in numbers):
+                raise ValueError(f"{name} is {shown(value)}: it must be finite{' and positive' * (least == 0)}")
+
+    @classmethod
+    def get_image_processor_dict(
+        cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """
+        The saved options, as transformers' image processors read them, and the rest of `kwargs`.
+
+        Raises:
+            OSError: there is no file with options, it is damaged, or the checkpoint is not available.
+            TypeError, ValueError: an option is wrong; the sentence names the checkpoint, the file and the option.
+        """
+        source = pretrained_model_name_or_path
+        with naming_checkpoint(source):
+            saved = None if os.path.isfile(source) else read_options(source, kwargs)
+            values, rest = super().get_image_processor_dict(source, **kwargs)
+            if saved is None:
+                return values, rest
+            file, kind = saved[0], saved[1].get("image_processor_type", CfSamImageProcessor.__name__)
+            if kind not in (CfSamImageProcessor.__name__, *SAM_PROCESSORS):
+                raise ValueError(
+                    f"its {file} is wrong: image_processor_type is {shown(kind)}, but the model needs a "
+                    f"{CfSamImageProcessor.__name__}; save one in its place, or remove the file for the defaults"
+                )
+            try:
+                cls.from_dict(values, **rest)
+            except (TypeError, ValueError) as error:
+                same = TypeError if isinstance(error, TypeError) else ValueError
+                raise same(f"its {file} is wrong: {error}") from error
+            return values, rest
 
     def preprocess(self, images: Any, **kwargs: Unpack[CfSamImageProcessorKwargs]) -> BatchFeature:
         """
@@ -368,6 +451,39 @@ def _scaled_pixels(
         # There are only 256 values to compute.
         values[:, channel] = ((levels - means[channel]) / stds[channel])[pixels[..., channel]]
     return values
+
+
+def read_options(source: str | os.PathLike, options: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]] | None:
+    """The name of the file that holds a checkpoint's image processor, and the processor's options.
+
+    Args:
+        source: folder or Hub id.
+        options: those of `from_pretrained`.
+
+    Returns:
+        None if the checkpoint has no such file.
+
+    Raises:
+        OSError: the file is damaged, or the checkpoint is not available.
+        ValueError: the file does not hold an object with options.
+    """
+    for name in (PROCESSOR_NAME, IMAGE_PROCESSOR_NAME):
+        path = find_file(source, name, options)
+        if path is None:
+            continue
+        try:
+            with open(path, encoding="utf-8") as file:
+                values = json.load(file)
+        except (ValueError, RecursionError) as error:
+            raise OSError(f"its {name} is not a valid JSON file.") from error
+        if not isinstance(values, Mapping):
+            raise ValueError(f"its {name} is wrong: it holds {shown(values)}, not an object")
+        found = values.get("image_processor") if name == PROCESSOR_NAME else values
+        if found is not None and not isinstance(found, Mapping):
+            raise ValueError(f"its {name} is wrong: image_processor is {shown(found)}, not an object")
+        if found is not None:
+            return name, found
+    return None
 
 
 def check_fraction(value: Any, name: str) -> None:

@@ -15,15 +15,13 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 from transformers import Pipeline
-from transformers.utils import IMAGE_PROCESSOR_NAME, PROCESSOR_NAME
 
-from .checkpoint import check_kind
 from .configuration_cfsam import rgb
-from .image_processing_cfsam import CfSamImageProcessor
 from .inputs import Form, encoded_picture, pixel_sizes, split_inputs
 from .maps import MapLayout, NucleiMaps, join_rows, stack_maps
 from .pictures import image_name, is_grey, read_rgb
 from .pixel_size import check_mpp, choose_mpp, disagreement, read_pixel_size, resample_nuclei
+from .processing_cfsam import image_processor_for
 from .result import NucleiResult, __version__
 from .stages import ImageRun, NetworkClock, make_batches, read_ahead, run_network
 from .tiling import check_tiling, fitted_tile_size, views_of
@@ -86,7 +84,11 @@ class NucleiSegmentationPipeline(Pipeline):
 
     def __init__(self, model, image_processor=None, processor=None, **kwargs):
         if image_processor is None:
-            image_processor = _default_image_processor(model) if processor is None else processor.image_processor
+            image_processor = image_processor_for(model) if processor is None else processor.image_processor
+        if not hasattr(image_processor, "decoding_parameters"):
+            # Not by its class: one that was loaded as remote code is of another class with the same name.
+            kind = type(image_processor).__name__
+            raise TypeError(f"image_processor is a {kind}: pass a CfSamImageProcessor, or None for the one saved")
         super().__init__(model=model, image_processor=image_processor, **kwargs)
         self.model.eval()
         self.network_clock = NetworkClock()
@@ -466,25 +468,6 @@ def _or_raise(result: NucleiResult | Exception) -> NucleiResult:
     if isinstance(result, Exception):
         raise result
     return result
-
-
-def _default_image_processor(model) -> CfSamImageProcessor:
-    """The processor saved with the model or its adapter; one made for its configuration where there is none."""
-    folder = getattr(model, "adapter_folder", None) or getattr(model, "name_or_path", "") or ""
-    names = (PROCESSOR_NAME, IMAGE_PROCESSOR_NAME)
-    # A model that was not loaded has no folder; the current one is not meant.
-    if folder and any(os.path.isfile(os.path.join(folder, name)) for name in names):
-        return CfSamImageProcessor.from_pretrained(folder)
-    check_kind(model.config)
-    if folder:
-        warnings.warn(
-            f"checkpoint {folder} has no {PROCESSOR_NAME}: tiles and decoding take their defaults, and scores are not "
-            "calibrated; save its image processor beside the model (save_pretrained), or pass image_processor=...",
-            stacklevel=3,
-        )
-    multiple = model.config.pad_multiple
-    tile_size = -(-CfSamImageProcessor.tile_size // multiple) * multiple
-    return CfSamImageProcessor(mpp=model.config.mpp, pad_multiple=multiple, tile_size=tile_size)
 
 
 def _type_colors(config) -> dict[int, tuple[int, int, int]]:

@@ -112,7 +112,7 @@ class PixelSize:
         return self.x if self.x == self.y else math.sqrt(self.x * self.y)
 
 
-def read_pixel_size(file: str | os.PathLike | BinaryIO, page: int | None = None) -> PixelSize | None:
+def read_pixel_size(file: str | os.PathLike[str] | BinaryIO, page: int | None = None) -> PixelSize | None:
     """
     The pixel size that a picture's file states.
 

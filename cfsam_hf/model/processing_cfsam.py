@@ -1,12 +1,17 @@
-"""The processor of CF-SAM: the image processor under the name that `AutoProcessor` looks for."""
+"""The processor of CF-SAM: the image processor under the name that `AutoProcessor` looks for, and that of a model."""
 
+import os
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
 from transformers.image_processing_utils import BatchFeature
+from transformers.modeling_utils import PreTrainedModel
 from transformers.processing_utils import ProcessorMixin
+from transformers.utils import PROCESSOR_NAME
 
-from .image_processing_cfsam import CfSamImageProcessor
+from .checkpoint import check_kind, naming_checkpoint
+from .image_processing_cfsam import SAM_PROCESSORS, CfSamImageProcessor, read_options
 from .result import NucleiResult
 
 
@@ -71,3 +76,51 @@ class CfSamProcessor(ProcessorMixin):
         """See `CfSamImageProcessor.post_process_semantic_segmentation`."""
         images: list[Any] = self.image_processor.post_process_semantic_segmentation(outputs, target_sizes, **kwargs)
         return images
+
+
+def saved_image_processor(source: str | os.PathLike, **options: Any) -> CfSamImageProcessor | None:
+    """The image processor saved with a checkpoint; None if there is none, or only that of a plain SAM.
+
+    Args:
+        source: folder or Hub id.
+        options: those of `from_pretrained`, such as `revision`.
+
+    Raises:
+        OSError, TypeError, ValueError: as for `CfSamImageProcessor.get_image_processor_dict`.
+    """
+    with naming_checkpoint(source):
+        saved = read_options(source, options)
+    if saved is None or saved[1].get("image_processor_type") in SAM_PROCESSORS:
+        return None
+    processor: CfSamImageProcessor = CfSamImageProcessor.from_pretrained(source, **options)
+    return processor
+
+
+def image_processor_for(model: PreTrainedModel) -> CfSamImageProcessor:
+    """The image processor saved with a model or its adapter, else one with the defaults for the model's configuration.
+
+    Raises:
+        OSError, TypeError, ValueError: a file is damaged or holds a wrong value; the model is not one of nuclei.
+    """
+    source = getattr(model, "adapter_folder", None) or getattr(model, "name_or_path", "") or ""
+    processor = None
+    # A model that was not loaded has no source.
+    if source:
+        commit = getattr(model.config, "_commit_hash", None)
+        try:
+            processor = saved_image_processor(source, **({"revision": commit} if commit else {}))
+        except OSError:
+            if os.path.isdir(source):
+                raise
+    if processor is not None:
+        return processor
+    check_kind(model.config)
+    if source:
+        warnings.warn(
+            f"checkpoint {source} has no {PROCESSOR_NAME}: tiles and decoding take their defaults, and scores are not "
+            "calibrated; save its image processor beside the model (save_pretrained), or pass image_processor=...",
+            stacklevel=3,
+        )
+    multiple = model.config.pad_multiple
+    tile_size = -(-CfSamImageProcessor.tile_size // multiple) * multiple
+    return CfSamImageProcessor(mpp=model.config.mpp, pad_multiple=multiple, tile_size=tile_size)

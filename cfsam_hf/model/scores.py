@@ -5,7 +5,6 @@ one have the same mean as one. A well outlined nucleus has a sharp edge and the 
 weights the score is the mean probability, clipped to 1e-6 from 0 and 1 and up to rounding.
 """
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from numbers import Real
@@ -16,13 +15,16 @@ from scipy.special import expit, logit
 
 from .spans import InstanceRuns
 
+# Far beyond any use; larger numbers would overflow in sums.
+MAX_WEIGHT = 1e6
+
 # Columns of the array that `score_measures` returns, and fields of `ScoreWeights`.
 MEASURES = ("probability", "edge", "fill", "touching", "area")
 
 
 @dataclass(frozen=True)
 class ScoreWeights:
-    """`score = sigmoid(intercept + sum of weight * measure)`, all finite; `fit_score_weights` fits them.
+    """`score = sigmoid(intercept + sum of weight * measure)`; `fit_score_weights` fits them.
 
     The edge is measured in the boundary energy of the decoding parameters, and other parameters find other nuclei, so
     weights are valid only for the parameters that they were fitted with.
@@ -48,8 +50,9 @@ class ScoreWeights:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
-                raise ValueError(f"score weight {field.name} is {value!r}: it must be a finite number")
+            if isinstance(value, bool) or not isinstance(value, Real) or not -MAX_WEIGHT <= value <= MAX_WEIGHT:
+                limits = f"{-MAX_WEIGHT:g} to {MAX_WEIGHT:g}"
+                raise ValueError(f"score weight {field.name} is {value!r}: it must be a number from {limits}")
             # NumPy's own numbers cannot be written as JSON.
             object.__setattr__(self, field.name, float(value))
 

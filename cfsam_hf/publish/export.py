@@ -12,11 +12,10 @@ from transformers.utils import cached_file
 
 from ..files.atomic import atomic_folder
 from ..model.adapter_switching import INITIAL_ADAPTER
-from ..model.checkpoint import saved_image_processor
 from ..model.image_processing_cfsam import CfSamImageProcessor
 from ..model.modeling_cfsam import CfSamForNucleiSegmentation
 from ..model.pipeline_cfsam import NucleiSegmentationPipeline
-from ..model.processing_cfsam import CfSamProcessor
+from ..model.processing_cfsam import CfSamProcessor, saved_image_processor
 from . import handler
 from .card import checkpoint_card
 from .folder import (

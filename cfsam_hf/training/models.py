@@ -1,6 +1,5 @@
 """The model that a recipe trains, for the types of the data: random weights, a pretrained SAM, or a checkpoint."""
 
-import contextlib
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
@@ -16,7 +15,7 @@ from ..bases.bundled import DEFAULT_CHECKPOINT, bundled_checkpoint
 from ..model.configuration_cfsam import TYPE_TRUNKS, CfSamConfig
 from ..model.image_processing_cfsam import CfSamImageProcessor
 from ..model.modeling_cfsam import CfSamForNucleiSegmentation
-from ..model.processing_cfsam import CfSamProcessor
+from ..model.processing_cfsam import CfSamProcessor, saved_image_processor
 from ..model.type_branch import STRIDE
 from .architectures import tiny_config
 from .recipe import ModelOptions, Recipe
@@ -86,9 +85,7 @@ def build_processor(recipe: Recipe, config: CfSamConfig | UNetConfig) -> CfSamPr
     and its windows if these are fitted to the image and the recipe sets none."""
     checkpoint, base = checkpoint_of(recipe.model.base), None
     if checkpoint is not None:
-        # A checkpoint may have no processor.
-        with contextlib.suppress(OSError):
-            base = CfSamImageProcessor.from_pretrained(checkpoint)
+        base = saved_image_processor(checkpoint)
     size = recipe.run.tile_size or recipe.data.crop_size
     tiles = {
         "tile_size": size,

@@ -94,12 +94,43 @@ def test_options_are_saved_and_restored(tmp_path):
         ({"decoding": {"nuclei_threshold": 2.0}}, "nuclei_threshold"),
         ({"decoding": {"score_weights": {"aera": 1.0}}}, "aera"),
         ({"decoding": 3}, "decoding is 3"),
-        ({"score_calibration": [2.0, -0.5]}, '"score_weights": {"intercept": -0.5, "probability": 2.0}'),
+        ({"score_calibration": [2.0, -0.5]}, "score_calibration is [2.0, -0.5]: it is part of decoding now"),
         ({"decoding": {"score_weights": {"area": float("nan")}}}, "score weight area is nan"),
+        ({"decoding": {"score_weights": {"area": 10**400}}}, "score weight area is 1000000"),
+        ({"decoding": {"boundary_weight": 1e308}}, "boundary_weight is 1e+308: it must lie between 0 and 1e+06"),
+        ({"decoding": {"minimum_area": 10**30}}, "it must lie in 0..2147483648 pixels"),
+        ({"tile_size": 4112}, "tile_size is 4112: it must lie in 1..4096"),
+        ({"tile_overlap": 193}, "tile_overlap is 193: it must be at most 3/4 of tile_size, 256"),
+        ({"max_pixels": -1}, "max_pixels is -1"),
+        ({"image_std": [0.2, 0.0, 0.2]}, "image_std is (0.2, 0.0, 0.2): it must be finite and positive"),
+        ({"image_mean": float("nan")}, "image_mean is nan: it must be finite"),
+        ({"rescale_factor": float("inf")}, "rescale_factor is inf: it must be finite and positive"),
+        ({"decode_maps": None}, "decode_maps is not an option of the image processor but a part of its code"),
+        ({"__dict__": {}}, "__dict__ is not an option"),
     ],
 )
 def test_bad_options_are_named(options, message):
     with pytest.raises(ValueError, match=re.escape(message)):
+        CfSamImageProcessor(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        *(({name: value}, "it must be a whole number of pixels")
+          for name in ("tile_size", "smallest_tile_size", "tile_overlap", "pad_multiple", "max_pixels",
+                       "max_pass_pixels")
+          for value in ("64", 2.5, True, [64])),
+        *(({name: value}, "it must be true or false")
+          for name in ("do_convert_rgb", "do_rescale", "do_normalize", "do_pad") for value in ("no", 1)),
+        *(({name: value}, "it must be one number or three")
+          for name in ("image_mean", "image_std") for value in ("abc", [1, 2], {"a": 1}, [[1], [2], [3]], [True] * 3)),
+        ({"rescale_factor": [1, 2, 3]}, "it must be one number"),
+    ],
+)  # fmt: skip
+def test_options_of_another_kind_are_named(options, message):
+    [(name, _)] = options.items()
+    with pytest.raises(TypeError, match=f"{name} .*{message}"):
         CfSamImageProcessor(**options)
 
 
