@@ -184,7 +184,11 @@ class CfSamForNucleiSegmentation(AdapterSwitchingMixin, CfSamPreTrainedModel):
     def __init__(self, config: CfSamConfig):
         super().__init__(config)
         vision, decoder = config.vision_config, config.mask_decoder_config
+        checkpointing = getattr(config, "gradient_checkpointing", False)
         self.sam = SamModel(config)
+        if checkpointing:
+            # SamModel has taken the request and carried it out on the encoder that is replaced here.
+            config.gradient_checkpointing = True
         self.sam.vision_encoder = CfSamVisionEncoder(
             vision,
             adapter_layers=list(config.adapter_layers or []) if config.use_mala else [],
@@ -263,7 +267,7 @@ class CfSamForNucleiSegmentation(AdapterSwitchingMixin, CfSamPreTrainedModel):
         """
         return self._read_maps(self._encode(pixel_values), pixel_values)
 
-    def _encode(self, pixel_values: torch.Tensor, **capture: bool | None) -> CfSamVisionEncoderOutput:
+    def _encode(self, pixel_values: torch.Tensor, **capture: bool | list[int]) -> CfSamVisionEncoderOutput:
         """The encoder's embedding, the levels that are fused, and what is captured for the caller."""
         levels = list(self.config.fusion_layers or []) if self.config.use_hmfm else []
         if torch.compiler.is_compiling() and not any(capture.values()):
@@ -299,9 +303,10 @@ class CfSamForNucleiSegmentation(AdapterSwitchingMixin, CfSamPreTrainedModel):
         weights = self.config.type_loss_weights
         return None if weights is None else list(weights)
 
-    def _setting(self, name: str, value: bool | None) -> bool:
-        """A keyword of `forward`, or where it is not given the configuration's value."""
-        return bool(getattr(self.config, name, False) if value is None else value)
+    def _setting(self, name: str, value: bool | list[int] | None) -> bool | list[int]:
+        """A keyword of `forward`, or the configuration's value if it is not given."""
+        value = getattr(self.config, name, False) if value is None else value
+        return value if isinstance(value, list) else bool(value)
 
     def forward(
         self,
@@ -311,7 +316,7 @@ class CfSamForNucleiSegmentation(AdapterSwitchingMixin, CfSamPreTrainedModel):
         type_labels: torch.Tensor | None = None,
         boundary_labels: torch.Tensor | None = None,
         types_alone: bool = False,
-        output_hidden_states: bool | None = None,
+        output_hidden_states: bool | list[int] | None = None,
         output_attentions: bool | None = None,
         return_dict: bool | None = None,
     ) -> CfSamNucleiSegmentationOutput | tuple:
@@ -327,8 +332,8 @@ class CfSamForNucleiSegmentation(AdapterSwitchingMixin, CfSamPreTrainedModel):
             types_alone (`bool`):
                 Only the loss of the types inside nuclei, from `type_labels` and the type branch alone, is computed: to
                 train that branch in a fraction of the time.
-            output_hidden_states (`bool`, *optional*): also return the encoder's hidden states; default: as
-                `config.output_hidden_states` says.
+            output_hidden_states (`bool` or `list[int]`, *optional*): also return the encoder's hidden states, all or
+                those of these indices with `None` for the others; default: as `config.output_hidden_states` says.
             output_attentions (`bool`, *optional*): also return the encoder's attentions, for which the model must be
                 loaded with `attn_implementation="eager"`; default: as `config.output_attentions` says.
             return_dict (`bool`, *optional*): `False` returns a tuple of the values that are not `None`.
