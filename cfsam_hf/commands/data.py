@@ -88,9 +88,9 @@ def _add_dataset(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "name",
         metavar="NAME",
-        help="coco, conic, consep, cpm15, cpm17, instance_pairs (images with label maps), kumar, lizard, mask_folders "
-        "(one mask per nucleus), monusac, monuseg, nuinsseg, pannuke, parquet (written by convert), puma, qupath "
-        "(images with outlines), tnbc",
+        help="coco, conic, consep, cpm15, cpm17, crchisto, instance_pairs (images with label maps), kumar, lizard, "
+        "mask_folders (one mask per nucleus), monusac, monuseg, nuinsseg, pannuke, parquet (written by convert), "
+        "puma, qupath (images with outlines), tnbc",
     )
     parser.add_argument("path", metavar="PATH", help="folder of the download")
     parser.add_argument(

@@ -29,6 +29,11 @@ class DataItem:
             reader itself has a setting `types`, that one gets the values it knows: `types=raw` of `consep`.
         train, tuning, validation, test: instead of a split file, folds of the data set (`TileRecord.fold`), joined
             by `+`.
+        style: name of the model's style that these tiles train; without one they train the neutral style.
+        scale_jitter: largest factor (or its inverse) of a further random scale of the crops, for a folder whose pixel
+            size is an estimate.
+        incomplete: whether some nuclei have no outline. Where the model is confident of a nucleus and none is
+            annotated nearby, it is then not trained.
         options: settings of the reader, such as `mpp`.
     """
 
@@ -42,6 +47,9 @@ class DataItem:
     tuning: str | None = None
     validation: str | None = None
     test: str | None = None
+    style: str | None = None
+    scale_jitter: float = 1.0
+    incomplete: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -67,16 +75,16 @@ class DataItem:
         own_types = [value for key, value in given if key == "types" and value in _own_types(dict(given))]
         pairs = dict(pair for pair in given if pair[0] != "types" or pair[1] not in own_types)
         options = {key: _value(pairs.pop(key)) for key in sorted(set(pairs) - {one.name for one in fields(cls)})}
-        try:
-            weight = float(pairs.get("weight", 1))
-        except ValueError:
-            weight = 0.0
-        if "options" in pairs or not pairs.get("reader") or not pairs.get("path") or not weight > 0:
+        weight, jitter = (_number(pairs.get(name, "1")) for name in ("weight", "scale_jitter"))
+        incomplete = {"true": True, "false": False}.get(pairs.get("incomplete", "false").lower())
+        missing = "options" in pairs or not pairs.get("reader") or not pairs.get("path")
+        if missing or not weight > 0 or not 1 <= jitter < 2 or incomplete is None:
             raise ValueError(
                 f"cannot read the data item {text!r}: write reader=NAME,path=FOLDER[,split=FILE][,weight=NUMBER]"
                 "[,name=NAME][,types=FILE or none][,train=FOLDS][,tuning=FOLDS][,validation=FOLDS]"
-                "[,test=FOLDS]"
-                "[,SETTING OF THE READER=VALUE]; the weight is a positive number"
+                "[,test=FOLDS][,style=NAME][,scale_jitter=NUMBER][,incomplete=true]"
+                "[,SETTING OF THE READER=VALUE]; the weight is a positive number, scale_jitter lies in 1..2, and "
+                "incomplete is true or false"
             )
         if own_types:
             options["types"] = own_types[-1]
@@ -86,7 +94,7 @@ class DataItem:
             except ValueError as error:
                 own = ", ".join(one.name for one in fields(cls) if one.name != "options")
                 raise ValueError(f"cannot read the data item {text!r}: {error}; every data item has {own}") from error
-        item = cls(**{**pairs, "weight": weight, "options": options})
+        item = cls(**{**pairs, "weight": weight, "scale_jitter": jitter, "incomplete": incomplete, "options": options})
         if item.split is not None and item._folds():
             raise ValueError(f"the data item {text!r} names folds and a split file; remove one of the two")
         return item
@@ -145,12 +153,15 @@ def records_by_dataset(items: Sequence[DataItem], part: str) -> dict[str, list[T
     """The tiles of a part in all folders by data set; data sets without any are left out.
 
     Raises:
-        ValueError: some of the tiles that a split file names are missing, so scores would be of other tiles.
+        ValueError: some of the tiles that a split file names are missing, so scores would be of other tiles; or tiles
+            have points instead of outlines, which cannot be scored.
     """
     found: dict[str, list[TileRecord]] = {}
     named: dict[str, set[str]] = {}
     for item in items:
         if records := item.records(part):
+            if records[0].points:
+                raise ValueError(f"{item.path} has points instead of outlines, so no {part} tile of it can be scored")
             found.setdefault(item.dataset, []).extend(records)
             if item.split is not None and part in SPLIT_PARTS:
                 named.setdefault(item.dataset, set()).update(read_split(item.split).parts().get(part, ()))
@@ -162,6 +173,14 @@ def records_by_dataset(items: Sequence[DataItem], part: str) -> dict[str, list[T
 def _own_types(pairs: Mapping[str, str]) -> tuple[str, ...]:
     """Values of the reader's own setting `types`, a name that data items have too."""
     return option_choices(pairs.get("reader", ""), "types")
+
+
+def _number(text: str) -> float:
+    """The number that a text holds; 0, which is outside every range, if it holds none."""
+    try:
+        return float(text)
+    except ValueError:
+        return 0.0
 
 
 def _value(text: str) -> Any:

@@ -90,6 +90,8 @@ def write_shards(
                 f"tile {record.id} of {record.dataset} has the types {dict(record.type_names)}, but {records[0].id} "
                 f"of {records[0].dataset} has {type_names}; write each data set to a folder of its own"
             )
+    if records[0].points:
+        raise ValueError(f"{records[0].dataset} has points and no outlines, which shards cannot hold")
     if type_names and not 1 <= min(type_names) <= max(type_names) < STORED_UNKNOWN_TYPE:
         raise ValueError(f"type ids must lie in 1..{STORED_UNKNOWN_TYPE - 1}, got {sorted(type_names)}")
     if output.is_dir() and (present := sorted(output.glob("*.parquet"))):

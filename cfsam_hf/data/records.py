@@ -29,6 +29,8 @@ class Tile:
         overlaps: what was lost because a label map gives each pixel to one nucleus; nothing if the data set itself has
             label maps.
         notes: what the reader left out of the annotation file or read in an unusual way, a sentence each.
+        points: whether nuclei were annotated by points: `instance_map` holds discs around them and no outlines, so the
+            tile trains types alone and cannot be scored.
     """
 
     image: np.ndarray
@@ -42,6 +44,7 @@ class Tile:
     annotated: np.ndarray | None = None
     overlaps: Overlaps = field(default_factory=Overlaps)
     notes: tuple[str, ...] = ()
+    points: bool = False
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,7 @@ class TileRecord:
         allow_empty: whether a tile without nuclei is valid.
         metadata: other columns of the data set's index, as text.
         options: settings of the reader that `decode` needs.
+        points: as in `Tile`.
     """
 
     dataset: str
@@ -74,6 +78,7 @@ class TileRecord:
     allow_empty: bool = False
     metadata: Mapping[str, str] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    points: bool = False
 
     def load(self) -> Tile:
         """Reads and validates the tile.
@@ -148,6 +153,7 @@ def make_tile(
         annotated=None if annotated is None else annotated.astype(bool),
         overlaps=overlaps or Overlaps(),
         notes=tuple(notes),
+        points=record.points,
     )
 
 

@@ -9,6 +9,7 @@ from .readers.coco import list_coco
 from .readers.conic import list_conic
 from .readers.consep import list_consep
 from .readers.cpm15 import list_cpm15
+from .readers.crchisto import list_crchisto
 from .readers.hovernet_folders import list_cpm17, list_kumar
 from .readers.instance_pairs import list_instance_pairs
 from .readers.lizard import list_lizard
@@ -29,6 +30,7 @@ READERS: dict[str, Callable[..., list[TileRecord]]] = {
     "consep": list_consep,
     "cpm15": list_cpm15,
     "cpm17": list_cpm17,
+    "crchisto": list_crchisto,
     "instance_pairs": list_instance_pairs,
     "kumar": list_kumar,
     "lizard": list_lizard,

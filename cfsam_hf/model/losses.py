@@ -11,6 +11,10 @@ import torch
 import torch.nn.functional as F
 
 IGNORE_INDEX = -100
+# Label of nuclei maps: probably background, in images of which some nuclei have no outline.
+DOUBTFUL = -1
+# Probability of a nucleus from which a model's opinion outweighs a doubtful label.
+CONFIDENT = 0.7
 # Pixels between the two ends of the finite difference that approximates the gradient of the HV maps.
 HV_GRADIENT_SPAN = 4
 # Side of the square around a pixel whose share of nuclei shows whether a contour faces another nucleus: at most 5/9
@@ -121,6 +125,37 @@ def contact_weights(nuclei_labels: torch.Tensor, boundary_labels: torch.Tensor, 
     facing = ((share - low) / (high - low)).clamp(0, 1) * (boundary_labels == 1)
     # One pixel to either side of the contour as well.
     return 1 + contact * F.max_pool2d(facing, 3, stride=1, padding=1)
+
+
+def settle_doubtful(
+    nuclei_logits: torch.Tensor,
+    nuclei_labels: torch.Tensor,
+    type_labels: torch.Tensor | None,
+    boundary_labels: torch.Tensor | None,
+) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+    """Decides on pixels with the nuclei label `DOUBTFUL`: not annotated where the model is confident of a nucleus,
+    background elsewhere.
+
+    In an incomplete annotation, a nucleus without outline is labelled as background, and a model that finds it should
+    not unlearn it. Leaving confident contradictions out of the loss is a truncated loss (Zhang and Sabuncu 2018). The
+    price is that false positives of high probability, far from annotated nuclei, are not corrected by such images.
+
+    Args:
+        nuclei_logits (`torch.Tensor` of shape `(B, 1, H, W)`).
+        nuclei_labels (`torch.Tensor` of shape `(B, H, W)`).
+        type_labels, boundary_labels (`torch.Tensor` of shape `(B, H, W)`, *optional*).
+
+    Returns:
+        The three label maps without doubtful pixels. Images that have none are unchanged.
+    """
+    doubtful = nuclei_labels == DOUBTFUL
+    ignored = doubtful & (nuclei_logits.detach()[:, 0].float().sigmoid() > CONFIDENT)
+    nuclei_labels = nuclei_labels.masked_fill(doubtful, 0).masked_fill(ignored, IGNORE_INDEX)
+    if type_labels is not None:
+        type_labels = type_labels.masked_fill(ignored, IGNORE_INDEX)
+    if boundary_labels is not None:
+        boundary_labels = boundary_labels.masked_fill(ignored, IGNORE_INDEX)
+    return nuclei_labels, type_labels, boundary_labels
 
 
 def nuclei_losses(
@@ -240,7 +275,8 @@ def nuclei_segmentation_loss(
         maps: nuclei logits (B, 1, H, W), HV maps (B, 2, H, W), type logits (B, T + 1, H, W) or `None`.
         initial_maps: the same before the refinement, or `None` without one.
         boundary_logits (`torch.Tensor` of shape `(B, 1, H, W)`, *optional*).
-        nuclei_labels, hv_labels, type_labels, boundary_labels: as the model's `forward` takes them.
+        nuclei_labels, hv_labels, type_labels, boundary_labels: as the model's `forward` takes them; the nuclei labels
+            may also hold `DOUBTFUL` (see [`settle_doubtful`]).
         weights (`LossWeights`): of the terms.
         nuclei_loss (`str`): `"bce"` or `"focal_tversky"`.
         type_loss_weights (`list[float]`, *optional*): T + 1 weights of the classes, background first.
@@ -254,6 +290,7 @@ def nuclei_segmentation_loss(
     """
     if hv_labels is None:
         raise ValueError("nuclei_labels need hv_labels beside them.")
+    nuclei_labels, type_labels, boundary_labels = settle_doubtful(maps[0], nuclei_labels, type_labels, boundary_labels)
     class_weights = None
     if type_loss_weights is not None:
         class_weights = torch.tensor(type_loss_weights, dtype=torch.float32, device=nuclei_labels.device)

@@ -84,8 +84,9 @@ class DataOptions:
         default_factory=list,
         metadata={
             "help": "one item per folder: reader=NAME,path=FOLDER[,split=FILE][,train=FOLDS,validation=FOLDS]"
-            "[,weight=NUMBER][,name=NAME][,types=FILE or none], in YAML also a mapping. A split file or folds (such "
-            "as 1+2) select the tiles; with neither, all tiles of the folder are trained on"
+            "[,weight=NUMBER][,name=NAME][,types=FILE or none][,style=NAME][,scale_jitter=NUMBER][,incomplete=true], "
+            "in YAML also a mapping. A split file or folds (such as 1+2) select the tiles; with neither, all tiles of "
+            "the folder are trained on"
         },
     )
     data_root: str = _with(

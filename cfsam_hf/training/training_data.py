@@ -29,7 +29,7 @@ class TrainingData:
     Attributes:
         items: the data items.
         tiles: the decoded training tiles of each item.
-        validation: where the validation tiles of each data set lie; empty without any.
+        validation: where the validation tiles of each data set with outlines lie; empty without any.
         type_names: the union of the items' types, numbered from 1; empty where no item has types.
         digests: of the training and validation tiles in order, by which a resumed run notices changes.
     """
@@ -66,11 +66,12 @@ def load_training_data(recipe: Recipe) -> TrainingData:
         if not of_item:
             raise ValueError(f"There is nothing to train on in {item.path}: no tile, or none that {item} names.")
     names = joint_type_names([tile.type_names for of_item in tiles for tile in of_item])
-    validation = records_by_dataset(items, "validation")
+    with_outlines = [item for item, records in zip(items, training, strict=True) if not records[0].points]
+    validation = records_by_dataset(with_outlines, "validation")
     names_of_items = [f"data item {number}" for number in range(1, len(items) + 1)]
-    tuning = [item.records("tuning") for item in items]
-    trained, tuned = (dict(zip(names_of_items, records, strict=True)) for records in (training, tuning))
-    for leak in training_leaks(trained, tuned, validation):
+    kept = [[item.records(part) for item in items] for part in ("tuning", "validation")]
+    parts = (dict(zip(names_of_items, records, strict=True)) for records in (training, *kept))
+    for leak in training_leaks(*parts):
         logger.warning("leak: %s", leak)
     digests = {
         "training": [
@@ -101,8 +102,12 @@ def build_crops(
         config: of the model: its pixel size, and its types, by whose names the tiles' are found.
         image_processor: how pixels are normalised.
         accelerator: the processes that share the crops.
+
+    Raises:
+        ValueError: the model has styles, and lacks the style of a data item; or it has none, and an item names one.
     """
     size = recipe.data.crop_size
+    styles = list(getattr(config, "styles", None) or ())
     sources = [
         CropSource(
             name=item.path,
@@ -111,6 +116,9 @@ def build_crops(
             # Tiles of one folder have one vocabulary.
             type_mapping=match_types(tiles[0].type_names, config.type_names),
             sampling=recipe.sampling,
+            style_id=_style_id(item, styles),
+            scale_jitter=item.scale_jitter,
+            incomplete=item.incomplete,
         )
         for item, tiles in zip(data.items, data.tiles, strict=True)
     ]
@@ -125,6 +133,18 @@ def build_crops(
         mpp=config.mpp,
         augmentation=recipe.data.augmentation_settings(),
     )
+
+
+def _style_id(item: DataItem, styles: list[str]) -> int | None:
+    """The model's id of an item's style: 0 for the neutral one, `None` for a model without styles."""
+    if item.style is not None and item.style not in styles:
+        raise ValueError(
+            f"the model has no style {item.style!r} (it has {', '.join(styles) or 'none'}), which {item.path} names; "
+            "list it in model_options, as styles, or remove it from the data item"
+        )
+    if not styles:
+        return None
+    return 0 if item.style is None else 1 + styles.index(item.style)
 
 
 def picture_examples(

@@ -15,10 +15,28 @@ from cfsam_hf.data.registry import option_choices
 from .readers.test_consep import write_tile
 
 
-@pytest.mark.parametrize("text", ["consep", "reader=consep", "reader=a,path=b,colour=c", "reader=a,path=b,weight=-1"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "consep",
+        "reader=consep",
+        "reader=a,path=b,colour=c",
+        "reader=a,path=b,weight=-1",
+        "reader=a,path=b,scale_jitter=0.9",
+        "reader=a,path=b,incomplete=2",
+    ],
+)
 def test_data_items_that_cannot_be_read_are_refused(text):
     with pytest.raises(ValueError, match=text):
         DataItem.parse(text)
+
+
+def test_settings_of_the_crops():
+    plain = DataItem.parse("reader=instance_pairs,path=x")
+    assert (plain.style, plain.scale_jitter, plain.incomplete) == (None, 1.0, False)
+    # As YAML writes a truth value.
+    item = DataItem.parse("reader=instance_pairs,path=x,style=soft,scale_jitter=1.2,incomplete=True")
+    assert (item.style, item.scale_jitter, item.incomplete, item.options) == ("soft", 1.2, True, {})
 
 
 def test_a_split_of_which_some_tiles_are_missing_is_refused(training_root):

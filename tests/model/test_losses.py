@@ -6,12 +6,14 @@ import torch
 
 from cfsam_hf.data.crops.targets import make_targets
 from cfsam_hf.model.losses import (
+    DOUBTFUL,
     LossWeights,
     boundary_losses,
     contact_weights,
     hv_losses,
     map_losses,
     nuclei_losses,
+    settle_doubtful,
     type_losses,
     weighted_sum,
 )
@@ -77,6 +79,55 @@ def test_images_that_lack_something_add_exactly_zero_with_zero_gradients(contact
         labels[name][:] = IGNORED
     output = model(torch.randn(1, 3, SIZE, SIZE), **labels)
     assert output.loss == 0
+
+
+def test_typed_points_train_types_alone():
+    model = tiny_test_model(use_bgmr=False)
+    instance_map = np.zeros((SIZE, SIZE), dtype=np.int32)
+    instance_map[4:8, 4:8], instance_map[20:24, 20:24] = 1, 2
+    # The second point has no type.
+    type_map = np.where(instance_map == 1, 2, np.where(instance_map == 2, IGNORED, 0))
+    labels = {n: torch.from_numpy(v)[None] for n, v in make_targets(instance_map, type_map, points=True).items()}
+    assert torch.equal(labels["type_labels"][0] == 2, torch.from_numpy(instance_map == 1))
+    assert (labels["type_labels"] == IGNORED).sum() == SIZE**2 - 16
+    output = model(torch.randn(1, 3, SIZE, SIZE), **labels)
+    assert {name for name, value in output.loss_parts.items() if value != 0} == {"type_cross_entropy", "type_dice"}
+    output.loss.backward()
+    nuclei, *offsets_and_types = model.task_decoder.filters
+    assert all(p.grad is not None and not p.grad.any() for p in nuclei.parameters())
+    assert any(p.grad.any() for p in offsets_and_types[-1].parameters())
+
+
+def test_doubtful_background_counts_unless_the_model_is_confident_of_a_nucleus():
+    labels = torch.zeros(1, 4, 30, dtype=torch.long)
+    labels[..., :10] = 1
+    labels[..., 20:] = DOUBTFUL
+    types = torch.where(labels == 1, 2, 0)
+    logits = torch.full((1, 1, 4, 30), -2.0)
+    logits[..., 15:25] = 2.0  # p = .88 over plain background and over doubtful background
+    nuclei, typed, boundary = settle_doubtful(logits, labels, types, torch.zeros_like(labels))
+    assert (nuclei[..., :10] == 1).all()
+    assert (nuclei[..., 10:20] == 0).all()
+    assert (nuclei[..., 20:25] == IGNORED).all()
+    assert (nuclei[..., 25:] == 0).all()
+    for other in (typed, boundary):
+        assert torch.equal(other == IGNORED, nuclei == IGNORED)
+    # An opinion of less than .7 does not outweigh the label.
+    assert not (settle_doubtful(logits.clamp(max=0.8), labels, None, None)[0] == IGNORED).any()
+    # Without doubtful pixels nothing changes, however confident the model is.
+    certain = labels.clamp(min=0)
+    assert torch.equal(settle_doubtful(logits, certain, None, None)[0], certain)
+
+
+def test_doubtful_labels_reach_the_models_loss():
+    model = tiny_test_model(use_bgmr=False)
+    pixels, labels = torch.randn(1, 3, SIZE, SIZE), random_labels(1)
+    plain = model(pixels, **labels).loss_parts
+    confident = model(pixels).nuclei_logits[:, 0].sigmoid() > 0.7
+    labels["nuclei_labels"] = torch.where(
+        (labels["nuclei_labels"] == 0) & ~confident, DOUBTFUL, labels["nuclei_labels"]
+    )
+    assert model(pixels, **labels).loss_parts == plain
 
 
 def test_missing_type_labels_leave_zero_gradients_not_missing_ones():

@@ -1,7 +1,8 @@
 """Recipes: files and flags are read alike, nothing unknown or unread passes, every committed recipe is valid."""
 
 import re
-from dataclasses import fields
+from dataclasses import fields, replace
+from pathlib import Path
 
 import pytest
 
@@ -217,6 +218,52 @@ def test_committed_recipes_are_valid(path, monkeypatch):
     # How to start it stands in it.
     assert f"examples/recipes/{path.name}" in text
     assert recipe.run.output_dir.startswith("runs/")
+
+
+LONG = [path for path in RECIPES if path.stem.startswith("cfsam_tiny_long")]
+
+
+@pytest.mark.parametrize("path", LONG, ids=lambda path: path.stem)
+def test_the_long_run_is_trained_on_training_tiles_alone(path, monkeypatch):
+    from cfsam_hf.data.data_items import DataItem
+
+    monkeypatch.chdir(ROOT)
+    items = [DataItem.parse(text) for text in parse_recipe([str(path)]).data.data]
+    assert {Path(item.path).parts[0] for item in items} == {
+        "consep",
+        "monuseg",
+        "nuinsseg",
+        "tnbc",
+        "dsb2018",
+        "crchisto",
+    }
+    for item in items:
+        # The splits of three parts, not the earlier ones, in which what now tunes was trained on.
+        assert item.split == f"examples/splits/{Path(item.path).parts[0]}.json"
+        assert item.style in (None, item.dataset)
+        assert (item.incomplete, item.scale_jitter > 1) == (
+            (True, True) if item.dataset == "nuinsseg" else (False, False)
+        )
+
+
+@pytest.mark.parametrize("path", LONG, ids=lambda path: path.stem)
+def test_no_tuning_or_validation_tile_is_among_the_long_runs_tiles(path, monkeypatch, real_data):
+    from cfsam_hf.data.data_items import DataItem
+    from cfsam_hf.data.leaks import find_leaks
+
+    monkeypatch.chdir(ROOT)
+    parts = {"train": [], "tuning": [], "validation": []}
+    for text in parse_recipe([str(path)]).data.data:
+        item = DataItem.parse(text)
+        item = replace(item, path=str(real_data / item.path))
+        for part, records in parts.items():
+            records += [replace(record, dataset=item.dataset) for record in item.records(part)]
+    assert {part: len(records) > 100 for part, records in parts.items()} == {
+        "train": True,
+        "tuning": False,
+        "validation": True,
+    }
+    assert find_leaks(parts) == []
 
 
 def test_there_are_recipes_for_what_labs_have():

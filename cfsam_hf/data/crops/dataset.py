@@ -1,7 +1,7 @@
 """`CropDataset`: training crops from whole tiles in memory; (seed, index) determines each of them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import cv2
 import numpy as np
@@ -32,6 +32,10 @@ class CropSource:
             the types of these tiles are not used (all type labels are -100).
         sampling: how crops are drawn from these tiles.
         tile_weights: relative weights of the tiles, in addition to `sampling`; None gives all the same.
+        style_id: of the model's styles, 0 for the neutral one; None for a model without styles.
+        scale_jitter: largest factor (or its inverse) of a further random scale, for tiles whose mpp is an estimate; 1
+            for none.
+        incomplete: whether some nuclei have no outline (see `targets.doubtful_labels`).
     """
 
     name: str
@@ -40,12 +44,17 @@ class CropSource:
     type_mapping: Mapping[int, int | None] | None = None
     sampling: SamplingOptions = field(default_factory=SamplingOptions)
     tile_weights: Sequence[float] | None = None
+    style_id: int | None = None
+    scale_jitter: float = 1.0
+    incomplete: bool = False
 
     def __post_init__(self):
         if not self.tiles:
             raise ValueError(f"source {self.name!r} has no tiles")
         if not self.weight > 0:
             raise ValueError(f"source {self.name!r}: weight must be positive, got {self.weight}")
+        if not self.scale_jitter >= 1:
+            raise ValueError(f"source {self.name!r}: scale_jitter must be 1 or more, got {self.scale_jitter}")
         if self.tile_weights is not None:
             if len(self.tile_weights) != len(self.tiles):
                 raise ValueError(
@@ -74,14 +83,16 @@ class CropDataset(Dataset):
             are not resampled. None resamples nothing.
         augmentation: probabilities and strengths; None for plain upright crops.
 
-    Items are dicts of `pixel_values` (3, size, size) float32, `nuclei_labels` (size, size) int64 in {0, 1, -100},
-    `hv_labels` (2, size, size) float32, `type_labels` (size, size) int64 in {0..num_types, -100}, and
-    `boundary_labels` (size, size) int64 in {0, 1, -100}.
+    Items are dicts of `pixel_values` (3, size, size) float32, `nuclei_labels` (size, size) int64 in {0, 1, -1, -100}
+    (-1 only in incomplete sources), `hv_labels` (2, size, size) float32, `type_labels` (size, size) int64 in
+    {0..num_types, -100}, `boundary_labels` (size, size) int64 in {0, 1, -100}, and, if the sources have style ids,
+    `style_ids` () int64.
 
     OpenCV is set to one thread for the whole process; otherwise forked `DataLoader` workers can hang.
 
     Raises:
-        ValueError: there are no sources, a size is not positive, or a mapping names a type that the model lacks.
+        ValueError: there are no sources, a size is not positive, a mapping names a type that the model lacks, or only
+            some of the sources have a style id.
     """
 
     def __init__(
@@ -107,6 +118,8 @@ class CropDataset(Dataset):
                 raise ValueError(
                     f"source {source.name!r} maps to types {sorted(targets)}, but the model has the ids 1..{num_types}"
                 )
+        if len({source.style_id is None for source in sources}) > 1:
+            raise ValueError("either all sources have a style_id or none has one; 0 is the neutral style")
         _use_one_opencv_thread()
         self.size = size
         self.length = length
@@ -143,9 +156,13 @@ class CropDataset(Dataset):
         }
 
     def make_crop(self, rng: np.random.Generator) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """Draws a crop: `(size, size, 3)` uint8 and its targets as arrays (see `targets.make_targets`)."""
-        image, instance_map, type_map, annotated = self.cut_crop(rng)
-        return image, make_targets(instance_map, type_map, annotated)
+        """Draws a crop: `(size, size, 3)` uint8, and its targets as arrays (see `targets.make_targets`) with
+        `style_ids` if the sources have any."""
+        source, tile, image, instance_map, type_map, annotated = self._cut(rng)
+        targets = make_targets(instance_map, type_map, annotated, source.incomplete, tile.points)
+        if source.style_id is not None:
+            targets["style_ids"] = np.array(source.style_id, dtype=np.int64)
+        return image, targets
 
     def cut_crop(
         self, rng: np.random.Generator
@@ -156,8 +173,14 @@ class CropDataset(Dataset):
             `(size, size, 3)` uint8; `(size, size)` int32, ids of the tile, the same for all pieces of a torn nucleus;
             `(size, size)` int64 types of the model with 0 background, or None; `(size, size)` bool or None.
         """
+        return self._cut(rng)[2:]
+
+    def _cut(
+        self, rng: np.random.Generator
+    ) -> "tuple[_PreparedSource, _PreparedTile, np.ndarray, np.ndarray, np.ndarray | None, np.ndarray | None]":
+        """The source and tile of a crop, followed by what `cut_crop` returns."""
         options = self.augmentation
-        tile, centre, geometry, displacement = self._draw_place(rng)
+        source, tile, centre, geometry, displacement = self._draw_place(rng)
         image = warp_crop(tile.image, centre, geometry, self.size, labels=False, displacement=displacement)
         # The crop is cut out first, so that the cost of the rest depends on its size and not on the tile's.
         instance_map = warp_crop(
@@ -170,6 +193,8 @@ class CropDataset(Dataset):
         if options is not None:
             image = augment_image(image, rng, options, tile.stains, self.stains)
         return (
+            source,
+            tile,
             image,
             instance_map,
             None if tile.nucleus_types is None else tile.nucleus_types[instance_map],
@@ -178,15 +203,15 @@ class CropDataset(Dataset):
 
     def tile_of(self, index: int) -> str:
         """Id of the tile that item `index` is cut from."""
-        return self._draw_place(self._rng(index))[0].id
+        return self._draw_place(self._rng(index))[1].id
 
     def _rng(self, index: int) -> np.random.Generator:
         return np.random.default_rng((self.seed, self.first_index + index))
 
     def _draw_place(
         self, rng: np.random.Generator
-    ) -> "tuple[_PreparedTile, tuple[float, float], Geometry, np.ndarray | None]":
-        """Draws a tile, the centre (xy) of a crop in it, and the crop's geometry and displacement."""
+    ) -> "tuple[_PreparedSource, _PreparedTile, tuple[float, float], Geometry, np.ndarray | None]":
+        """Draws a source, a tile, the centre (xy) of a crop in it, and the crop's geometry and displacement."""
         source = self.sources[rng.choice(len(self.sources), p=self.source_probabilities)]
         options = self.augmentation
         geometry, displacement = Geometry(), None
@@ -199,10 +224,13 @@ class CropDataset(Dataset):
                 options.turn_probability,
                 options.rotation_degrees,
             )
+            if source.scale_jitter > 1:
+                factor = source.scale_jitter ** rng.uniform(-1, 1)
+                geometry = replace(geometry, step=geometry.step * factor)
             if rng.random() < options.elastic_probability:
                 displacement = sample_displacement(rng, self.size, options.elastic_pixels, options.elastic_spacing)
         position, centre = source.sampler.sample(rng, geometry)
-        return source.tiles[position], centre, geometry, displacement
+        return source, source.tiles[position], centre, geometry, displacement
 
     def _tiles(self) -> "list[_PreparedTile]":
         return [tile for source in self.sources for tile in source.tiles]
@@ -219,6 +247,7 @@ class _PreparedTile:
         nucleus_types: `(N + 1,)` int64, the model's type per id (0 for background, -100 unknown), or None.
         centroids: `(N, 2)` float64 xy.
         stains: stain of the tile; None if it was not measured.
+        points: as in `Tile`.
     """
 
     stains: Appearance | None = None
@@ -237,6 +266,7 @@ class _PreparedTile:
         compact = compact.reshape(instance_map.shape) + (0 if ids[0] == 0 else 1)
         count = int(compact.max(initial=0))
         self.id = tile.id
+        self.points = tile.points
         self.image = np.ascontiguousarray(image)
         self.instance_map = compact.astype(np.uint16 if count < 2**16 else np.float32)
         self.annotated = None if annotated is None else annotated.astype(np.uint8)
@@ -247,9 +277,10 @@ class _PreparedTile:
 
 
 class _PreparedSource:
-    """The tiles of a source, and the sampler that draws places in them."""
+    """The tiles of a source, the sampler that draws places in them, and the settings of their crops."""
 
     def __init__(self, source: CropSource, size: int, mpp: float | None):
+        self.style_id, self.scale_jitter, self.incomplete = source.style_id, source.scale_jitter, source.incomplete
         self.tiles = [_PreparedTile(tile, source.type_mapping, mpp) for tile in source.tiles]
         self.sampler = PlaceSampler(
             shapes=[tile.image.shape[:2] for tile in self.tiles],

@@ -1,11 +1,18 @@
 """Training targets from label maps: nuclei, horizontal/vertical distances, types and boundaries, without a Python loop
 over nuclei."""
 
+import cv2
 import numpy as np
 from skimage.measure import label as connected_components
 
+from ...model.losses import DOUBTFUL
+
 IGNORE = -100
 """Label of pixels that no loss may use (torch's default ignore index)."""
+
+DOUBTFUL_DISTANCE = 8
+"""Pixels from the nearest annotated nucleus beyond which an incomplete annotation leaves background in doubt: 2 um at
+0.25 um per pixel. Closer, a prediction that is too wide is still an error."""
 
 
 def split_torn_nuclei(instance_map: np.ndarray) -> np.ndarray:
@@ -105,8 +112,29 @@ def type_labels(
     return _ignoring(type_map.astype(np.int64), annotated)
 
 
+def doubtful_labels(labels: np.ndarray) -> np.ndarray:
+    """Marks the background of an incomplete annotation that lies far from every annotated nucleus.
+
+    Args:
+        labels: `(H, W)` int64 of `nuclei_labels`.
+
+    Returns:
+        `(H, W)` int64: `labels`, but -1 (`DOUBTFUL`) at background more than `DOUBTFUL_DISTANCE` pixels from the
+        nearest nucleus. The loss takes it for background unless the model is confident that it sees a nucleus there.
+    """
+    outside = (labels != 1).astype(np.uint8)
+    if outside.all():
+        return np.where(labels == 0, DOUBTFUL, labels)
+    distance = cv2.distanceTransform(outside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    return np.where((labels == 0) & (distance > DOUBTFUL_DISTANCE), DOUBTFUL, labels)
+
+
 def make_targets(
-    instance_map: np.ndarray, type_map: np.ndarray | None = None, annotated: np.ndarray | None = None
+    instance_map: np.ndarray,
+    type_map: np.ndarray | None = None,
+    annotated: np.ndarray | None = None,
+    incomplete: bool = False,
+    points: bool = False,
 ) -> dict[str, np.ndarray]:
     """Makes all four targets of a crop.
 
@@ -114,14 +142,26 @@ def make_targets(
         instance_map: `(H, W)` integer, 0 background; torn nuclei are split here.
         type_map: `(H, W)` types as in `type_labels`, or None.
         annotated: `(H, W)` bool or None.
+        incomplete: whether some nuclei of the annotated area have no outline: background far from the others gets the
+            label -1 (see `doubtful_labels`).
+        points: whether `instance_map` holds discs around points: only the types within them are labelled.
 
     Returns:
         `nuclei_labels` `(H, W)` int64, `hv_labels` `(2, H, W)` float32, `type_labels` `(H, W)` int64 and
         `boundary_labels` `(H, W)` int64.
     """
+    if points:
+        nowhere = np.full(instance_map.shape, IGNORE, dtype=np.int64)
+        return {
+            "nuclei_labels": nowhere,
+            "hv_labels": np.zeros((2, *instance_map.shape), dtype=np.float32),
+            "type_labels": type_labels(type_map, instance_map.shape, instance_map > 0),
+            "boundary_labels": nowhere.copy(),
+        }
     pieces = split_torn_nuclei(instance_map)
+    nuclei = nuclei_labels(pieces, annotated)
     return {
-        "nuclei_labels": nuclei_labels(pieces, annotated),
+        "nuclei_labels": doubtful_labels(nuclei) if incomplete else nuclei,
         "hv_labels": hv_labels(pieces),
         "type_labels": type_labels(type_map, instance_map.shape, annotated),
         "boundary_labels": boundary_labels(pieces, annotated),

@@ -272,3 +272,55 @@ def test_bad_data_sets():
         crops([CropSource("typed", [typed_tile()])], size=0)
     with pytest.raises(IndexError):
         crops([CropSource("typed", [typed_tile()])], length=2)[2]
+
+
+def test_styles_are_those_of_the_sources():
+    tile, mapping = typed_tile(), {1: 1, 2: 2}
+    assert "style_ids" not in crops([CropSource("a", [tile], type_mapping=mapping)])[0]
+    data = crops([CropSource(name, [typed_tile(name)], style_id=style) for name, style in (("a", 0), ("b", 3))])
+    styles = {data.tile_of(i): int(data[i]["style_ids"]) for i in range(20)}
+    assert styles == {"a": 0, "b": 3}
+    batch = next(iter(DataLoader(data, batch_size=4)))
+    assert (batch["style_ids"].shape, batch["style_ids"].dtype) == ((4,), torch.int64)
+    with pytest.raises(ValueError, match="either all sources have a style_id or none"):
+        crops([CropSource("a", [tile], style_id=1), CropSource("b", [tile])])
+
+
+def test_a_further_scale_is_that_of_its_source_alone():
+    plain = AugmentationOptions.preset("none")
+    tile = typed_tile(side=240, common=200)
+
+    def areas(jitter: float) -> np.ndarray:
+        data = crops([CropSource("a", [tile], scale_jitter=jitter)], augmentation=plain)
+        found = []
+        for seed in range(40):
+            _, ids, _, _ = data.cut_crop(np.random.default_rng(seed))
+            # Nuclei that the crop's border does not cut.
+            inner = set(np.unique(ids)) - set(np.concatenate([ids[0], ids[-1], ids[:, 0], ids[:, -1]]))
+            found.append(np.mean([(ids == i).sum() for i in inner]))
+        return np.array(found)
+
+    assert set(areas(1.0)) == {49.0}
+    jittered = areas(1.25) / 49
+    assert 1.25**-2 - 0.05 < jittered.min() < 0.8
+    assert 1.25 < jittered.max() < 1.25**2 + 0.05
+    with pytest.raises(ValueError, match="scale_jitter must be 1 or more"):
+        CropSource("a", [tile], scale_jitter=0.8)
+
+
+def test_only_incomplete_sources_have_doubtful_background():
+    tile = typed_tile(side=240, rare=0, common=6)
+    plain, incomplete = (crops([CropSource("a", [tile], incomplete=flag)], length=12) for flag in (False, True))
+    for index in range(12):
+        expected, found = plain[index]["nuclei_labels"], incomplete[index]["nuclei_labels"]
+        assert set(expected.unique().tolist()) <= {0, 1}
+        assert torch.equal(found.clamp(min=0), expected)
+    assert any((incomplete[index]["nuclei_labels"] == -1).any() for index in range(12))
+
+
+def test_points_label_types_within_their_discs_alone():
+    item = crops([CropSource("a", [replace(typed_tile(), points=True)], type_mapping={1: 1, 2: None})])[0]
+    assert (item["nuclei_labels"] == -100).all()
+    assert (item["boundary_labels"] == -100).all()
+    assert not item["hv_labels"].any()
+    assert set(item["type_labels"].unique().tolist()) == {1, -100}

@@ -7,7 +7,11 @@ import pytest
 from scipy import ndimage
 
 from cfsam_hf.data.crops.targets import (
+    DOUBTFUL,
+    DOUBTFUL_DISTANCE,
+    IGNORE,
     boundary_labels,
+    doubtful_labels,
     hv_labels,
     make_targets,
     nuclei_labels,
@@ -160,3 +164,15 @@ def test_the_work_does_not_loop_over_nuclei():
 
     calls(1)  # what is done once, such as imports, is out of the way
     assert calls(150) == calls(10)
+
+
+def test_doubtful_background_lies_far_from_nuclei():
+    labels = np.zeros((40, 60), dtype=np.int64)
+    labels[10:20, 10:20] = 1
+    labels[:, 50:] = IGNORE
+    doubtful = doubtful_labels(labels)
+    distance = ndimage.distance_transform_edt(labels != 1)
+    assert ((doubtful == DOUBTFUL) == ((labels == 0) & (distance > DOUBTFUL_DISTANCE))).all()
+    assert (doubtful[labels != 0] == labels[labels != 0]).all()
+    # Without a nucleus all background is in doubt.
+    assert (doubtful_labels(np.zeros((5, 5), dtype=np.int64)) == DOUBTFUL).all()
