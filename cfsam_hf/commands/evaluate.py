@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from .loading import load_pipeline, resolve_checkpoint, resolve_device
 from .messages import one_line, printable
-from .options import add_autocast_option, add_debug_option, add_views_option, positive
+from .options import add_autocast_option, add_debug_option, add_style_option, add_views_option, positive
 from .terminal import EXIT_OK, UsageError, say
 
 if TYPE_CHECKING:
@@ -97,6 +97,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--seed", type=int, default=0, help="seed of the bootstrap (default: 0)")
     parser.add_argument("--device", help="device: cpu, cuda, cuda:1, mps (default: a GPU if there is one)")
     add_views_option(parser)
+    add_style_option(parser)
     add_autocast_option(parser)
     parser.add_argument(
         "--table",
@@ -143,7 +144,7 @@ def _check_usage(args: argparse.Namespace) -> None:
         raise UsageError("--fold-checkpoints needs --protocol pannuke")
     if args.types and not args.predictions:
         raise UsageError("--types names the types of --predictions")
-    for name in ("views", "autocast"):
+    for name in ("views", "autocast", "style"):
         if getattr(args, name) and (args.predictions or args.baseline):
             raise UsageError(f"--{name} is for checkpoints, not for --predictions or --baseline")
 
@@ -260,6 +261,7 @@ def _system(args: argparse.Namespace, checkpoint: str | None, processes: "Proces
         args.name,
         views=args.views or 1,
         autocast_dtype=args.autocast,
+        style=args.style,
     )
 
 

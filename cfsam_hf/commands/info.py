@@ -66,7 +66,7 @@ def describe_checkpoint(source: str) -> dict[str, Any]:
         ValueError: it is another kind of model.
     """
     from ..model.checkpoint import NO_CONFIG, check_place, check_type, read_config
-    from ..model.configuration_cfsam import CfSamConfig
+    from ..model.configuration_cfsam import NEUTRAL_STYLE, CfSamConfig
 
     with naming_checkpoint(source):
         check_place(source)
@@ -100,15 +100,22 @@ def describe_checkpoint(source: str) -> dict[str, Any]:
                 "dim": config.adapter_dim,
                 "kernel_sizes": config.adapter_kernel_sizes,
                 "dynamic": config.adapter_dynamic,
+                "window": config.adapter_window,
             }
             if config.use_mala
             else None,
             "hmfm": {"layers": config.fusion_layers, "dim": config.fusion_dim} if config.use_hmfm else None,
-            "detail_stem": config.use_detail_stem,
-            "bgmr": {"dilations": config.refinement_dilations} if config.use_bgmr else None,
+            "detail_stem": config.use_detail_stem and config.detail_trunk is None,
+            "detail_trunk": config.detail_trunk,
+            "trunk_tokens": config.trunk_tokens,
+            "join": config.join,
+            "bgmr": {"dilations": config.refinement_dilations, "dim": config.refinement_dim}
+            if config.use_bgmr
+            else None,
             "mask_stride": config.mask_stride,
             "type_trunk": config.type_trunk if config.has_type_branch else None,
         },
+        "styles": [NEUTRAL_STYLE, *config.styles],
         "parameters": count_parameters(source),
         "base_model": about.pop("base_model", None),
         "training": about.pop("training", None),
@@ -183,9 +190,10 @@ def format_record(record: dict[str, Any]) -> str:
         "MALA         " + (_mala_line(mala) if mala else "off"),
         "HMFM         " + (f"layers {_numbers(hmfm['layers'])}, width {hmfm['dim']}" if hmfm else "off"),
         "BGMR         " + (f"dilations {_numbers(bgmr['dilations'])}" if bgmr else "off"),
-        f"Detail stem  {'on' if architecture['detail_stem'] else 'off'}",
+        f"Details      {architecture['detail_trunk'] or ('stem' if architecture['detail_stem'] else 'none')}",
         f"Mask stride  {architecture['mask_stride']} px",
         f"Types from   {architecture['type_trunk'] or 'the mask decoder' if record['types'] else 'nothing'}",
+        *([f"Styles       {', '.join(record['styles'])}"] if len(record["styles"]) > 1 else []),
         "",
         f"Parameters   {record['parameters']['total']:,}",
         *(f"             {n:>12,}  {part}" for part, n in record["parameters"].items() if part != "total"),
@@ -212,8 +220,10 @@ def format_record(record: dict[str, Any]) -> str:
 
 def _mala_line(mala: dict[str, Any]) -> str:
     kind = "dynamic" if mala["dynamic"] else "fixed"
+    windows = f" for windows of {mala['window']} x {mala['window']} tokens" if mala["window"] else ""
     return (
         f"in layers {_numbers(mala['layers'])}, width {mala['dim']}, {kind} kernels {_numbers(mala['kernel_sizes'])}"
+        f"{windows}"
     )
 
 

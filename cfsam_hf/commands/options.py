@@ -71,6 +71,15 @@ def add_views_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_style_option(parser: argparse.ArgumentParser) -> None:
+    """Adds `--style`, whose manner of outlining is reproduced."""
+    parser.add_argument(
+        "--style",
+        metavar="NAME",
+        help="outline nuclei as this data set does; `cfsam info` lists the checkpoint's styles (default: neutral)",
+    )
+
+
 def add_autocast_option(parser: argparse.ArgumentParser) -> None:
     """Adds `--autocast`, mixed precision."""
     parser.add_argument(

@@ -6,7 +6,15 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 from .loading import load_pipeline
-from .options import add_autocast_option, add_debug_option, add_views_option, positive, setting, share
+from .options import (
+    add_autocast_option,
+    add_debug_option,
+    add_style_option,
+    add_views_option,
+    positive,
+    setting,
+    share,
+)
 from .segment_report import SegmentReport, warnings_as_lines
 from .terminal import EXIT_FAILED, EXIT_OK, UsageError, say
 
@@ -87,6 +95,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "nuclei are missed (an unknown name lists all names)",
     )
     add_views_option(parser)
+    add_style_option(parser)
     add_autocast_option(parser)
     parser.add_argument(
         "--resume",
@@ -190,6 +199,7 @@ def _pipeline_options(args: argparse.Namespace) -> dict[str, Any]:
     given = {
         "threshold": args.threshold,
         "views": args.views,
+        "style": args.style,
         "autocast_dtype": args.autocast,
         "decoding": DEMO_DECODING if _lowers_thresholds(args) else dict(args.decoding or {}) or None,
     }

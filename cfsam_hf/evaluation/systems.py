@@ -49,6 +49,7 @@ def checkpoint_system(
     *,
     views: int = 1,
     autocast_dtype: str | None = None,
+    style: str | None = None,
 ) -> System:
     """A checkpoint through its pipeline.
 
@@ -58,6 +59,7 @@ def checkpoint_system(
         name: by default the name in the checkpoint's configuration, or that of its folder.
         views: number of views of the image, see [`cfsam_hf.NucleiSegmentationPipeline`].
         autocast_dtype: mixed precision of the network; None for its own.
+        style: one of the model's styles; None for the neutral one.
     """
     info = pipe.model.config.checkpoint_info or {}
     facts = {
@@ -70,7 +72,9 @@ def checkpoint_system(
         "tiles": {name: getattr(pipe.image_processor, name) for name in TILE_OPTIONS},
         "views": views,
         "autocast_dtype": autocast_dtype,
+        **({} if style is None else {"style": style}),
     }
+    options = {"views": views, "autocast_dtype": autocast_dtype, "style": style}
     folder = Path(source).resolve()
     # Training writes every model into a folder `model`, a name that says nothing.
     plain = folder.parent.name if folder.name == "model" else folder.name
@@ -79,7 +83,7 @@ def checkpoint_system(
         with warnings.catch_warnings():
             # A tile of unknown pixel size is not resampled; the documentation says so.
             warnings.filterwarnings("ignore", message="mpp is not given")
-            return Prediction.from_result(pipe(tile.image, mpp=tile.mpp, views=views, autocast_dtype=autocast_dtype))
+            return Prediction.from_result(pipe(tile.image, mpp=tile.mpp, **options))
 
     return System(name or info.get("name") or plain or source, predict, facts)
 

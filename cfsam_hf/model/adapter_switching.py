@@ -39,7 +39,17 @@ INITIAL_ADAPTER = "initial"
 _DECODER_PARTS = tuple(
     f"sam.mask_decoder.{name}" for name in ("transformer", "upscale_conv1", "upscale_conv2", "upscale_layer_norm")
 )
-_HEADS = ("fusion", "neck_projection", "mask_features", "task_decoder", "refinement", "type_branch")
+_HEADS = (
+    "fusion",
+    "neck_projection",
+    "mask_features",
+    "task_decoder",
+    "refinement",
+    "type_branch",
+    "trunk",
+    "trunk_tokens",
+    "style",
+)
 
 _PEFT_FILE = "adapter_config.json"
 

@@ -9,7 +9,12 @@ from transformers.utils import TRANSFORMERS_DYNAMIC_MODULE_NAME
 FORMAT_VERSION = 1
 
 TYPE_TRUNKS = ("efficientnet-lite0",)
-"""Pretrained networks for the type branch."""
+"""Pretrained networks for the type branch and for details."""
+
+JOINS = ("double", "single", "separable")
+"""How coarser features and details are joined at each level."""
+
+NEUTRAL_STYLE = "neutral"
 
 
 DEFAULT_TYPE_COLORS = (
@@ -107,12 +112,27 @@ class CfSamConfig(NucleusTypesMixin, SamConfig):
         use_mala, adapter_dim, adapter_context_dim, adapter_kernel_sizes, adapter_dynamic, adapter_layers:
             MALA: on/off; bottleneck width r; context width q; odd kernel sizes; whether kernels and gates depend on
             the image; the encoder layers that have one (`None`: all).
+        adapter_window (`int`, *optional*):
+            Side in tokens of the windows for which MALA makes kernels and gates. Default: for the image as a whole.
         use_hmfm, fusion_dim, fusion_layers:
             HMFM: on/off; width D; the encoder layers that are fused (`None`: the global-attention layers).
         use_detail_stem (`bool`, defaults to `True`):
             The convolutional stem on the image, joined at the fine resolutions.
+        detail_trunk (`str`, *optional*):
+            `"efficientnet-lite0"`: the first stages of that network (to be loaded with pretrained weights) take the
+            stem's place. A type branch then reads the same trunk, at full size alone, and has none of its own.
+        trunk_tokens (`bool`, defaults to `False`):
+            With `detail_trunk`: whether the trunk's level at stride 16 is added to the encoder's patches of 16 pixels.
+            The addition starts at zero.
+        join (`str`, defaults to `"double"`):
+            How coarser features and details are joined at each level: `"double"` concatenates them before two 3x3
+            convolutions; `"single"` adds them before one; `"separable"` adds them before a depthwise 3x3 convolution
+            and two 1x1 convolutions.
         use_bgmr, refinement_dilations:
             BGMR: on/off; dilation rates of its context convolutions.
+        refinement_dim (`int`, *optional*):
+            Channels that BGMR works in, computed from the features and the pixels of each cell. Default: the
+            `mask_dim` channels of the features, without pixels.
         mask_dim (`int`, defaults to 32):
             Channels of the features that the masks are read from.
         coarser_dims (`list[int]`, *optional*):
@@ -126,6 +146,11 @@ class CfSamConfig(NucleusTypesMixin, SamConfig):
             outlines only. Default: types are maps of the mask decoder, like the others.
         type_dim, type_dropout:
             With `type_trunk`: channels in which the trunk's levels meet; their dropout in training.
+        styles (`list[str]`):
+            Names of the data sets whose manner of outlining the model can reproduce (`style_ids` in `forward`). Each
+            has a learned token, and so has the neutral style.
+        style_dropout (`float`, defaults to 0.5):
+            With `styles`: probability that a training image counts as neutral.
         train_encoder (`bool`, defaults to `False`):
             Whether the SAM encoder itself is trained, which is only meant for making a small backbone.
         train_mask_decoder (`bool`, defaults to `True`):
@@ -159,14 +184,19 @@ class CfSamConfig(NucleusTypesMixin, SamConfig):
     adapter_kernel_sizes: list[int] | tuple[int, ...] = (3, 5, 7)
     adapter_dynamic: bool = True
     adapter_layers: list[int] | tuple[int, ...] | None = None
+    adapter_window: int | None = None
 
     use_hmfm: bool = True
     fusion_dim: int = 128
     fusion_layers: list[int] | tuple[int, ...] | None = None
     use_detail_stem: bool = True
+    detail_trunk: str | None = None
+    trunk_tokens: bool = False
+    join: str = "double"
 
     use_bgmr: bool = True
     refinement_dilations: list[int] | tuple[int, ...] = (1, 2, 4)
+    refinement_dim: int | None = None
     mask_dim: int = 32
     coarser_dims: list[int] | tuple[int, ...] | None = None
     mask_stride: int = 2
@@ -174,6 +204,9 @@ class CfSamConfig(NucleusTypesMixin, SamConfig):
     type_trunk: str | None = None
     type_dim: int = 64
     type_dropout: float | int = 0.2
+
+    styles: list[str] | tuple[str, ...] = ()
+    style_dropout: float | int = 0.5
 
     train_encoder: bool = False
     train_mask_decoder: bool = True
@@ -195,6 +228,8 @@ class CfSamConfig(NucleusTypesMixin, SamConfig):
         self._check_format()
         self._check_adapter_and_fusion()
         self._check_masks()
+        self._check_trunks()
+        self._check_styles()
 
     def _check_num_labels(self, number: int | None) -> None:
         if number is not None and number != len(self.id2label):
@@ -242,6 +277,8 @@ class CfSamConfig(NucleusTypesMixin, SamConfig):
         self.adapter_kernel_sizes = [int(k) for k in self.adapter_kernel_sizes]
         if not self.adapter_kernel_sizes or any(k < 1 or k % 2 == 0 for k in self.adapter_kernel_sizes):
             raise ValueError(f"adapter_kernel_sizes must be odd and positive, got {self.adapter_kernel_sizes}.")
+        if self.adapter_window is not None and self.adapter_window < 1:
+            raise ValueError(f"adapter_window must be None or positive, got {self.adapter_window}.")
         for name in ("adapter_dim", "adapter_context_dim", "fusion_dim", "mask_dim", "type_dim"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}.")
@@ -266,8 +303,10 @@ class CfSamConfig(NucleusTypesMixin, SamConfig):
                 f"coarser_dims must be {levels} positive numbers for mask_stride {self.mask_stride} and patch size "
                 f"{patch}, got {self.coarser_dims}."
             )
-        if self.type_trunk is not None and self.type_trunk not in TYPE_TRUNKS:
-            raise ValueError(f"type_trunk must be None or one of {', '.join(TYPE_TRUNKS)}, got {self.type_trunk!r}.")
+        if self.join not in JOINS:
+            raise ValueError(f"join must be one of {', '.join(JOINS)}, got {self.join!r}.")
+        if self.refinement_dim is not None and self.refinement_dim < 1:
+            raise ValueError(f"refinement_dim must be None or positive, got {self.refinement_dim}.")
         if not 0 <= self.type_dropout < 1:
             raise ValueError(f"type_dropout must lie in [0, 1), got {self.type_dropout}.")
         if self.nuclei_loss not in ("bce", "focal_tversky"):
@@ -277,6 +316,28 @@ class CfSamConfig(NucleusTypesMixin, SamConfig):
             raise ValueError(
                 f"type_loss_weights needs {classes} values (background first), got {len(self.type_loss_weights)}."
             )
+
+    def _check_trunks(self) -> None:
+        for name in ("type_trunk", "detail_trunk"):
+            if getattr(self, name) is not None and getattr(self, name) not in TYPE_TRUNKS:
+                raise ValueError(
+                    f"{name} must be None or one of {', '.join(TYPE_TRUNKS)}, got {getattr(self, name)!r}."
+                )
+        patch = self.vision_config.patch_size
+        if self.detail_trunk is not None and patch > 32:
+            raise ValueError(f"detail_trunk needs patches of at most 32 pixels, got {patch}.")
+        if self.trunk_tokens and (self.detail_trunk is None or patch != 16):
+            raise ValueError(
+                "trunk_tokens needs a detail_trunk and patches of 16 pixels; detail_trunk is "
+                f"{self.detail_trunk!r} and the patch size {patch}."
+            )
+
+    def _check_styles(self) -> None:
+        self.styles = list(self.styles)
+        if len({*self.styles, NEUTRAL_STYLE}) != len(self.styles) + 1 or not all(self.styles):
+            raise ValueError(f"styles must be distinct names other than {NEUTRAL_STYLE!r}, got {self.styles}.")
+        if not 0 <= self.style_dropout <= 1:
+            raise ValueError(f"style_dropout must lie in [0, 1], got {self.style_dropout}.")
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs):
@@ -310,3 +371,20 @@ class CfSamConfig(NucleusTypesMixin, SamConfig):
     def pad_multiple(self) -> int:
         """Tiles must be multiples of this many pixels."""
         return self.vision_config.patch_size
+
+
+def style_number(config: Any, style: str | None) -> int:
+    """The number of a style for `style_ids`: 0 for `None` and "neutral", else 1 plus its place in `config.styles`.
+
+    Args:
+        config: of any model; one without `styles` has the neutral style alone.
+
+    Raises:
+        ValueError: the model has no such style.
+    """
+    styles = [NEUTRAL_STYLE, *getattr(config, "styles", [])]
+    if style is None:
+        return 0
+    if style not in styles:
+        raise ValueError(f"the model has no style {style!r}; choose one of: {', '.join(styles)}")
+    return styles.index(style)

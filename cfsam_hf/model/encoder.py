@@ -121,12 +121,15 @@ class CfSamVisionEncoder(SamVisionEncoder):
         resized = F.interpolate(stored.float(), size=(height, width), mode="bicubic", align_corners=False)
         return resized.to(stored.dtype).permute(0, 2, 3, 1)
 
-    def encode(self, pixel_values: torch.Tensor, levels: list[int]) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    def encode(
+        self, pixel_values: torch.Tensor, levels: list[int], extra_tokens: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """Runs the encoder and keeps the outputs of the layers in `levels`; what `forward` wraps.
 
         Args:
             pixel_values (`torch.Tensor` of shape `(B, 3, H, W)`): H and W multiples of the patch size.
             levels (`list[int]`): layer numbers, ascending.
+            extra_tokens (`torch.Tensor` of shape `(B, h, w, C)`, *optional*): added to the tokens of the patches.
 
         Returns:
             The neck's embedding (B, D, h, w) and the token maps (B, h, w, C) after the requested layers.
@@ -139,6 +142,9 @@ class CfSamVisionEncoder(SamVisionEncoder):
             position_embedding = self.position_embedding(*hidden_states.shape[1:3])
             if position_embedding is not None:
                 hidden_states = hidden_states + position_embedding
+        if extra_tokens is not None:
+            below = below and not extra_tokens.requires_grad
+            hidden_states = hidden_states + extra_tokens
         kept = []
         for i, layer in enumerate(self.layers):
             below = below and not _is_trained(layer)
@@ -151,16 +157,21 @@ class CfSamVisionEncoder(SamVisionEncoder):
     @merge_with_config_defaults
     @capture_outputs(tie_last_hidden_states=False)
     def forward(
-        self, pixel_values: torch.Tensor | None = None, levels: list[int] | None = None, **kwargs
+        self,
+        pixel_values: torch.Tensor | None = None,
+        levels: list[int] | None = None,
+        extra_tokens: torch.Tensor | None = None,
+        **kwargs,
     ) -> tuple | CfSamVisionEncoderOutput:
         """Pixels (B, 3, H, W) to the image embedding (B, D, h, w), as in `SamVisionEncoder`.
 
         Args:
             pixel_values (`torch.Tensor` of shape `(B, 3, H, W)`): H and W multiples of the patch size.
             levels (`list[int]`, *optional*): layers, ascending, whose token maps are returned too.
+            extra_tokens (`torch.Tensor` of shape `(B, h, w, C)`, *optional*): added to the tokens of the patches.
             output_hidden_states, output_attentions: as for any transformers model.
         """
         if pixel_values is None:
             raise ValueError("You have to specify pixel_values")
-        embedding, kept = self.encode(pixel_values, levels or [])
+        embedding, kept = self.encode(pixel_values, levels or [], extra_tokens)
         return CfSamVisionEncoderOutput(last_hidden_state=embedding, levels=None if levels is None else tuple(kept))

@@ -7,6 +7,7 @@ convolution.
 from itertools import pairwise
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 from transformers.models.sam.modeling_sam import SamLayerNorm
 
@@ -29,6 +30,25 @@ class ConvBlock(nn.Sequential):
             SamLayerNorm(out_channels, data_format="channels_first"),
             nn.ReLU(),
         )
+
+
+class SeparableBlock(nn.Module):
+    """Depthwise 3x3 convolution, layer norm over channels, two 1x1 convolutions; added to the input.
+
+    Args:
+        channels (`int`): of input and output; there are twice as many between the two 1x1 convolutions.
+    """
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.depthwise = nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
+        self.norm = SamLayerNorm(channels, data_format="channels_first")
+        self.expand = nn.Conv2d(channels, 2 * channels, 1)
+        self.project = nn.Conv2d(2 * channels, channels, 1)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Maps features (B, C, H, W) to features of the same shape."""
+        return features + self.project(F.relu(self.expand(self.norm(self.depthwise(features)))))
 
 
 class UpsampleBlock(nn.Sequential):

@@ -1,7 +1,7 @@
 """MALA, the Multi-scale Adaptive Local-aware Adapter (arXiv 2603.28027; the numbers are this project's choice).
 
-A bottleneck whose middle is a depthwise convolution with kernels of several sizes, made for each image from its own
-content. It runs beside the frozen MLP of a SAM encoder layer and starts as exactly zero.
+A bottleneck whose middle is a depthwise convolution with kernels of several sizes, made for each image, or for each
+window of it, from its own content. It runs beside the frozen MLP of a SAM encoder layer and starts as exactly zero.
 
 Functions of leaf layers and parameters do the computation ([`mala`], [`scales_and_gates`], [`fuse_kernels`]):
 [`MultiScaleAdapter`] keeps its leaves in a module tree, the PEFT method of `peft_tuner.py` in PEFT's flat layout.
@@ -144,6 +144,30 @@ def per_image_depthwise_conv(features: torch.Tensor, kernels: torch.Tensor) -> t
     return output.view(batch, channels, height, width)
 
 
+def per_window_depthwise_conv(features: torch.Tensor, kernels: torch.Tensor, window: int) -> torch.Tensor:
+    """Convolves every channel of every window with its own kernel; values beyond a window's edge take part.
+
+    Args:
+        features (`torch.Tensor` of shape `(B, r, h, w)`).
+        kernels (`torch.Tensor` of shape `(B, rows, columns, r, K, K)`, K odd): one set per window, of which there are
+            h / `window` x w / `window`, rounded up.
+        window (`int`): side of the square windows.
+    """
+    batch, rows, columns, channels, size, _ = kernels.shape
+    height, width = features.shape[2:]
+    margin, side = size // 2, window + size - 1
+    padded = F.pad(features, (margin, margin + columns * window - width, margin, margin + rows * window - height))
+    windows = padded.unfold(2, side, window).unfold(3, side, window)  # (B, r, rows, columns, side, side)
+    groups = batch * rows * columns * channels
+    output = F.conv2d(
+        windows.permute(0, 2, 3, 1, 4, 5).reshape(1, groups, side, side),
+        kernels.reshape(groups, 1, size, size),
+        groups=groups,
+    )
+    output = output.view(batch, rows, columns, channels, window, window).permute(0, 3, 1, 4, 2, 5)
+    return output.reshape(batch, channels, rows * window, columns * window)[..., :height, :width]
+
+
 def mala(
     hidden_states: torch.Tensor,
     scale: torch.Tensor,
@@ -151,8 +175,10 @@ def mala(
     context: Callable[[torch.Tensor], torch.Tensor] | None,
     kernel: Callable[[torch.Tensor], torch.Tensor],
     up: Callable[[torch.Tensor], torch.Tensor],
+    window: int | None = None,
 ) -> torch.Tensor:
-    """The adapter: `s * W_up GELU(Z + L)` with `Z = GELU(W_down X)` and L the per-image convolution of Z.
+    """The adapter: `s * W_up GELU(Z + L)` with `Z = GELU(W_down X)` and L the convolution of Z with kernels made for
+    the image, or for each window of it.
 
     Args:
         hidden_states (`torch.Tensor` of shape `(B, h, w, C)`): X.
@@ -160,15 +186,24 @@ def mala(
         down, up: W_down, C to r channels, and W_up, r to C.
         context: W_c, r to q channels; `None` passes on the mean token (B, r), for kernels that ignore it.
         kernel: context (B, q) to one kernel per image and channel (B, r, K, K).
+        window: side in tokens of the windows that each have a context and kernels; `None` for one per image.
 
     Returns:
         The correction of X, same shape.
     """
     features = F.gelu(down(hidden_states))  # (B, h, w, r)
-    pooled = features.mean(dim=(1, 2))  # (B, r)
-    kernels = kernel(pooled if context is None else F.gelu(context(pooled)))
-    features = features.permute(0, 3, 1, 2)  # (B, r, h, w)
-    local = per_image_depthwise_conv(features, kernels.to(features.dtype))
+    if window is None:
+        pooled = features.mean(dim=(1, 2))  # (B, r)
+        kernels = kernel(pooled if context is None else F.gelu(context(pooled)))
+        features = features.permute(0, 3, 1, 2)  # (B, r, h, w)
+        local = per_image_depthwise_conv(features, kernels.to(features.dtype))
+    else:
+        features = features.permute(0, 3, 1, 2)
+        # Windows at the edge are averaged over the tokens that they have.
+        means = F.avg_pool2d(features, window, ceil_mode=True, count_include_pad=False).permute(0, 2, 3, 1)
+        pooled = means.flatten(0, 2)  # (B * rows * columns, r)
+        kernels = kernel(pooled if context is None else F.gelu(context(pooled))).unflatten(0, means.shape[:3])
+        local = per_window_depthwise_conv(features, kernels.to(features.dtype), window)
     return scale * up(F.gelu(features + local).permute(0, 2, 3, 1))
 
 
@@ -182,11 +217,21 @@ class MultiScaleAdapter(nn.Module):
         adapter_dim (`int`): bottleneck width r.
         context_dim (`int`): context width q.
         kernel_sizes (`list[int]`): odd kernel sizes.
-        dynamic (`bool`): kernels and gates per image, or fixed ones.
+        dynamic (`bool`): kernels and gates made from the image, or fixed ones.
+        window (`int`, *optional*): side in tokens of the windows for which they are made. Default: the image.
     """
 
-    def __init__(self, hidden_size: int, adapter_dim: int, context_dim: int, kernel_sizes: list[int], dynamic: bool):
+    def __init__(
+        self,
+        hidden_size: int,
+        adapter_dim: int,
+        context_dim: int,
+        kernel_sizes: list[int],
+        dynamic: bool,
+        window: int | None = None,
+    ):
         super().__init__()
+        self.window = window if dynamic else None
         self.scale = nn.Parameter(torch.ones(1))
         self.down = AdapterLinear(hidden_size, adapter_dim)
         self.context = AdapterLinear(adapter_dim, context_dim) if dynamic else None
@@ -200,4 +245,4 @@ class MultiScaleAdapter(nn.Module):
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """Maps tokens (B, h, w, C) to their correction, same shape."""
-        return mala(hidden_states, self.scale, self.down, self.context, self.kernel, self.up)
+        return mala(hidden_states, self.scale, self.down, self.context, self.kernel, self.up, self.window)

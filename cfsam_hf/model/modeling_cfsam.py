@@ -8,24 +8,28 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import PreTrainedModel, SamModel
 from transformers import initialization as init
+from transformers.models.sam.modeling_sam import SamLayerNorm
 from transformers.utils import ModelOutput
 
 from .adapter_switching import AdapterSwitchingMixin, names_without_peft
 from .checkpoint import check_source, check_weights, hub_commit, naming_checkpoint
 from .configuration_cfsam import CfSamConfig
-from .decoder import MaskFeatures, TaskMaskDecoder
+from .decoder import MaskFeatures, StyleTokens, TaskMaskDecoder
 from .encoder import CfSamVisionEncoder, CfSamVisionEncoderOutput
 from .fusion import HierarchicalModulatedFusion
 from .layers import ZeroConv2d
 from .losses import LossWeights, nuclei_segmentation_loss, types_inside_nuclei_loss
 from .refinement import BoundaryGuidedRefinement
-from .type_branch import TypeBranch, join_with_nuclei
+from .type_branch import LEVELS, LiteTrunk, TypeBranch, join_with_nuclei
 
 if TYPE_CHECKING:
     # Never run. transformers copies a model's code by following such lines, so these keep the processor and the
     # pipeline beside the model when one that was loaded from a self-describing folder is saved again.
     from .pipeline_cfsam import NucleiSegmentationPipeline  # noqa: F401
     from .processing_cfsam import CfSamProcessor  # noqa: F401
+
+# Channels of the trunk at strides 2, 4, 8 and 16; at 16 the last of its levels.
+TRUNK_DIMS = list(dict(LEVELS).values())
 
 
 @dataclass
@@ -80,6 +84,8 @@ class CfSamPreTrainedModel(PreTrainedModel):
         "TaskMaskDecoder",
         "BoundaryGuidedRefinement",
         "TypeBranch",
+        "LiteTrunk",
+        "StyleTokens",
     )
     _supports_sdpa = True
 
@@ -197,9 +203,19 @@ class CfSamForNucleiSegmentation(AdapterSwitchingMixin, CfSamPreTrainedModel):
                 "context_dim": config.adapter_context_dim,
                 "kernel_sizes": config.adapter_kernel_sizes,
                 "dynamic": config.adapter_dynamic,
+                "window": config.adapter_window,
             },
         )
         self.read_settings()
+        self.trunk: LiteTrunk | None = None
+        self.trunk_tokens: nn.Module | None = None
+        if config.detail_trunk is not None:
+            self.trunk = LiteTrunk()
+        if config.trunk_tokens:
+            self.trunk_tokens = nn.Sequential(
+                SamLayerNorm(LEVELS[-1][1], data_format="channels_first"),
+                ZeroConv2d(LEVELS[-1][1], vision.hidden_size, 1),
+            )
         self.fusion: HierarchicalModulatedFusion | None = None
         self.neck_projection: nn.Conv2d | None = None
         if config.use_hmfm:
@@ -216,16 +232,31 @@ class CfSamForNucleiSegmentation(AdapterSwitchingMixin, CfSamPreTrainedModel):
             upscaled_level=(vision.patch_size // (4 * config.mask_stride)).bit_length() - 1,
             num_finer=config.mask_stride.bit_length() - 2,
             use_stem=config.use_detail_stem,
+            trunk_dims=[] if self.trunk is None else TRUNK_DIMS,
+            join=config.join,
         )
         self.task_decoder = TaskMaskDecoder(self.num_maps, decoder.hidden_size, config.mask_dim)
         self.refinement = None
         if config.use_bgmr:
             self.refinement = BoundaryGuidedRefinement(
-                config.mask_dim, self.num_maps, list(config.refinement_dilations)
+                config.mask_dim,
+                self.num_maps,
+                list(config.refinement_dilations),
+                dim=config.refinement_dim,
+                stride=config.mask_stride,
             )
         self.type_branch = None
         if config.has_type_branch:
-            self.type_branch = TypeBranch(len(config.type_names), config.type_dim, config.type_dropout)
+            self.type_branch = TypeBranch(
+                len(config.type_names),
+                config.type_dim,
+                config.type_dropout,
+                scales=(1, 2) if self.trunk is None else (1,),
+                own_trunk=self.trunk is None,
+            )
+        self.style: StyleTokens | None = None
+        if config.styles:
+            self.style = StyleTokens(len(config.styles), decoder.hidden_size, config.fusion_dim, config.style_dropout)
         self.post_init()
         self.freeze()
 
@@ -255,29 +286,46 @@ class CfSamForNucleiSegmentation(AdapterSwitchingMixin, CfSamPreTrainedModel):
         parts = [nuclei.sigmoid(), offsets]
         return torch.cat(parts if types is None else [*parts, types.softmax(1)], dim=1)
 
-    def predict_maps(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    def predict_maps(
+        self, pixel_values: torch.Tensor, style_ids: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
         """The maps of the mask decoder and their refinement at the mask stride s; types left out with a `type_trunk`.
 
         Args:
             pixel_values (`torch.Tensor` of shape `(B, 3, H, W)`): H and W multiples of the patch size.
+            style_ids (`torch.Tensor` of shape `(B,)`, *optional*): as in `forward`.
 
         Returns:
             Initial maps (B, M, H / s, W / s), refined maps of the same shape (the initial ones without BGMR), boundary
             logits (B, 1, H / s, W / s) or `None`.
         """
-        return self._read_maps(self._encode(pixel_values), pixel_values)
+        trunk_levels = self._trunk_levels(pixel_values)
+        return self._read_maps(self._encode(pixel_values, trunk_levels), pixel_values, trunk_levels, style_ids)
 
-    def _encode(self, pixel_values: torch.Tensor, **capture: bool | list[int]) -> CfSamVisionEncoderOutput:
+    def _trunk_levels(self, pixel_values: torch.Tensor) -> list[torch.Tensor]:
+        """The levels of the shared trunk; empty without one."""
+        return [] if self.trunk is None else self.trunk(pixel_values)
+
+    def _encode(
+        self, pixel_values: torch.Tensor, trunk_levels: list[torch.Tensor], **capture: bool | list[int]
+    ) -> CfSamVisionEncoderOutput:
         """The encoder's embedding, the levels that are fused, and what is captured for the caller."""
+        extra = None
+        if self.trunk_tokens is not None:
+            extra = self.trunk_tokens(trunk_levels[-1]).permute(0, 2, 3, 1)
         levels = list(self.config.fusion_layers or []) if self.config.use_hmfm else []
         if torch.compiler.is_compiling() and not any(capture.values()):
             # transformers captures outputs in ways that cannot be compiled.
-            embedding, kept = self.sam.vision_encoder.encode(pixel_values, levels)
+            embedding, kept = self.sam.vision_encoder.encode(pixel_values, levels, extra)
             return CfSamVisionEncoderOutput(last_hidden_state=embedding, levels=tuple(kept))
-        return self.sam.vision_encoder(pixel_values, levels=levels, **capture)
+        return self.sam.vision_encoder(pixel_values, levels=levels, extra_tokens=extra, **capture)
 
     def _read_maps(
-        self, encoded: CfSamVisionEncoderOutput, pixel_values: torch.Tensor
+        self,
+        encoded: CfSamVisionEncoderOutput,
+        pixel_values: torch.Tensor,
+        trunk_levels: list[torch.Tensor],
+        style_ids: torch.Tensor | None,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
         """What `predict_maps` returns, from the encoder's outputs. Each part is called as a module, never read by its
         weights, so that the hooks run that Accelerate puts on parts of other devices."""
@@ -286,17 +334,23 @@ class CfSamForNucleiSegmentation(AdapterSwitchingMixin, CfSamPreTrainedModel):
             fused = self.fusion(list(encoded.levels or ()), embedding)
         elif self.neck_projection is not None:
             fused = self.neck_projection(embedding)
+        style = None
+        if self.style is not None:
+            if style_ids is None:
+                style_ids = torch.zeros(len(pixel_values), dtype=torch.long, device=pixel_values.device)
+            style, fused = self.style(style_ids, fused)
         no_prompt = self.sam.prompt_encoder.no_mask_embed(torch.zeros(1, dtype=torch.long, device=embedding.device))
         tokens, upscaled = self.task_decoder.attend(
             self.sam.mask_decoder,
             embedding + no_prompt[0, :, None, None].to(embedding.device),
             self._position_embedding(embedding.shape[2], embedding.shape[3], embedding.device),
+            style,
         )
-        features = self.mask_features(fused, upscaled, pixel_values)
+        features = self.mask_features(fused, upscaled, pixel_values, trunk_levels)
         initial = self.task_decoder.read_maps(tokens, features)
         if self.refinement is None:
             return initial, initial, None
-        refined, boundary_logits = self.refinement(features, initial, self._normalise(initial))
+        refined, boundary_logits = self.refinement(features, initial, self._normalise(initial), pixel_values)
         return initial, refined, boundary_logits
 
     def _type_weights(self) -> list[float] | None:
@@ -315,6 +369,7 @@ class CfSamForNucleiSegmentation(AdapterSwitchingMixin, CfSamPreTrainedModel):
         hv_labels: torch.Tensor | None = None,
         type_labels: torch.Tensor | None = None,
         boundary_labels: torch.Tensor | None = None,
+        style_ids: torch.Tensor | None = None,
         types_alone: bool = False,
         output_hidden_states: bool | list[int] | None = None,
         output_attentions: bool | None = None,
@@ -329,6 +384,9 @@ class CfSamForNucleiSegmentation(AdapterSwitchingMixin, CfSamPreTrainedModel):
             hv_labels (`torch.Tensor` of shape `(B, 2, H, W)`, *optional*): in [-1, 1], read inside nuclei.
             type_labels (`torch.Tensor` of shape `(B, H, W)`, *optional*): 0 background, 1..T, -100 unknown.
             boundary_labels (`torch.Tensor` of shape `(B, H, W)`, *optional*): 1 contour, 0 not, -100 not annotated.
+            style_ids (`torch.Tensor` of shape `(B,)`, *optional*):
+                The style of each image: 0 for the neutral one, which is the default, or 1 plus its place in
+                `config.styles`.
             types_alone (`bool`):
                 Only the loss of the types inside nuclei, from `type_labels` and the type branch alone, is computed: to
                 train that branch in a fraction of the time.
@@ -350,17 +408,20 @@ class CfSamForNucleiSegmentation(AdapterSwitchingMixin, CfSamPreTrainedModel):
         if types_alone:
             if self.type_branch is None or type_labels is None:
                 raise ValueError("types_alone needs type_labels and a model with a type branch (type_trunk).")
-            types = F.interpolate(self.type_branch(pixel_values), size=size, mode="bilinear", align_corners=False)
+            types = self.type_branch(pixel_values, self._trunk_levels(pixel_values))
+            types = F.interpolate(types, size=size, mode="bilinear", align_corners=False)
             output = CfSamNucleiSegmentationOutput(*types_inside_nuclei_loss(types, type_labels, self._type_weights()))
             return output.to_tuple() if return_dict is False else output
+        trunk_levels = self._trunk_levels(pixel_values)
         encoded = self._encode(
             pixel_values,
+            trunk_levels,
             output_hidden_states=self._setting("output_hidden_states", output_hidden_states),
             output_attentions=self._setting("output_attentions", output_attentions),
         )
         if encoded.attentions == ():
             raise ValueError('attentions need a model loaded with attn_implementation="eager"')
-        initial, refined, boundary_logits = self._read_maps(encoded, pixel_values)
+        initial, refined, boundary_logits = self._read_maps(encoded, pixel_values, trunk_levels, style_ids)
 
         def to_tile(maps: torch.Tensor) -> torch.Tensor:
             return F.interpolate(maps, size=size, mode="bilinear", align_corners=False)
@@ -369,7 +430,7 @@ class CfSamForNucleiSegmentation(AdapterSwitchingMixin, CfSamPreTrainedModel):
         refined_maps = self._split(to_tile(refined))
         initial_maps = self._split(to_tile(initial)) if self.refinement is not None else refined_maps
         if self.type_branch is not None:
-            types = to_tile(self.type_branch(pixel_values))
+            types = to_tile(self.type_branch(pixel_values, trunk_levels))
             refined_maps = (*refined_maps[:2], join_with_nuclei(refined_maps[0], types.to(refined_maps[0].device)))
 
         loss: torch.Tensor | None = None

@@ -16,7 +16,7 @@ import torch
 from tqdm.auto import tqdm
 from transformers import Pipeline
 
-from .configuration_cfsam import rgb
+from .configuration_cfsam import rgb, style_number
 from .inputs import Form, encoded_picture, pixel_sizes, split_inputs
 from .maps import MapLayout, NucleiMaps, join_rows, stack_maps
 from .pictures import image_name, is_grey, read_rgb
@@ -114,6 +114,7 @@ class NucleiSegmentationPipeline(Pipeline):
         page=None,
         autocast_dtype=None,
         decoding=None,
+        style=None,
         progress=None,
         timeout=None,
         **unknown: Any,
@@ -138,6 +139,7 @@ class NucleiSegmentationPipeline(Pipeline):
                 "views": views,
                 "autocast_dtype": autocast_dtype,
                 "decoding": decoding,
+                "style": style,
                 "progress": progress,
             },
             {"threshold": threshold},
@@ -174,6 +176,8 @@ class NucleiSegmentationPipeline(Pipeline):
             page (`int`, *optional*): which picture of a file that holds several, counted from 1.
             autocast_dtype (`str` or `torch.dtype`, *optional*): run the network in mixed precision, e.g. `"bfloat16"`.
             decoding (`dict`, *optional*): fields of `DecodingParameters` in place of the processor's.
+            style (`str`, *optional*): the data set whose manner of outlining is reproduced, one of
+                `model.config.styles`; default: `"neutral"`.
             progress (`bool`, *optional*): show a bar; default: on a terminal, after two seconds.
             timeout (`float`, *optional*): seconds without a byte after which a download fails; default 30.
 
@@ -304,11 +308,14 @@ class NucleiSegmentationPipeline(Pipeline):
         [run] = self.predict_runs(iter([model_inputs]), **options)
         return run
 
-    def _check_forward(self, batch_size: int, autocast_dtype=None, decoding=None, views=1, **tiling) -> None:
+    def _check_forward(
+        self, batch_size: int, autocast_dtype=None, decoding=None, style=None, views=1, **tiling
+    ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size must be positive, got {batch_size}")
         self._autocast(autocast_dtype)
         views_of(views)
+        style_number(self.model.config, style)
         self.image_processor.decoding_parameters(**(decoding or {}))
         self._tiling(tiling.get("tile_size"), tiling.get("tile_overlap"))
 
@@ -353,6 +360,7 @@ class NucleiSegmentationPipeline(Pipeline):
         views: int = 1,
         autocast_dtype: str | torch.dtype | None = None,
         decoding: dict[str, Any] | None = None,
+        style: str | None = None,
         progress: bool | None = None,
         total: int | None = None,
         keep_maps: bool = False,
@@ -366,6 +374,7 @@ class NucleiSegmentationPipeline(Pipeline):
         in the caller's.
         """
         parameters = self.image_processor.decoding_parameters(**(decoding or {}))
+        style_id = style_number(self.model.config, style)
         counts_images = total is not None and total > 1
         pending: deque[ImageRun] = deque()
         hide = None if progress is None else not progress  # None: hidden unless on a terminal
@@ -385,7 +394,7 @@ class NucleiSegmentationPipeline(Pipeline):
         )
         network = run_network(
             read_ahead(tiles, BATCHES_AHEAD),
-            lambda values: self._batch_maps(values, batch_size, autocast_dtype),
+            lambda values: self._batch_maps(values, batch_size, autocast_dtype, style_id),
             self.network_clock,
         )
         batches = read_ahead(network, BATCHES_AHEAD)
@@ -403,7 +412,7 @@ class NucleiSegmentationPipeline(Pipeline):
                     yield pending.popleft()
 
     def _batch_maps(
-        self, values: np.ndarray, batch_size: int, autocast_dtype: str | torch.dtype | None
+        self, values: np.ndarray, batch_size: int, autocast_dtype: str | torch.dtype | None, style_id: int
     ) -> tuple[np.ndarray, MapLayout]:
         """
         Maps (B, C, size, size) of the tiles of a batch.
@@ -413,16 +422,21 @@ class NucleiSegmentationPipeline(Pipeline):
         batches gain nothing, tiles go alone.
         """
         if self.device.type == "cpu":
-            parts = [self._tile_maps(tile[None], autocast_dtype) for tile in values]
+            parts = [self._tile_maps(tile[None], autocast_dtype, style_id) for tile in values]
         else:
             filled = np.concatenate([values, np.repeat(values[-1:], batch_size - len(values), axis=0)])
-            parts = [self._tile_maps(filled, autocast_dtype)]
+            parts = [self._tile_maps(filled, autocast_dtype, style_id)]
         return np.concatenate([part for part, _ in parts])[: len(values)], parts[0][1]
 
-    def _tile_maps(self, values: np.ndarray, autocast_dtype: str | torch.dtype | None) -> tuple[np.ndarray, MapLayout]:
+    def _tile_maps(
+        self, values: np.ndarray, autocast_dtype: str | torch.dtype | None, style_id: int
+    ) -> tuple[np.ndarray, MapLayout]:
         """Maps (B, C, size, size) of tiles (B, 3, size, size) as the processor's `pixel_values` makes them."""
         with self.device_placement(), torch.inference_mode(), self._autocast(autocast_dtype):
-            outputs = self.model(pixel_values=torch.from_numpy(values).to(self.device, self.dtype))
+            inputs = {"pixel_values": torch.from_numpy(values).to(self.device, self.dtype)}
+            if style_id:
+                inputs["style_ids"] = torch.full((len(values),), style_id, device=self.device)
+            outputs = self.model(**inputs)
             return stack_maps(outputs).cpu().numpy(), MapLayout.of(outputs)
 
     def _autocast(self, dtype: str | torch.dtype | None):

@@ -5,7 +5,7 @@ The trunk is the first stages of EfficientNet-Lite0 with ImageNet weights: Effic
 norms are folded into the convolutions, which is exact since they are no longer trained.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -66,7 +66,8 @@ class LiteTrunk(nn.Module):
 
     def forward(self, pixel_values: torch.Tensor) -> list[torch.Tensor]:
         """Maps pixels (B, 3, H, W) to one map per entry of `LEVELS`, (B, C, H / s, W / s) rounded up."""
-        features = F.relu6(self.first(pixel_values), inplace=True)
+        # Channels last in memory: the trunk takes .7 of the time, the resampling of its levels half.
+        features = F.relu6(self.first(pixel_values.contiguous(memory_format=torch.channels_last)), inplace=True)
         levels = []
         for stage in self.stages:
             features = stage(features)
@@ -118,7 +119,11 @@ READ = {
     1: ((1, 1), (2, 1), (3, 1), (4, 1), (1, 9), (4, 5), (4, 13)),
     2: ((1, 1), (2, 1), (3, 1), (4, 1), (1, 9), (4, 5)),
 }
-CHANNELS = sum(LEVELS[level][1] for read in READ.values() for level, _ in read)
+
+
+def channels_read(scales: Sequence[int]) -> int:
+    """Number of channels that are read from the image at these scales."""
+    return sum(LEVELS[level][1] for scale in scales for level, _ in READ[scale])
 
 
 class LevelMap(NamedTuple):
@@ -159,25 +164,34 @@ class TypeBranch(nn.Module):
         num_types (`int`): T, background not counted.
         dim (`int`): channels that all levels are projected to.
         dropout (`float`): of these, in training.
+        scales (`list[int]`): 1 for the image at full size, 2 for half size.
+        own_trunk (`bool`): whether the branch has a trunk of its own; if not, it reads levels that are passed to it.
     """
 
     mean: torch.Tensor
     deviation: torch.Tensor
 
-    def __init__(self, num_types: int, dim: int, dropout: float):
+    def __init__(
+        self, num_types: int, dim: int, dropout: float, scales: Sequence[int] = (1, 2), own_trunk: bool = True
+    ):
         super().__init__()
-        self.trunk = LiteTrunk()
-        self.project = FoldedProjection(CHANNELS, dim, 1)
+        self.scales = list(scales)
+        channels = channels_read(scales)
+        self.trunk = LiteTrunk() if own_trunk else None
+        self.project = FoldedProjection(channels, dim, 1)
         self.dropout = nn.Dropout2d(dropout)
         self.classify = nn.Conv2d(dim, num_types, 1)
-        self.register_buffer("mean", torch.zeros(CHANNELS))
-        self.register_buffer("deviation", torch.ones(CHANNELS))
+        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("deviation", torch.ones(channels))
 
-    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """Maps pixels (B, 3, H, W), H and W multiples of 8, to type logits inside nuclei (B, T, H / 4, W / 4)."""
+    def forward(self, pixel_values: torch.Tensor, trunk_levels: Sequence[torch.Tensor] | None = None) -> torch.Tensor:
+        """Maps pixels (B, 3, H, W), H and W multiples of 8, to type logits inside nuclei (B, T, H / 4, W / 4).
+
+        A branch without a trunk of its own reads `trunk_levels`, those of the image at full size.
+        """
         weight, bias = self.project(self.mean, self.deviation)
         by_place: dict[tuple[int, float], list[tuple[LevelMap, torch.Tensor]]] = {}
-        levels = self._read(pixel_values)
+        levels = self._read(pixel_values, trunk_levels)
         weights = weight.split([level.features.shape[1] for level in levels], dim=1)
         for level, columns in zip(levels, weights, strict=True):
             by_place.setdefault((level.stride, level.first), []).append((level, columns))
@@ -186,11 +200,12 @@ class TypeBranch(nn.Module):
         return self.classify(self.dropout(F.relu(features + bias[:, None, None])))
 
     @torch.no_grad()
-    def measure(self, batches: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> None:
+    def measure(self, batches: Iterable[tuple[torch.Tensor, torch.Tensor]], trunk: LiteTrunk | None = None) -> None:
         """Sets means and deviations of the channels from cells of some images, before training.
 
         Args:
             batches: pixels (B, 3, H, W), and a boolean mask of the cells to use (B, H / 4, W / 4).
+            trunk: for a branch without one of its own.
 
         Raises:
             ValueError: no cell is selected.
@@ -198,7 +213,8 @@ class TypeBranch(nn.Module):
         count, total, squares = 0, *(torch.zeros_like(self.mean, dtype=torch.double) for _ in range(2))
         for pixels, counted in batches:
             size = _grid(pixels)
-            read = [level.at_cells(level.features, size) for level in self._read(pixels)]
+            levels = None if trunk is None else trunk(pixels)
+            read = [level.at_cells(level.features, size) for level in self._read(pixels, levels)]
             values = torch.cat(read, dim=1).movedim(1, -1)[counted].double()
             count, total, squares = count + len(values), total + values.sum(0), squares + values.square().sum(0)
         if not count:
@@ -207,14 +223,14 @@ class TypeBranch(nn.Module):
         # A channel that is constant in these images must not explode in others.
         self.deviation.copy_((squares / count - (total / count).square()).clamp_min(0).sqrt().clamp_min(1e-3))
 
-    def _read(self, pixel_values: torch.Tensor) -> list[LevelMap]:
+    def _read(self, pixel_values: torch.Tensor, trunk_levels: Sequence[torch.Tensor] | None = None) -> list[LevelMap]:
         """The inputs of the projection, in the order of its columns."""
         levels = []
-        for scale, read in READ.items():
-            pixels = F.avg_pool2d(pixel_values, scale) if scale > 1 else pixel_values
-            # Channels last in memory: the trunk takes .7 of the time, the resampling half.
-            maps = self.trunk(pixels.contiguous(memory_format=torch.channels_last))
-            for level, side in read:
+        for scale in self.scales:
+            maps = trunk_levels
+            if self.trunk is not None:
+                maps = self.trunk(F.avg_pool2d(pixel_values, scale) if scale > 1 else pixel_values)
+            for level, side in READ[scale]:
                 features = maps[level] if side == 1 else _box_average(maps[level], side)
                 levels.append(LevelMap(features, scale * LEVELS[level][0], (scale - 1) / 2))
         return levels

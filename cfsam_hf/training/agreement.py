@@ -56,6 +56,10 @@ class WindowPair:
         B crops, followed by the second ones, mixed and turned."""
         windows = {}
         for name, values in batch.items():
+            if name == "style_ids":
+                mixed = values if self.mixture is None else self.mixture.mix_styles(values)
+                windows[name] = torch.cat([values, mixed])
+                continue
             first, second = (values[..., y : y + self.size, x : x + self.size] for y, x in self.places)
             if self.mixture is not None:
                 second = self.mixture.mix(second)
@@ -139,7 +143,10 @@ def training_loss(
         mixture = Mixture.draw(len(pixels), size, size, options.mixing_probability, pixels.device)
     if not options.agreement_weight:
         if mixture is not None:
-            batch = {name: mixture.mix(values) for name, values in batch.items()}
+            batch = {
+                name: mixture.mix_styles(values) if name == "style_ids" else mixture.mix(values)
+                for name, values in batch.items()
+            }
         output = model(**batch)
         return output.loss, output.loss_parts
     pair = WindowPair.draw(size, mixture)

@@ -43,6 +43,11 @@ class Mixture:
         inside = self.inside.reshape(len(values), *[1] * (values.ndim - 3), *self.inside.shape[1:])
         return torch.where(inside, values[self.partners], values)
 
+    def mix_styles(self, style_ids: torch.Tensor) -> torch.Tensor:
+        """The styles (B,) of the mixed windows: neutral (0) for one with a rectangle of another style."""
+        differs = self.inside.flatten(1).any(1) & (style_ids[self.partners] != style_ids)
+        return style_ids.masked_fill(differs, 0)
+
     def cut(self, rows: slice, columns: slice) -> "Mixture":
         """The mixture restricted to these rows and columns."""
         return Mixture(self.partners, self.inside[:, rows, columns])

@@ -16,7 +16,7 @@ from ..model.configuration_cfsam import TYPE_TRUNKS, CfSamConfig
 from ..model.image_processing_cfsam import CfSamImageProcessor
 from ..model.modeling_cfsam import CfSamForNucleiSegmentation
 from ..model.processing_cfsam import CfSamProcessor, saved_image_processor
-from ..model.type_branch import STRIDE
+from ..model.type_branch import STRIDE, LiteTrunk
 from .architectures import tiny_config
 from .recipe import ModelOptions, Recipe
 
@@ -25,8 +25,9 @@ logger = logging.getLogger(__name__)
 # Bases without weights.
 RANDOM_BASES = ("tiny", "unet")
 
-# The names of the trunk's weights start with this.
+# In a file of trunk weights, names start with one of these: those of a type branch's own trunk, and of a shared one.
 TYPE_TRUNK_PREFIX = "type_branch.trunk."
+SHARED_TRUNK_PREFIX = "trunk."
 
 # Weights of the type branch that have a row for each type.
 TYPE_ROWS = ("type_branch.classify.weight", "type_branch.classify.bias")
@@ -176,54 +177,76 @@ def _cfsam(base: str, type_names: dict[int, str], options: dict[str, Any]) -> Cf
 
 
 def _prepare_type_branch(model: PreTrainedModel, options: ModelOptions, trunk_factor: float) -> None:
-    """Loads the trunk of a new type branch; freezes everything except the branch if it is trained alone, and the trunk
-    if its learning rate is 0."""
-    has_branch = getattr(model, "type_branch", None) is not None
-    if not has_branch and (options.type_trunk_weights or options.train_types_alone):
-        asked = f"type_trunk_weights is {options.type_trunk_weights}"
-        if options.train_types_alone:
-            asked = "train_types_alone is set"
+    """Loads a new trunk; freezes everything except the type branch if it is trained alone, and the trunk if its
+    learning rate is 0."""
+    trunk = trunk_of(model)
+    if getattr(model, "type_branch", None) is None and options.train_types_alone:
         raise ValueError(
-            f'{asked}, but the model has no type branch; add {{"type_trunk": "{TYPE_TRUNKS[0]}"}} to model_options, '
-            "and train it on data with types."
+            f'train_types_alone is set, but the model has no type branch; add {{"type_trunk": "{TYPE_TRUNKS[0]}"}} to '
+            "model_options, and train it on data with types."
         )
-    if not has_branch:
+    if trunk is None and options.type_trunk_weights:
+        raise ValueError(
+            f"type_trunk_weights is {options.type_trunk_weights}, but the model has no type branch and no "
+            f'detail_trunk; add {{"detail_trunk": "{TYPE_TRUNKS[0]}"}} to model_options, or '
+            f'{{"type_trunk": "{TYPE_TRUNKS[0]}"}} and train it on data with types.'
+        )
+    if trunk is None:
         return
     if options.type_trunk_weights:
         load_type_trunk(model, options.type_trunk_weights)
-    elif (path := checkpoint_of(options.base)) is None or not CfSamConfig.from_pretrained(path).has_type_branch:
+    elif not _has_same_trunk(checkpoint_of(options.base), model.config):
+        name = "type_trunk" if model.config.detail_trunk is None else "detail_trunk"
         raise ValueError(
-            f"type_trunk is {model.config.type_trunk!r}, but {options.base} has none, so its weights would be random. "
+            f"{name} is {getattr(model.config, name)!r}, but {options.base} has none, so its weights would be random. "
             "Give type_trunk_weights; examples/tools/convert_efficientnet_lite.py makes such a file."
         )
     if options.train_types_alone:
         model.requires_grad_(False)
         model.type_branch.requires_grad_(True)
     if not trunk_factor:
-        model.type_branch.trunk.requires_grad_(False)
+        trunk.requires_grad_(False)
+
+
+def trunk_of(model: PreTrainedModel) -> LiteTrunk | None:
+    """The trunk that a model shares between outlines and types, or that of its type branch alone."""
+    shared = getattr(model, "trunk", None)
+    return shared if shared is not None else getattr(getattr(model, "type_branch", None), "trunk", None)
+
+
+def _has_same_trunk(path: str | None, config: CfSamConfig) -> bool:
+    """Whether the CF-SAM checkpoint that training starts from has weights for the trunk of the new configuration."""
+    if path is None:
+        return False
+    base = CfSamConfig.from_pretrained(path)
+    return base.detail_trunk is not None if config.detail_trunk is not None else base.has_type_branch
 
 
 def load_type_trunk(model: CfSamForNucleiSegmentation, path: str | Path) -> None:
-    """Loads the weights of the type branch's trunk.
+    """Loads the weights of the trunk, whether outlines and types share it or the type branch has it for itself.
 
     Args:
-        model: with a type branch.
-        path: safetensors file with every weight under its name in the model (`type_branch.trunk.first.weight`, ...);
-            other weights in it are ignored.
+        model: with a trunk.
+        path: safetensors file with every weight of a trunk of either kind under its name in the model
+            (`type_branch.trunk.first.weight` or `trunk.first.weight`, ...); other weights in it are ignored.
 
     Raises:
         OSError: the file is missing or damaged.
         ValueError: weights are missing or have other shapes.
     """
-    wanted = {name: value for name, value in model.state_dict().items() if name.startswith(TYPE_TRUNK_PREFIX)}
+    trunk = trunk_of(model)
+    wanted = {} if trunk is None else trunk.state_dict()
     try:
         with safe_open(path, "pt") as file:
-            found = {name: file.get_tensor(name) for name in wanted if name in file.keys()}  # noqa: SIM118
+            names = set(file.keys())
+            shared = any(name.startswith(SHARED_TRUNK_PREFIX) for name in names)
+            prefix = SHARED_TRUNK_PREFIX if shared else TYPE_TRUNK_PREFIX
+            found = {name: file.get_tensor(prefix + name) for name in wanted if prefix + name in names}
     except (OSError, SafetensorError) as error:
         raise OSError(f"the type trunk's weights {path} cannot be read: {error}") from error
     if unfit := [name for name, value in wanted.items() if name not in found or found[name].shape != value.shape]:
         raise ValueError(
-            f"{path} lacks {len(unfit)} weights of the type trunk, or has them in another shape: {unfit[0]}"
+            f"{path} lacks {len(unfit)} weights of the trunk, or has them in another shape: {prefix}{unfit[0]}"
         )
     with torch.no_grad():
         for name, value in wanted.items():
@@ -249,7 +272,7 @@ def measure_type_levels(model: CfSamForNucleiSegmentation, crops: Any) -> None:
 
     if model.type_branch is None:
         raise ValueError("the model has no type branch to measure.")
-    model.type_branch.measure(batches())
+    model.type_branch.measure(batches(), model.trunk)
 
 
 def retype(model: CfSamForNucleiSegmentation, config: CfSamConfig) -> CfSamForNucleiSegmentation:

@@ -14,18 +14,18 @@ PEAK = "peak_lr"
 
 def parameter_groups(model: nn.Module, options: OptimizationOptions) -> list[dict[str, Any]]:
     """Groups for AdamW: no weight decay on norms, biases, tokens and scalars; separate rates for SAM's mask decoder
-    and the type branch's trunk, which are pretrained.
+    and the trunk, which are pretrained.
 
     Args:
         model (`nn.Module`): only parameters with `requires_grad` are used.
         options: learning rate, its factors for these parts, and weight decay.
     """
-    factors = {"mask_decoder.": options.mask_decoder_factor, "type_branch.trunk.": options.type_trunk_factor}
+    factors = {"mask_decoder.": options.mask_decoder_factor, "trunk.": options.type_trunk_factor}
     groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        decays = parameter.ndim > 1 and not name.endswith(("task_tokens.weight", "pos_embed"))
+        decays = parameter.ndim > 1 and not name.endswith(("task_tokens.weight", "style.tokens.weight", "pos_embed"))
         part = next((part for part in factors if f".{part}" in f".{name}"), "")
         groups.setdefault((part, decays), []).append(parameter)
     return [

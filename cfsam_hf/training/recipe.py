@@ -54,8 +54,8 @@ class ModelOptions:
         "{}",
     )
     type_trunk_weights: str = _with(
-        "safetensors file with weights for the type branch's trunk, if the base has none: made by "
-        "examples/tools/convert_efficientnet_lite.py, or the model.safetensors of a checkpoint with a type branch",
+        "safetensors file with weights for the trunk (of type_trunk or detail_trunk), if the base has none: made by "
+        "examples/tools/convert_efficientnet_lite.py, or the model.safetensors of a checkpoint with a trunk",
         "",
     )
     train_types_alone: bool = _with(
@@ -141,8 +141,8 @@ class OptimizationOptions:
         "rate of SAM's own mask decoder, relative to the rest: below 1 it keeps more of what it has learned", 1.0
     )
     type_trunk_factor: float = _with(
-        "rate of the type branch's trunk, relative to the rest: its features come from a million photographs, types "
-        "from a few tiles. 0 freezes it",
+        "rate of the trunk, relative to the rest: its features come from a million photographs, types from a few "
+        "tiles. 0 freezes it",
         0.1,
     )
     weight_decay: float = _with("of AdamW, except on norms, biases and tokens", 0.05)

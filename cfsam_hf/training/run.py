@@ -114,7 +114,7 @@ class TrainingRun:
             # this layout.
             self._memory_format = torch.channels_last
             model.to(memory_format=self._memory_format)
-        if recipe.model.type_trunk_weights:
+        if recipe.model.type_trunk_weights and getattr(model, "type_branch", None) is not None:
             measure_type_levels(model, crops)
         optimizer = make_optimizer(model, recipe.optimization)
         if recipe.optimization.compile:

@@ -85,3 +85,11 @@ def test_a_single_crop_a_pass_is_refused(tmp_path):
 def test_a_probability_above_one_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"mixing_probability must lie in \[0, 1\], got 1.5"):
         smoke_recipe(tmp_path, mixing_probability=1.5)
+
+
+def test_a_window_with_two_styles_is_neutral():
+    inside = torch.zeros(4, 8, 8, dtype=torch.bool)
+    inside[1:, 2:4, 2:4] = True
+    mixture = Mixture(torch.tensor([1, 2, 3, 0]), inside)
+    # Unmixed; mixed with another style; with its own; with another.
+    assert mixture.mix_styles(torch.tensor([1, 2, 3, 3])).tolist() == [1, 0, 3, 0]
