@@ -11,7 +11,7 @@ from ..baselines.unet import UNetConfig
 from ..data import CropDataset, CropSource, SamplingOptions, Tile, TileRecord, joint_type_names, match_types
 from ..data.data_items import DataItem, records_by_dataset
 from ..data.leaks import training_leaks
-from ..model.configuration_cfsam import CfSamConfig
+from ..model.configuration_cfsam import CfSamConfig, style_number
 from ..model.image_processing_cfsam import CfSamImageProcessor
 from .agreement import shift_margin
 from .launching import crops_per_step
@@ -104,10 +104,12 @@ def build_crops(
         accelerator: the processes that share the crops.
 
     Raises:
-        ValueError: the model has styles, and lacks the style of a data item; or it has none, and an item names one.
+        ValueError: the model lacks the style that a data item names.
     """
     size = recipe.data.crop_size
-    styles = list(getattr(config, "styles", None) or ())
+    has_styles = bool(getattr(config, "styles", None))
+    # Also where the model has no styles, so that a data item that names one is refused.
+    numbers = {item.style: style_number(config, item.style) for item in data.items}
     sources = [
         CropSource(
             name=item.path,
@@ -116,7 +118,7 @@ def build_crops(
             # Tiles of one folder have one vocabulary.
             type_mapping=match_types(tiles[0].type_names, config.type_names),
             sampling=recipe.sampling,
-            style_id=_style_id(item, styles),
+            style_id=numbers[item.style] if has_styles else None,
             scale_jitter=item.scale_jitter,
             incomplete=item.incomplete,
         )
@@ -133,18 +135,6 @@ def build_crops(
         mpp=config.mpp,
         augmentation=recipe.data.augmentation_settings(),
     )
-
-
-def _style_id(item: DataItem, styles: list[str]) -> int | None:
-    """The model's id of an item's style: 0 for the neutral one, `None` for a model without styles."""
-    if item.style is not None and item.style not in styles:
-        raise ValueError(
-            f"the model has no style {item.style!r} (it has {', '.join(styles) or 'none'}), which {item.path} names; "
-            "list it in model_options, as styles, or remove it from the data item"
-        )
-    if not styles:
-        return None
-    return 0 if item.style is None else 1 + styles.index(item.style)
 
 
 def picture_examples(
