@@ -1,4 +1,4 @@
-"""Adapter files: what was trained, in one safetensors file, beside a JSON file that names the base it belongs to."""
+"""Adapter files: the trained weights in one safetensors file, and a JSON file that names the base they belong to."""
 
 import hashlib
 import json
@@ -12,15 +12,18 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from transformers.utils import cached_file
+from transformers.utils import ADAPTER_CONFIG_NAME, cached_file
 
-# Not PEFT's adapter_config.json: transformers and PEFT would take the folder for one of theirs.
+# Not named adapter_config.json: transformers and PEFT would treat the folder as one of PEFT's.
 ADAPTER_FILE = "cfsam_adapter.json"
 WEIGHTS_FILE = "cfsam_adapter.safetensors"
 ADAPTER_FORMAT = 1
 
-# What transformers' `cached_file` takes.
+# Options of transformers' `cached_file`.
 HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
+
+# Checkpoints of the installed package are identified by their name, which is the same on every machine.
+_BUNDLED = Path(__file__).resolve().parents[1] / "checkpoints"
 
 # The roundings under which two bases count as the same.
 HASHED_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -45,17 +48,35 @@ class BaseIdentity:
         facts += [f"{name} content {value[:12]}" for name, value in (self.hashes or {}).items()]
         return f"{self.name!r} ({', '.join(facts)})" if facts else repr(self.name)
 
+    @property
+    def source(self) -> str | Path:
+        """The Hub id or folder to load it from."""
+        bundled = _BUNDLED / self.name
+        return bundled if bundled.parent == _BUNDLED and bundled.is_dir() else self.name
+
+    @classmethod
+    def of(cls, model: Any) -> "BaseIdentity":
+        """The identity of the frozen part of a new or just loaded model."""
+        info = model.config.checkpoint_info or {}
+        training = info.get("training") or {}
+        if info.get("base_model") and not training.get("train_encoder"):
+            return cls(str(info["base_model"]), info.get("base_revision"))
+        source = str(getattr(model, "name_or_path", "") or "")
+        if source and Path(source).resolve().parent == _BUNDLED:
+            return cls(Path(source).name)
+        return cls(source or "a model with random weights", getattr(model.config, "_commit_hash", None))
+
 
 @dataclass(frozen=True)
 class AdapterFile:
-    """An adapter as it was read.
+    """The content of an adapter folder.
 
     Args:
-        name (`str`): under which it was saved.
-        base (`BaseIdentity`): the model it belongs to.
-        config (`dict`): the fields of `CfSamConfig` that the trained parts and types follow from.
+        name (`str`): the name under which it was saved.
+        base (`BaseIdentity`): the model that it belongs to.
+        config (`dict`): the fields of `CfSamConfig` that determine the trained parts and the types.
         tensors (`dict[str, torch.Tensor]`): the trained weights by their names in the model.
-        folder (`str`): where the files lie on this machine.
+        folder (`str`): the folder of the files on this machine.
     """
 
     name: str
@@ -76,11 +97,11 @@ def content_hash(tensors: Mapping[str, torch.Tensor], dtype: torch.dtype) -> str
 
 
 def content_hashes(tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:
-    """The hashes of frozen weights by which an adapter knows its base again, whatever type they are loaded in.
+    """Hashes of frozen weights that identify the base of an adapter, whatever type it is loaded in.
 
-    A base may be loaded as float32, bfloat16 or float16, or stored in float16 and loaded as float32. No single hash
-    survives all of that, since rounding twice is not rounding once; so there is one for each 16-bit type, and two
-    bases are the same if either agrees (see [`same_content`]).
+    A base may be loaded as float32, bfloat16 or float16, or stored in float16 and loaded as float32. Rounding twice
+    differs from rounding once, so no single hash identifies all of these. There is one hash for each 16-bit type, and
+    two bases are the same if either hash agrees (see [`same_content`]).
 
     Args:
         tensors: the weights by name.
@@ -92,7 +113,7 @@ def content_hashes(tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:
 
 
 def same_content(tensors: Mapping[str, torch.Tensor], hashes: Mapping[str, str]) -> bool:
-    """Whether weights are, but for rounding to a 16-bit type, the ones that the hashes were taken of."""
+    """Whether weights are the hashed ones, up to rounding to a 16-bit type."""
     return any(content_hash(tensors, HASHED_DTYPES[name]) == wanted for name, wanted in hashes.items())
 
 
@@ -107,7 +128,7 @@ def write_adapter(
     """Writes an adapter folder; the files appear when all of them are complete.
 
     Args:
-        folder (`str` or `os.PathLike`): made if needed; an adapter that is there is replaced.
+        folder (`str` or `os.PathLike`): created if needed; an existing adapter is replaced.
         name, base, config, tensors: see [`AdapterFile`].
         processor (*optional*): a processor whose `save_pretrained` adds its configuration.
 
@@ -116,7 +137,7 @@ def write_adapter(
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    # Marks the two files as a pair, should a crash between their moves leave an old one beside a new one.
+    # Marks the two files as a pair: a crash between their moves can leave an old one beside a new one.
     pair = content_hash(tensors, torch.float32)
     record = {
         "adapter_type": "cfsam",
@@ -144,42 +165,66 @@ def write_adapter(
 
 
 def find_adapter(source: str | os.PathLike, **hub_options) -> str | None:
-    """Path of the JSON file of an adapter in a folder or Hub repository; `None` where there is none.
+    """The path of an adapter's JSON file in a folder or Hub repository; `None` if there is none.
 
     Raises:
-        OSError: it is not known whether there is one: no such repository or revision, no right to see it, or the Hub
-            cannot be reached and the file was not fetched before.
+        OSError: this cannot be determined: the repository or revision does not exist or is not accessible, or the Hub
+            cannot be reached and the file is not in the cache.
     """
     try:
         return cached_file(source, ADAPTER_FILE, **hub_options)
     except OSError as error:
-        # What is known to be missing has no cause; whatever hindered the look at it is the cause.
+        # The error about a file that is known to be missing has no cause; other errors are raised from one.
         if error.__cause__ is None and error.errno is None:
             return None
         raise
 
 
+def is_adapter(source: str | os.PathLike, **hub_options) -> bool:
+    """Whether to read a source as an adapter of CF-SAM rather than of PEFT.
+
+    This includes folders without any adapter, so that the error of reading them says what is missing.
+
+    Raises:
+        OSError: as for [`find_adapter`], unless the cache holds an adapter of PEFT.
+    """
+    try:
+        if find_adapter(source, **hub_options) is not None:
+            return True
+    except OSError:
+        offline = {**hub_options, "force_download": False, "local_files_only": True}
+        if cached_file(source, ADAPTER_CONFIG_NAME, _raise_exceptions_for_missing_entries=False, **offline) is None:
+            raise
+        return False
+    return os.path.isdir(source) and not os.path.isfile(os.path.join(source, ADAPTER_CONFIG_NAME))
+
+
 def read_adapter(source: str | os.PathLike, **hub_options) -> AdapterFile:
-    """Reads an adapter folder, of this machine or of the Hub.
+    """Reads an adapter from a folder or from the Hub.
 
     Args:
         source (`str` or `os.PathLike`): folder or Hub id.
         hub_options: see `HUB_OPTIONS`.
 
     Raises:
-        OSError: no adapter is there, the Hub cannot be reached or refuses, or a file is damaged or not of the same
-            adapter as the other.
+        OSError: there is no adapter, the Hub cannot be reached or denies access, a file is damaged, or the two files
+            belong to different adapters.
         ValueError: the adapter was written by a newer version.
     """
     path = find_adapter(source, **hub_options)
     if path is None:
-        raise OSError(f"{source}: no {ADAPTER_FILE} there, so it is no folder that save_adapter wrote.")
+        raise OSError(f"{source}: there is no {ADAPTER_FILE}; pass a folder that save_adapter wrote.")
     try:
         record = json.loads(Path(path).read_text(encoding="utf-8"))
         version, pair = record["format_version"], record["weights_hash"]
         name, base, config = record["name"], BaseIdentity(**record["base"]), record["config"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise OSError(f"{path}: damaged, or not written by save_adapter ({error!r}); get it again.") from error
+        for value, kind in ((version, int), (pair, str), (name, str), (base.name, str), (config, dict)):
+            if not isinstance(value, kind):
+                raise TypeError(f"{value!r:.60} is not of type {kind.__name__}")
+        if not set(base.hashes or {}) <= set(HASHED_DTYPES):
+            raise ValueError(f"hashes of {sorted(base.hashes)!r:.60}")
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise OSError(f"{path} is damaged, or was not written by save_adapter ({error!r}); get it again.") from error
     if version > ADAPTER_FORMAT:
         raise ValueError(
             f"{path} has format version {version}, newer than the {ADAPTER_FORMAT} that this version of cfsam_hf "
@@ -189,7 +234,7 @@ def read_adapter(source: str | os.PathLike, **hub_options) -> AdapterFile:
     try:
         tensors = load_file(weights)
     except SafetensorError as error:
-        raise OSError(f"{weights}: damaged or cut short; get it again.") from error
+        raise OSError(f"{weights} is damaged or cut short; get it again.") from error
     if content_hash(tensors, torch.float32) != pair:
-        raise OSError(f"{weights} and {ADAPTER_FILE} beside it are not of the same adapter, or one is damaged.")
+        raise OSError(f"{weights} and {ADAPTER_FILE} belong to different adapters, or one is damaged; get both again.")
     return AdapterFile(name, base, config, tensors, str(Path(path).parent))

@@ -1,4 +1,4 @@
-"""Several named adapters in one model: saved alone, loaded beside each other, switched without touching the base."""
+"""Several named adapters in one model: saved alone, loaded side by side, and switched without changing the base."""
 
 import copy
 import json
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from transformers.utils import cached_file, logging
+from transformers.utils import logging
 
 from .adapter_files import (
     ADAPTER_FILE,
@@ -20,11 +20,12 @@ from .adapter_files import (
     AdapterFile,
     BaseIdentity,
     content_hashes,
-    find_adapter,
+    is_adapter,
     read_adapter,
     same_content,
     write_adapter,
 )
+from .checkpoint import READABLE_TYPES, check_values
 from .configuration_cfsam import CfSamConfig
 
 if TYPE_CHECKING:
@@ -32,10 +33,10 @@ if TYPE_CHECKING:
 else:
     _Model = object
 
-# What a model was made or loaded with. Not "default": that is PEFT's name for the first adapter of its own.
+# The adapter that a model was created or loaded with. PEFT names its own first adapter "default".
 INITIAL_ADAPTER = "initial"
 
-# SAM's mask decoder is trained too, unless the configuration says otherwise.
+# Parts of SAM's mask decoder, which are trained too unless the configuration disables it.
 _DECODER_PARTS = tuple(
     f"sam.mask_decoder.{name}" for name in ("transformer", "upscale_conv1", "upscale_conv2", "upscale_layer_norm")
 )
@@ -51,19 +52,14 @@ _HEADS = (
     "style",
 )
 
-_PEFT_FILE = "adapter_config.json"
-
-# Checkpoints that are part of the installed package go by their name, which is the same on every machine.
-_BUNDLED = Path(__file__).resolve().parents[1] / "checkpoints"
-
-# An adapter's own fields of the configuration; the others are the base's or the format's.
+# The fields of the configuration that belong to an adapter; the others belong to the base or to the format.
 _FIELDS = [name for name in CfSamConfig.__annotations__ if name not in ("model_type", "train_encoder")]
 _SETTINGS = [name for name in _FIELDS if name != "format_version"] + ["id2label", "label2id"]
 
 
 @dataclass
 class _HeldAdapter:
-    """An adapter of a model; `parts` and `settings` are those of the last time that it was put away."""
+    """An adapter of a model; `parts` and `settings` hold its modules and settings while it is inactive."""
 
     base: BaseIdentity
     folder: str | None
@@ -72,14 +68,14 @@ class _HeldAdapter:
 
 
 def names_without_peft(model: nn.Module, names: Iterable[str]) -> dict[str, str]:
-    """The parameters that are a model's own, by the names they have with PEFT's layers around them.
+    """A model's own parameters, by the names that they have inside PEFT's layers.
 
     Args:
-        model (`nn.Module`): PEFT may have put layers into it (LoRA, ...).
-        names: of parameters or buffers of `model`.
+        model (`nn.Module`): a model that may contain PEFT's layers (LoRA, ...).
+        names: the names of parameters or buffers of `model`.
 
     Returns:
-        Name in `model` to the name without PEFT; what PEFT added is left out.
+        The name without PEFT by the name in `model`. Parameters that PEFT added are left out.
     """
     wrappers = {}
     for path, module in model.named_modules():
@@ -106,16 +102,16 @@ def names_without_peft(model: nn.Module, names: Iterable[str]) -> dict[str, str]
 class AdapterSwitchingMixin(_Model):
     """The adapters of a [`CfSamForNucleiSegmentation`].
 
-    An adapter is all that is trained: MALA, fusion, stem, task tokens and their hyper-networks, refinement, type
-    branch, SAM's mask decoder if it is trained, and with them the types, colours, mpp and `checkpoint_info` of the
-    configuration. One is active; the others are kept beside the model, follow it to other devices and types, and are
-    no part of its `state_dict`. Switching exchanges modules and copies nothing, so outputs are bit for bit those of a
-    model that was loaded with the adapter alone.
+    An adapter consists of everything that is trained: MALA, fusion, stem, task tokens and their hyper-networks,
+    refinement, type branch, SAM's mask decoder if it is trained, and the types, colours, mpp and `checkpoint_info` of
+    the configuration. One adapter is active. The others are kept beside the model, follow it to other devices and
+    types, and are not part of its `state_dict`. Switching exchanges modules and copies nothing, so outputs are bit for
+    bit those of a model that was loaded with the adapter alone.
 
-    transformers gives every model PEFT's methods `load_adapter`, `set_adapter` and `delete_adapter`. Here they serve
-    both: files and names of CF-SAM adapters are handled here, all others are passed on, so that LoRA and its like work
-    beside an adapter (`add_adapter(LoraConfig(...))`). A name that both have means the CF-SAM adapter. PEFT's
-    `active_adapters()`, `enable_adapters()` and `disable_adapters()` are about PEFT's alone.
+    transformers gives every model PEFT's methods `load_adapter`, `set_adapter` and `delete_adapter`. These methods
+    handle CF-SAM adapters here and pass all other files and names on to PEFT, so LoRA and similar methods work beside
+    an adapter (`add_adapter(LoraConfig(...))`). If both have an adapter of the same name, the name means the CF-SAM
+    adapter. PEFT's `active_adapters()`, `enable_adapters()` and `disable_adapters()` concern PEFT's adapters only.
     """
 
     _adapters: dict[str, _HeldAdapter]
@@ -123,12 +119,12 @@ class AdapterSwitchingMixin(_Model):
 
     @property
     def active_adapter(self) -> str:
-        """Name of the active CF-SAM adapter; `"initial"` is what the model was made or loaded with."""
+        """Name of the active CF-SAM adapter; `"initial"` is the one that the model was created or loaded with."""
         return self._active_adapter
 
     @property
     def adapter_names(self) -> list[str]:
-        """Names of the CF-SAM adapters, in the order in which they came."""
+        """Names of the CF-SAM adapters, in the order in which they were added."""
         return list(self._held())
 
     @property
@@ -138,7 +134,7 @@ class AdapterSwitchingMixin(_Model):
 
     def _held(self) -> dict[str, _HeldAdapter]:
         if "_adapters" not in self.__dict__:
-            self._adapters = {INITIAL_ADAPTER: _HeldAdapter(_base_of(self), None, {}, {})}
+            self._adapters = {INITIAL_ADAPTER: _HeldAdapter(BaseIdentity.of(self), None, {}, {})}
         return self._adapters
 
     def save_adapter(
@@ -153,18 +149,18 @@ class AdapterSwitchingMixin(_Model):
         """Writes the active adapter: weights (`cfsam_adapter.safetensors`), base and settings (`cfsam_adapter.json`).
 
         Args:
-            folder (`str` or `os.PathLike`): made if needed; an adapter that is there is replaced, both files together.
-            name (`str`, *optional*): default: the adapter's own, for the initial one the folder's.
+            folder (`str` or `os.PathLike`): created if needed; an existing adapter is replaced.
+            name (`str`, *optional*): default: the adapter's own name; for the initial one, the folder's.
             processor (*optional*):
                 `CfSamImageProcessor` or `CfSamProcessor` to save beside it. It holds the decoding parameters; without
-                it the pipeline takes the default ones.
-            dtype (`torch.dtype`, *optional*): of the file, such as `torch.bfloat16`; default: the model's.
+                it the pipeline uses the defaults.
+            dtype (`torch.dtype`, *optional*): type of the stored weights, e.g. `torch.bfloat16`; default: the model's.
             base_name, base_revision (`str`, *optional*):
-                What the file calls its base. Default: what this adapter was loaded with or trained from (the
-                `base_model` in `checkpoint_info`, else `name_or_path`).
+                Name and revision of the base in the file. Default: the base that this adapter was loaded with or
+                trained from (the `base_model` in `checkpoint_info`, else `name_or_path`).
 
         Raises:
-            ValueError: the encoder is trained, so there is no base; PEFT holds layers inside the trained parts; the
+            ValueError: the encoder is trained, so there is no base; the trained parts contain PEFT's layers; the
                 name is `"initial"`.
             OSError: the folder cannot be written to, or the disk is full.
         """
@@ -183,7 +179,7 @@ class AdapterSwitchingMixin(_Model):
         if name is None:
             name = Path(folder).resolve().name if self._active_adapter == INITIAL_ADAPTER else self._active_adapter
         if name == INITIAL_ADAPTER:
-            raise ValueError(f"{INITIAL_ADAPTER!r} is what a model calls its own first adapter; pass another name.")
+            raise ValueError(f"{INITIAL_ADAPTER!r} is the name of a model's own first adapter; pass another name.")
         state = self.state_dict()
         trained = {key: state[key] for key in names_without_peft(self, state) if self.is_trainable(key)}
         settings = json.loads(self.config.to_json_string(use_diff=False))
@@ -204,35 +200,36 @@ class AdapterSwitchingMixin(_Model):
         adapter_state_dict: dict[str, torch.Tensor] | None = None,
         **kwargs,
     ) -> Any:
-        """Adds an adapter and makes it the active one, as transformers does with PEFT's.
+        """Adds an adapter and activates it, as transformers does with PEFT's.
 
-        Overrides `PeftAdapterMixin.load_adapter`, to which everything that is not a CF-SAM adapter goes.
+        Overrides `PeftAdapterMixin.load_adapter`, and passes everything that is not a CF-SAM adapter on to it.
 
         Args:
-            peft_model_id (`str` or `os.PathLike`): folder or Hub id that [`save_adapter`] wrote, or one of PEFT's.
+            peft_model_id (`str` or `os.PathLike`): folder or Hub id of an adapter of CF-SAM or PEFT.
             adapter_name (`str`, *optional*): default: the name in the file (PEFT: `"default"`).
-            peft_config, adapter_state_dict: PEFT's alone.
-            kwargs: `revision`, `token`, `cache_dir`, ... for the Hub; for PEFT's adapters as in transformers.
+            peft_config, adapter_state_dict: for PEFT's adapters only.
+            kwargs: the Hub's options (`revision`, `token`, `cache_dir`, ...); for PEFT's adapters, as in transformers.
 
         Returns:
-            The adapter's name; for one of PEFT's what transformers returns.
+            The adapter's name; for an adapter of PEFT, what transformers returns.
 
         Raises:
-            OSError: no adapter is there, or it is damaged.
-            ValueError: it belongs to another base; the name is taken; it does not fit.
-            TypeError: an option that only PEFT's adapters have.
+            OSError: there is no adapter, or it is damaged.
+            ValueError: the adapter belongs to another base, its name is taken, or its weights and settings do not fit
+                each other.
+            TypeError: an option is only for PEFT's adapters.
         """
         peft_only = peft_config is not None or adapter_state_dict is not None
         hub_options = {key: value for key, value in kwargs.items() if key in HUB_OPTIONS}
-        if peft_only or peft_model_id is None or not _is_ours(peft_model_id, hub_options):
+        if peft_only or peft_model_id is None or not is_adapter(peft_model_id, **hub_options):
             return super().load_adapter(peft_model_id, adapter_name, peft_config, adapter_state_dict, **kwargs)
         if foreign := sorted(set(kwargs) - set(hub_options)):
-            raise TypeError(f"{foreign} are options for PEFT's adapters; {peft_model_id} holds one of CF-SAM.")
-        file = read_adapter(peft_model_id, **hub_options)
+            raise TypeError(f"{foreign} are options for PEFT's adapters, but {peft_model_id} holds one of CF-SAM.")
+        file = _read_checked(peft_model_id, hub_options)
         name = file.name if adapter_name is None else adapter_name
         if name in self._held():
             raise ValueError(
-                f"The model already has an adapter {name!r}; give another adapter_name, or delete_adapter({name!r})."
+                f"The model already has an adapter {name!r}; pass another adapter_name, or delete_adapter({name!r})."
             )
         self._refuse_peft_in_parts()
         settings, config = self._settings_of(file)
@@ -242,20 +239,21 @@ class AdapterSwitchingMixin(_Model):
         return name
 
     def set_adapter(self, adapter_name: str | list[str]) -> None:
-        """Makes an adapter the active one, its types and settings with it.
+        """Activates an adapter, with its types and settings.
 
-        Overrides `PeftAdapterMixin.set_adapter`, to which names that are not of CF-SAM adapters go. `requires_grad` is
-        then as the configuration says (see `freeze`); an optimiser goes on holding the parameters it was made for.
+        Overrides `PeftAdapterMixin.set_adapter`, and passes names of other adapters on to it. Afterwards,
+        `requires_grad` is as the configuration says (see `freeze`); an optimiser keeps the parameters that it was
+        created for.
 
         Raises:
-            ValueError: there is no such adapter; PEFT holds layers inside the trained parts.
+            ValueError: there is no such adapter; the trained parts contain PEFT's layers.
         """
         held = self._held()
         if not isinstance(adapter_name, str) or adapter_name not in held:
             if getattr(self, "_hf_peft_config_loaded", False):
                 super().set_adapter(adapter_name)
                 return
-            raise ValueError(f"There is no adapter {adapter_name!r}; there are {self.adapter_names}.")
+            raise ValueError(f"There is no adapter {adapter_name!r}; the model has {self.adapter_names}.")
         if adapter_name == self._active_adapter:
             return
         self._refuse_peft_in_parts()
@@ -266,7 +264,7 @@ class AdapterSwitchingMixin(_Model):
         for path, part in coming.parts.items():
             parent, _, leaf = path.rpartition(".")
             setattr(self.get_submodule(parent), leaf, part if part is None else part.train(self.training))
-        # In place: SAM's parts, a pipeline and others hold the same object.
+        # In place: SAM's parts, pipelines and others share this object.
         for field, value in coming.settings.items():
             setattr(self.config, field, value)
         coming.parts, coming.settings = {}, {}
@@ -275,9 +273,9 @@ class AdapterSwitchingMixin(_Model):
         self.freeze()
 
     def delete_adapter(self, adapter_names: str | list[str]) -> None:
-        """Forgets adapters that are not active.
+        """Deletes adapters that are not active.
 
-        Overrides `PeftAdapterMixin.delete_adapter`, to which names that are not of CF-SAM adapters go.
+        Overrides `PeftAdapterMixin.delete_adapter`, and passes names of other adapters on to it.
 
         Raises:
             ValueError: there is no such adapter, or it is the active one.
@@ -286,9 +284,9 @@ class AdapterSwitchingMixin(_Model):
         held = self._held()
         others = [name for name in names if name not in held]
         if others and not getattr(self, "_hf_peft_config_loaded", False):
-            raise ValueError(f"There is no adapter {others[0]!r}; there are {self.adapter_names}.")
+            raise ValueError(f"There is no adapter {others[0]!r}; the model has {self.adapter_names}.")
         if self._active_adapter in names:
-            raise ValueError(f"{self._active_adapter!r} is the active adapter; set_adapter another one first.")
+            raise ValueError(f"{self._active_adapter!r} is the active adapter; set_adapter to another one first.")
         if others:
             super().delete_adapter(others)
         for name in set(names) - set(others):
@@ -296,10 +294,10 @@ class AdapterSwitchingMixin(_Model):
 
     @contextmanager
     def disable_adapter(self) -> Iterator[None]:
-        """Within this context no MALA runs, and the encoder is SAM's exactly.
+        """Within this context no MALA runs, and the encoder is exactly SAM's.
 
-        The rest (mask decoder, fusion, heads) stays the active adapter's, so the maps made then mean little; what is
-        meant is the encoder's embedding, to compare with or to use for SAM's other purposes.
+        Use it for the encoder's embedding, to compare it or for SAM's other purposes. The mask decoder, fusion and
+        heads are still those of the active adapter, so the maps made in this context mean little.
         """
         layers = list(self.sam.vision_encoder.layers)
         before = [layer.adapter_enabled for layer in layers]
@@ -321,43 +319,45 @@ class AdapterSwitchingMixin(_Model):
         adapter_subfolder: str | None = None,
         **kwargs,
     ):
-        """A model with one adapter: its base is loaded, then the adapter, which is the only one of the model.
+        """Loads the base of an adapter, then the adapter, which is then the model's only one.
 
         Args:
-            folder (`str` or `os.PathLike`): folder or Hub id that [`save_adapter`] wrote.
+            folder (`str` or `os.PathLike`): folder or Hub id of the adapter.
             base (`str` or `os.PathLike`, *optional*):
-                Folder or Hub id of the base. Default: the one named in the file, at its revision.
+                Folder or Hub id of the base. Default: the base that the file names, at its revision.
             adapter_name (`str`, *optional*): default: the name in the file.
-            adapter_revision (`str`, *optional*): of the adapter on the Hub; `revision` is the base's.
-            adapter_subfolder (`str`, *optional*): of the adapter; default: `subfolder`, which is the base's too.
-            kwargs: of `from_pretrained` for the base (`dtype`, `device_map`, ...). Those for the Hub (`token`,
-                `cache_dir`, `local_files_only`, `force_download`, `proxies`) hold for the adapter, too.
+            adapter_revision (`str`, *optional*): revision of the adapter on the Hub; `revision` is that of the base.
+            adapter_subfolder (`str`, *optional*): subfolder of the adapter; default: `subfolder`, that of the base.
+            kwargs: options of `from_pretrained` for the base (`dtype`, `device_map`, ...). Those of the Hub (`token`,
+                `cache_dir`, `local_files_only`, `force_download`, `proxies`) apply to the adapter, too.
 
         Raises:
-            OSError: the base or the adapter is not there, not to be reached, or damaged.
-            ValueError: the base is not the one that the adapter belongs to.
+            OSError: the base or the adapter is missing, cannot be reached, or is damaged.
+            ValueError: the adapter belongs to another base.
         """
         hub_options = {key: kwargs[key] for key in HUB_OPTIONS if kwargs.get(key) is not None}
         own = {"revision": adapter_revision, "subfolder": adapter_subfolder}
         own["subfolder"] = hub_options.get("subfolder") if adapter_subfolder is None else adapter_subfolder
         shared = {key: value for key, value in hub_options.items() if key not in own}
-        file = read_adapter(folder, **shared, **{key: value for key, value in own.items() if value is not None})
+        file = _read_checked(folder, shared | {key: value for key, value in own.items() if value is not None})
         if base is None:
-            bundled = _BUNDLED / file.base.name
-            base = bundled if bundled.parent == _BUNDLED and bundled.is_dir() else file.base.name
+            base = file.base.source
             kwargs.setdefault("revision", file.base.revision or "main")
         try:
             known_base = CfSamConfig.get_config_dict(base, **{**hub_options, "revision": kwargs.get("revision")})[0]
         except OSError as error:
             reason = " ".join(str(error).split()).rstrip(".")
             raise OSError(
-                f"{folder} is an adapter of {file.base}, which cannot be had here ({reason}); pass base=..."
+                f"{folder} is an adapter of {file.base}, which cannot be loaded ({reason}); pass base=..."
             ) from error
         options = {}
         if known_base.get("model_type") != "cfsam":
             options = {field: value for field, value in file.config.items() if field in _SETTINGS[:-1]}
+            if known_base.get("model_type") in READABLE_TYPES:
+                # Before memory is allocated for heads of these sizes.
+                cls._with_tensors(file, CfSamConfig.from_dict(known_base, **options), file.tensors)
         verbosity = logging.get_verbosity()
-        # The heads of a plain SAM are new, of which transformers warns; the adapter brings all of them.
+        # transformers warns that the heads of a plain SAM are new; the adapter replaces all of them.
         logging.set_verbosity_error()
         try:
             model = cls.from_pretrained(base, **options, **kwargs)
@@ -368,25 +368,25 @@ class AdapterSwitchingMixin(_Model):
         return model
 
     def _part_paths(self) -> list[str]:
-        """Where in the model the modules of an adapter are."""
+        """The paths of an adapter's modules in the model."""
         layers = range(len(self.sam.vision_encoder.layers))
         return [*_HEADS, *_DECODER_PARTS, *(f"sam.vision_encoder.layers.{i}.adapter" for i in layers)]
 
     def _refuse_peft_in_parts(self) -> None:
-        """Raises where PEFT wraps a module that belongs to an adapter: it would go, or stay, with it."""
+        """Raises ValueError if PEFT wraps a module of an adapter, since switching would move PEFT's layers with it."""
         for path in self._part_paths():
             part = _get_part(self, path)
             inside = [] if part is None else part.modules()
             if any(hasattr(module, "base_layer") or hasattr(module, "original_module") for module in inside):
                 raise ValueError(
-                    f"PEFT holds layers inside {path}, which belongs to the adapter {self._active_adapter!r}: unload "
-                    "them, or save everything with PEFT."
+                    f"{path}, a part of the adapter {self._active_adapter!r}, contains layers of PEFT: unload them, "
+                    "or save everything with PEFT."
                 )
 
     def _frozen_state(
         self, config: CfSamConfig, decoder: Mapping[str, nn.Module | None] | None = None
     ) -> dict[str, torch.Tensor]:
-        """The weights under SAM's own names that an adapter of this configuration leaves as they are."""
+        """The weights, under SAM's own names, that an adapter of this configuration does not train."""
         state = self.sam.state_dict()
         plain = {name: state[key] for key, name in names_without_peft(self.sam, state).items()}
         for path, part in (decoder or {}).items():
@@ -396,9 +396,9 @@ class AdapterSwitchingMixin(_Model):
         return {name: value for name, value in plain.items() if not self.is_trainable(f"sam.{name}", config)}
 
     def _settings_of(self, file: AdapterFile) -> tuple[dict[str, Any], CfSamConfig]:
-        """The settings of an adapter, and this model's configuration with them."""
+        """The settings of an adapter, and this model's configuration with these settings."""
         known = {name: value for name, value in file.config.items() if name in _SETTINGS}
-        # Once through the constructor, which checks and completes them.
+        # The constructor checks and completes them.
         checked = CfSamConfig.from_dict({**self.config.to_dict(), "type_loss_weights": None, **known})
         config = copy.deepcopy(self.config)
         settings = {field: getattr(checked, field) for field in _SETTINGS}
@@ -407,10 +407,10 @@ class AdapterSwitchingMixin(_Model):
         return settings, config
 
     def _decoder_of(self, file: AdapterFile, config: CfSamConfig) -> dict[str, nn.Module | None]:
-        """Checks that the base is the adapter's; gives the base's mask decoder if the adapter brings none."""
+        """Checks that this is the adapter's base; returns the base's mask decoder if the adapter has none."""
         candidates = [{path: _get_part(self, path) for path in _DECODER_PARTS}]
         if not config.train_mask_decoder:
-            # Another adapter may have brought a decoder of its own while one that is put away has the base's.
+            # The active adapter may have a decoder of its own, and an inactive one the base's.
             candidates += [
                 {path: held.parts[path] for path in _DECODER_PARTS} for held in self._adapters.values() if held.parts
             ]
@@ -419,21 +419,27 @@ class AdapterSwitchingMixin(_Model):
                 return {} if config.train_mask_decoder else copy.deepcopy(decoder)
         here = self._held()[self._active_adapter].base
         here = replace(here, hashes=content_hashes(self._frozen_state(config)))
-        untrained = "" if config.train_mask_decoder else " Its mask decoder is the base's own, untrained."
+        untrained = "" if config.train_mask_decoder else " Its mask decoder is the untrained one of the base."
         raise ValueError(
             f"{file.folder} is an adapter of {file.base}, but this model's base is {here}: load the adapter into a "
-            f"model made from its base (from_adapter does), or train one on this base.{untrained}"
+            f"model of its own base (from_adapter does so), or train an adapter on this base.{untrained}"
         )
 
     def _parts_of(
         self, file: AdapterFile, config: CfSamConfig, decoder: dict[str, nn.Module | None]
     ) -> dict[str, nn.Module | None]:
-        """The modules of an adapter, filled, in the base's type and on its device."""
-        with torch.device("meta"):
-            skeleton = type(self)(config)
+        """The modules of an adapter with their weights, in the base's type and on its device."""
         like = self.sam.vision_encoder.patch_embed.projection.weight
-        # Copies: a tensor that lies in a file is not aligned as one of torch's own, and kernels round by alignment.
+        # Copies: tensors of a memory-mapped file are aligned differently, and the rounding of kernels depends on it.
         tensors = {name: value.to(like.device, like.dtype, copy=True) for name, value in file.tensors.items()}
+        skeleton = self._with_tensors(file, config, tensors)
+        return {path: _get_part(skeleton, path) for path in self._part_paths()} | decoder
+
+    @classmethod
+    def _with_tensors(cls, file: AdapterFile, config: CfSamConfig, tensors: Mapping[str, torch.Tensor]) -> nn.Module:
+        """A model that holds an adapter's tensors and no others; ValueError if they do not fit its configuration."""
+        with torch.device("meta"):
+            skeleton = cls(config)
         try:
             missing, unexpected = skeleton.load_state_dict(tensors, strict=False, assign=True)
         except RuntimeError as error:
@@ -441,13 +447,13 @@ class AdapterSwitchingMixin(_Model):
         wrong = [name for name in missing if skeleton.is_trainable(name)] + unexpected
         if wrong:
             raise ValueError(
-                f"{file.folder}: {len(wrong)} weights are missing or superfluous, such as {wrong[0]!r}; the weights "
+                f"{file.folder}: {len(wrong)} weights are missing or unexpected, such as {wrong[0]!r}; the weights "
                 f"and {ADAPTER_FILE} do not fit each other."
             )
-        return {path: _get_part(skeleton, path) for path in self._part_paths()} | decoder
+        return skeleton
 
     def _apply(self, fn, recurse=True):
-        """As `nn.Module._apply`, on which `to`, `half`, `cuda` rest; adapters that are put away come along."""
+        """Extends `nn.Module._apply`, which `to`, `half` and `cuda` use, to the inactive adapters."""
         result = super()._apply(fn, recurse)
         for held in self.__dict__.get("_adapters", {}).values():
             for part in held.parts.values():
@@ -461,27 +467,11 @@ def _get_part(model: nn.Module, path: str) -> nn.Module | None:
     return getattr(model.get_submodule(parent), leaf)
 
 
-def _base_of(model: Any) -> BaseIdentity:
-    """What the frozen part of a freshly made or loaded model is called."""
-    info = model.config.checkpoint_info or {}
-    training = info.get("training") or {}
-    if info.get("base_model") and not training.get("train_encoder"):
-        return BaseIdentity(str(info["base_model"]), info.get("base_revision"))
-    source = str(getattr(model, "name_or_path", "") or "")
-    if source and Path(source).resolve().parent == _BUNDLED:
-        return BaseIdentity(Path(source).name)
-    return BaseIdentity(source or "a model with random weights", getattr(model.config, "_commit_hash", None))
-
-
-def _is_ours(source: str | os.PathLike, hub_options: dict[str, Any]) -> bool:
-    """Whether a source is to be read as a CF-SAM adapter; a folder without any adapter is, for the error's sake."""
+def _read_checked(source: str | os.PathLike, hub_options: Mapping[str, Any]) -> AdapterFile:
+    """Reads an adapter; raises ValueError if its settings describe far more than its weights hold."""
+    file = read_adapter(source, **hub_options)
     try:
-        if find_adapter(source, **hub_options) is not None:
-            return True
-    except OSError:
-        # Without a network, PEFT's adapters are still loaded from the cache.
-        offline = {**hub_options, "force_download": False, "local_files_only": True}
-        if cached_file(source, _PEFT_FILE, _raise_exceptions_for_missing_entries=False, **offline) is None:
-            raise
-        return False
-    return os.path.isdir(source) and not os.path.isfile(os.path.join(source, _PEFT_FILE))
+        check_values(file.config, [tuple(value.shape) for value in file.tensors.values()], ADAPTER_FILE)
+    except ValueError as error:
+        raise ValueError(f"{file.folder}: {error}") from error
+    return file

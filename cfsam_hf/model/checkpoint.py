@@ -1,4 +1,6 @@
-"""What a checkpoint must be to be loaded. Every fault is reported in one sentence that names the checkpoint.
+"""The files of a checkpoint, in a folder or on the Hub, and the checks before it is loaded.
+
+Every fault is reported in one sentence that names the checkpoint.
 
 A checkpoint comes from a stranger: its code is never run, pickled weights are never read, and sizes in its
 configuration are compared with its weights before memory is allocated for them.
@@ -6,7 +8,7 @@ configuration are compared with its weights before memory is allocated for them.
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Any
@@ -64,7 +66,7 @@ _IMPLEMENTATIONS = (
     "_experts_implementation", "_experts_implementation_internal",
 )  # fmt: skip
 _OWN_IMPLEMENTATIONS = ("eager", "sdpa")
-# Below these numbers a wrong configuration does no harm; that it does not fit is found when the weights are loaded.
+# Below these numbers a wrong configuration does no harm; loading the weights reports the mismatch.
 _HARMLESS_COUNT, _HARMLESS_SIZE, _HARMLESS_VALUES = 1_000, 2**16, 2**27
 
 
@@ -72,7 +74,7 @@ _HARMLESS_COUNT, _HARMLESS_SIZE, _HARMLESS_VALUES = 1_000, 2**16, 2**27
 def naming_checkpoint(source: str | os.PathLike) -> Iterator[None]:
     """Turns the errors of reading a checkpoint into one sentence each, which names the checkpoint.
 
-    Several libraries take part in reading, with kinds of errors of their own that often do not name the checkpoint.
+    Several libraries take part in reading, and their errors often do not name the checkpoint.
 
     Args:
         source: folder or Hub id.
@@ -169,7 +171,7 @@ def check_implementations(values: Mapping[str, Any]) -> None:
 
 
 def check_place(source: str | os.PathLike, needs_config: bool = False) -> None:
-    """Raises OSError if a name cannot be that of a checkpoint, as far as can be seen without reading a file.
+    """Raises OSError if a name cannot be that of a checkpoint, without reading a file.
 
     Args:
         source: folder or Hub id.
@@ -205,7 +207,7 @@ def check_sizes(
     Args:
         source: folder or Hub id.
         values: the content of its configuration file.
-        options: those of `from_pretrained`. The file is not judged if another configuration is passed.
+        options: those of `from_pretrained`. If they hold a configuration, it is checked instead of the file.
         build: makes the model of a `CfSamConfig`.
 
     Raises:
@@ -219,7 +221,7 @@ def check_sizes(
     shapes = weight_shapes(source, options)
     if not shapes or not values:
         return
-    _check_values(values, counts=len(shapes), sizes=sum(map(_numel, shapes.values())))
+    check_values(values, shapes.values())
     try:
         with torch.device("meta"), init.no_init_weights():
             if values.get("model_type") == SamConfig.model_type:
@@ -229,13 +231,48 @@ def check_sizes(
     except (ValueError, TypeError, OSError, StrictDataclassError):
         raise
     except Exception as error:
-        # Whatever the libraries raise for a value that they did not expect.
+        # Libraries raise many kinds of errors for unexpected values.
         raise ValueError(f"its {CONFIG_NAME} is wrong: {type(error).__name__}: {_one_line(error)}") from error
     needed, found = sum(value.numel() for value in model.state_dict().values()), sum(map(_numel, shapes.values()))
     if needed > max(2 * found, _HARMLESS_VALUES):
         raise ValueError(
             f"its {CONFIG_NAME} describes a model of {needed:,} values, but its weights hold {found:,}; get it again"
         )
+
+
+def check_values(values: Mapping[str, Any], shapes: Collection[Sequence[int]], file: str = CONFIG_NAME) -> None:
+    """Raises ValueError for values of a configuration file that no model with these weights can have.
+
+    Args:
+        values: the content of the file.
+        shapes: those of the weights.
+        file: the name of the file.
+    """
+    counts, sizes = len(shapes), sum(map(_numel, shapes))
+    if not isinstance(values.get("id2label") or {}, Mapping):
+        raise ValueError(f"its {file} is wrong: id2label is not an object that names the types by id")
+    for section, kind in _SECTIONS.items():
+        part = values.get(section) if section else values
+        if part is None:
+            continue
+        if not isinstance(part, Mapping):
+            raise ValueError(f"its {file} is wrong: {section} is {shown(part)}, not an object")
+        for name in sorted(set(kind.__dataclass_fields__) & set(part)):
+            field, value = f"{section}.{name}" if section else name, part[name]
+            for number in value if isinstance(value, list) else [value]:
+                if isinstance(number, bool) or not isinstance(number, int):
+                    continue
+                most = max(counts, _HARMLESS_COUNT) if name in _COUNTS else max(sizes, _HARMLESS_SIZE)
+                if number > most or (name in _DIVISORS and number < 1):
+                    raise ValueError(
+                        f"its {file} is wrong: {field} is {shown(number)}, which does not fit its weights "
+                        f"({counts:,} tensors, {sizes:,} values)"
+                    )
+        if isinstance(labels := part.get("num_labels"), int) and labels > max(counts, _HARMLESS_COUNT):
+            raise ValueError(f"its {file} is wrong: num_labels is {shown(labels)}")
+        act = part.get("hidden_act")
+        if act is not None and (not isinstance(act, str) or act not in ACT2FN):
+            raise ValueError(f"its {file} is wrong: {section}.hidden_act is {shown(act)}, an unknown activation")
 
 
 def check_weights(
@@ -260,7 +297,7 @@ def check_weights(
         name, found, wanted = mismatched[0]
         raise ValueError(
             f"{len(mismatched)} of its weights do not fit; {name} is {tuple(found)} instead of {tuple(wanted)}. Pass "
-            "the configuration that it was made with, or ignore_mismatched_sizes=True to initialise those anew"
+            "the configuration that it was made with, or ignore_mismatched_sizes=True to initialise them"
         )
     missing = set(info["missing_keys"])
     if values.get("model_type") != CfSamConfig.model_type:
@@ -268,7 +305,7 @@ def check_weights(
     elif _architecture(CfSamConfig.from_dict(dict(values))) != _architecture(config):
         return
     if missing:
-        raise OSError(f"its weights lack {len(missing)} that the model needs, such as {min(missing)}; get it again")
+        raise OSError(f"{len(missing)} weights that the model needs are missing, such as {min(missing)}; get it again")
 
 
 def find_file(source: str | os.PathLike, name: str, options: Mapping[str, Any] = MappingProxyType({})) -> str | None:
@@ -286,7 +323,7 @@ def find_file(source: str | os.PathLike, name: str, options: Mapping[str, Any] =
 
 
 def read_config(source: str | os.PathLike, options: Mapping[str, Any] = MappingProxyType({})) -> dict[str, Any]:
-    """Reads a checkpoint's configuration file, and nothing else.
+    """Reads a checkpoint's configuration file alone.
 
     Args:
         source: folder or Hub id.
@@ -368,7 +405,7 @@ def weight_shapes(source: str | os.PathLike, options: Mapping[str, Any]) -> dict
 
 
 def hub_commit(source: str | os.PathLike, options: Mapping[str, Any]) -> str | None:
-    """The commit that a checkpoint was loaded from, read off the path of its configuration in the Hub's cache.
+    """The commit that a checkpoint was loaded from, taken from the path of its configuration in the Hub's cache.
 
     Args:
         source (`str` or `os.PathLike`): folder or Hub id, already loaded; a folder has no commit.
@@ -381,7 +418,7 @@ def hub_commit(source: str | os.PathLike, options: Mapping[str, Any]) -> str | N
 
 
 def is_meant_as_path(source: str | os.PathLike) -> bool:
-    """Whether a name can only be meant as a path: a Hub id is NAME or OWNER/NAME."""
+    """Whether a name can only be a path: a Hub id is NAME or OWNER/NAME."""
     text = os.fspath(source)
     return os.path.isabs(text) or text.count("/") > 1 or text.startswith((".", "~"))
 
@@ -392,10 +429,10 @@ def _check_weight_files(folder: str | os.PathLike) -> None:
         return
     if pickles := [name for name in names if name.endswith(_PICKLES)]:
         raise OSError(
-            f"its weights are pickled ({pickles[0]}), which are never read because they can run any code; ask for "
-            "model.safetensors, or save them with save_pretrained where they come from"
+            f"its weights are pickled ({pickles[0]}) and are never read, because a pickle can run any code; get "
+            "model.safetensors, or save the weights with save_pretrained on the machine that made them"
         )
-    raise OSError("there is no model.safetensors in it; get it again with its weights")
+    raise OSError("it has no model.safetensors; get it again with its weights")
 
 
 def _place(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -406,40 +443,6 @@ def _with_variant(name: str, options: Mapping[str, Any]) -> str:
     """The name of a file of weights in the variant that is asked for, such as `model.fp16.safetensors`."""
     stem, ending = name.rsplit(".", 1)
     return f"{stem}.{options['variant']}.{ending}" if options.get("variant") else name
-
-
-def _check_values(values: Mapping[str, Any], counts: int, sizes: int) -> None:
-    """Raises ValueError for values of a configuration file that no model with these weights can have.
-
-    Args:
-        values: the content of the file.
-        counts: how many tensors the weights hold.
-        sizes: how many numbers they hold.
-    """
-    if not isinstance(values.get("id2label") or {}, Mapping):
-        raise ValueError(f"its {CONFIG_NAME} is wrong: id2label is not an object that names the types by id")
-    for section, kind in _SECTIONS.items():
-        part = values.get(section) if section else values
-        if part is None:
-            continue
-        if not isinstance(part, Mapping):
-            raise ValueError(f"its {CONFIG_NAME} is wrong: {section} is {shown(part)}, not an object")
-        for name in sorted(set(kind.__dataclass_fields__) & set(part)):
-            field, value = f"{section}.{name}" if section else name, part[name]
-            for number in value if isinstance(value, list) else [value]:
-                if isinstance(number, bool) or not isinstance(number, int):
-                    continue
-                most = max(counts, _HARMLESS_COUNT) if name in _COUNTS else max(sizes, _HARMLESS_SIZE)
-                if number > most or (name in _DIVISORS and number < 1):
-                    raise ValueError(
-                        f"its {CONFIG_NAME} is wrong: {field} is {shown(number)}, which does not fit its weights "
-                        f"({counts:,} tensors, {sizes:,} values)"
-                    )
-        if isinstance(labels := part.get("num_labels"), int) and labels > max(counts, _HARMLESS_COUNT):
-            raise ValueError(f"its {CONFIG_NAME} is wrong: num_labels is {shown(labels)}")
-        act = part.get("hidden_act")
-        if act is not None and (not isinstance(act, str) or act not in ACT2FN):
-            raise ValueError(f"its {CONFIG_NAME} is wrong: {section}.hidden_act is {shown(act)}, no known activation")
 
 
 def _architecture(config: CfSamConfig) -> dict[str, Any]:

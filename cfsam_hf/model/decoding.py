@@ -4,9 +4,9 @@ Every threshold is absolute and every clean-up has a bounded reach, so a nucleus
 the tile: nothing reaches farther than a foreground component and `JUMP_REACH` pixels around it. How maps become
 instances is explained in `instances.py`, how nuclei get scores and types in `scores.py`.
 
-Maps arrive in bands of rows; a whole image is one band. A component is decoded as soon as the rows below it are there,
-and only the rows of components that are still open are kept. A nucleus that crosses bands has one identity, because it
-is decoded once, when it is complete.
+Maps arrive in bands of rows; a whole image is one band. A component is decoded as soon as the rows below it have
+arrived, and only the rows of components that are still open are kept. A nucleus that crosses bands has one identity,
+because it is decoded once, when it is complete.
 
 In the worst case (a network that sees nuclei everywhere) a component is as high as the image. To bound memory, one
 that is open over more than `OPEN_ROWS` rows is divided before its end arrives: the nuclei that end `SETTLED_ROWS` rows
@@ -274,8 +274,8 @@ class BandDecoder:
             ValueError: rows are missing.
         """
         if self._received < len(self._map):
-            raise ValueError(f"only {self._received} of {len(self._map)} rows have come")
-        # Ids follow the nuclei's first pixels, as in an image that came as one band.
+            raise ValueError(f"only {self._received} of {len(self._map)} rows have been added")
+        # Ids follow the nuclei's first pixels, as in an image that was added as one band.
         if len(self._parts) == 1:
             return self._parts[0]
         order = np.argsort(np.concatenate(self._first_pixels))
@@ -291,7 +291,7 @@ class BandDecoder:
         return DecodedNuclei(self._map, **columns).take(order, self._map)
 
     def _find_evidence(self, maps: NucleiMaps) -> None:
-        """Adds the energy and evidence of the rows that can be known now."""
+        """Adds the energy and evidence of the rows whose surroundings have arrived."""
         _require_finite(maps.nuclei, "nuclei_probability")
         _require_finite(maps.hv, "hv_maps")
         if maps.boundary is not None:
@@ -363,7 +363,7 @@ class BandDecoder:
         )
 
     def _settle(self, foreground: Foreground, occupied: Runs | None) -> None:
-        """Takes from components that have been open for too long the nuclei that lie far above the last known row."""
+        """Takes the nuclei far above the last known row from components that have been open for too long."""
         starts, ends, labels = self._instances(foreground, occupied)
         rows = starts // foreground.width - 1
         count = labels.max() + 1

@@ -29,7 +29,7 @@ MAX_BYTES = 2**30
 # Seconds without a byte after which a download fails.
 DEFAULT_TIMEOUT = 30.0
 
-# The shortest text that is taken for base64 and not for the name of a file: no picture is smaller.
+# Shorter text is read as the name of a file: no picture is so small.
 _SHORTEST_BASE64 = 64
 _BASE64 = re.compile(r"[A-Za-z0-9+/\s]+={0,2}\s*")
 _CHUNK = 2**20
@@ -73,7 +73,7 @@ class EncodedPicture:
 
 def encoded_picture(image: Any, timeout: float | None = None, max_bytes: int = MAX_BYTES) -> EncodedPicture | None:
     """
-    The encoded picture that `image` stands for; addresses are downloaded.
+    The encoded picture that `image` names or holds; addresses are downloaded.
 
     Args:
         image: a path (`str` or `Path`), an http(s) address, a data URL, base64 text, bytes, or an `EncodedPicture`.
@@ -100,7 +100,7 @@ def encoded_picture(image: Any, timeout: float | None = None, max_bytes: int = M
     if isinstance(image, str | os.PathLike):
         path = os.fspath(image)
         if not path:
-            raise FileNotFoundError("'' is no file: the path is empty")
+            raise FileNotFoundError("'' is not a file: the path is empty")
         return EncodedPicture(repr(str(path)), path=Path(os.fsdecode(path)), file_name=Path(os.fsdecode(path)).name)
     return None
 
@@ -112,7 +112,7 @@ def is_single_image(image: Any) -> bool:
 
 
 class Form(Enum):
-    """How pictures are given, which decides how their results are."""
+    """The form in which pictures are given, which decides the form of their results."""
 
     ONE = "one picture"
     LIST = "a list-like of pictures, whose results are a list"
@@ -129,7 +129,7 @@ def split_inputs(inputs: Any) -> tuple[Form, Iterable]:
             are pictures, such as transformers' `KeyDataset`.
 
     Returns:
-        The form, and an iterable of pictures. It has a length where that is known.
+        The form, and an iterable of pictures, with a length if that is known.
 
     Raises:
         TypeError: the inputs are none of these.
@@ -149,11 +149,11 @@ def split_inputs(inputs: Any) -> tuple[Form, Iterable]:
 
 def pixel_sizes(mpp: Any, images: Iterable) -> Iterator[float | None]:
     """
-    Micrometres per pixel of each image, None where unknown: without end for one value, else as many as are given.
+    Micrometres per pixel of each image, None where unknown: one value is repeated without end.
 
     Args:
         mpp: a number or None for all images, or a list-like with a value for each.
-        images: the images; if their number is known it must be that of the values.
+        images: the images; if their number is known, it must equal that of the values.
 
     Raises:
         ValueError: the numbers differ.
@@ -193,7 +193,7 @@ def _repeated(value: float | None) -> Iterator[float | None]:
 
 
 def _as_number(value: Any) -> Any:
-    """A number out of a scalar of numpy, pandas or torch; anything else unchanged, to be refused by its value."""
+    """Converts a scalar of numpy, pandas or torch to a number; returns anything else unchanged, for a later check."""
     return value.item() if hasattr(value, "item") else value
 
 
@@ -208,7 +208,7 @@ def _of_data_url(text: str) -> bytes:
 
 
 def _of_base64(text: str) -> bytes | None:
-    """The bytes of base64 text; None where it is rather the name of a file."""
+    """The bytes of base64 text; None if it is more likely the name of a file."""
     if len(text) < _SHORTEST_BASE64 or _BASE64.fullmatch(text) is None:
         return None
     try:
@@ -220,7 +220,7 @@ def _of_base64(text: str) -> bytes | None:
 
 
 def _download(url: str, timeout: float | None, max_bytes: int) -> bytes:
-    """The body of an address, given up as soon as it is longer than `max_bytes`."""
+    """The body of an address; stops as soon as it is longer than `max_bytes`."""
     name = repr(_shortened(url))
     too_long = f"cannot read {name}: it is longer than {max_bytes} bytes; download it and pass the file"
     try:

@@ -20,9 +20,9 @@ JUMP_REACH = 2
 OUTSIDE = -1
 # Bits of the float32 infinity.
 HIGHEST = 0x7F800000
-# Longest descent in pixels to a marker; what lies farther is assigned by distance.
+# Longest descent in pixels to a marker; pixels farther away are assigned by distance.
 DESCENT_REACH = 64
-# Rows that are handled at once where maps are combined.
+# Rows processed at once where maps are combined.
 BLOCK_ROWS = 64
 
 
@@ -73,7 +73,7 @@ def boundary_evidence(
         values *= weight_of_falls
         if boundary_probability is not None:
             values += boundary_probability[rows] * weight_of_boundary
-        # A weight of -0.0 must leave no signed zero either.
+        # A weight of -0.0 must not leave a signed zero either.
         values = _positive_part(values)
         energy[padded] = values
         np.subtract(nuclei[rows], values, out=values)
@@ -116,7 +116,7 @@ def _falls(hv_maps: np.ndarray, rows: slice) -> np.ndarray:
 
 
 def _positive_part(values: np.ndarray) -> np.ndarray:
-    """Negative values of a contiguous map set to 0, in place. (In a third of the time of `np.maximum`.)"""
+    """Negative values of a contiguous map set to 0, in place. It takes a third of the time of `np.maximum`."""
     cv2.threshold(values, 0, 0, cv2.THRESH_TOZERO, dst=values)
     return values
 
@@ -229,7 +229,7 @@ def _seeds(markers: Runs, cores: Runs, width: int, minimum_marker_area: int, min
 
 
 def _large_regions(runs: Runs, width: int, minimum_area: int) -> tuple[LabelledRuns, int]:
-    """Runs of the 4-connected regions of at least `minimum_area` pixels, and a bound of their labels."""
+    """Runs of the 4-connected regions of at least `minimum_area` pixels, and an upper bound of their labels."""
     starts, ends = runs
     if len(starts) == 0:
         return LabelledRuns(starts, ends, starts), 0

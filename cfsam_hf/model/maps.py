@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-# Where the horizontal and the vertical distance lie, in every layout.
+# Channels of the horizontal and the vertical distance in every layout.
 HV_CHANNELS = (1, 2)
 
 
@@ -71,7 +71,7 @@ class NucleiMaps:
     types: np.ndarray | None = None
 
     def each(self, function: Callable[[np.ndarray], np.ndarray]) -> "NucleiMaps":
-        """The maps that `function` makes of these, one by one."""
+        """Applies a function to each map."""
         return NucleiMaps(
             nuclei=function(self.nuclei),
             hv=function(self.hv),
@@ -80,7 +80,7 @@ class NucleiMaps:
         )
 
     def crop(self, height: int, width: int) -> "NucleiMaps":
-        """The first `height` rows and `width` columns, without a copy."""
+        """The first `height` rows and `width` columns, as views."""
         return self.each(lambda values: values[..., :height, :width])
 
 

@@ -94,9 +94,9 @@ def read_rgb(
         `np.ndarray` of shape (H, W, 3), uint8, C-contiguous. Scaled as the table at the top of this module says.
 
     Raises:
-        OSError: the file is missing, no regular file, no readable image, or holds several pictures and `page` is not
-            given; a download failed. The message names the file.
-        TypeError: not a picture.
+        OSError: the file is missing, is not a regular file or not a readable image, or holds several pictures while
+            `page` is not given; a download failed. The message names the file.
+        TypeError: the input is not a picture.
         TooManyPixelsError, ValueError: too many pixels, an impossible shape, NaN or values outside the range of the
             rule.
     """
@@ -133,7 +133,7 @@ def read_stored(
     Args:
         source: the picture.
         max_pixels, page: as for `read_rgb`.
-        indices (`bool`): give the indices of a palette and not its colours, as label maps need it.
+        indices (`bool`): return the indices of a palette instead of its colours, which label maps need.
 
     Returns:
         (H, W), (H, W, 3) or (H, W, 4) in the type of the file; colours other than RGB are converted to uint8 RGB.
@@ -165,7 +165,7 @@ def is_grey(pixels: np.ndarray) -> bool:
 
 
 def open_picture(file: BinaryIO) -> PIL.ImageFile.ImageFile:
-    """Opens a picture by Pillow, without its limit of pixels: nothing is decoded yet, and callers have their own."""
+    """Opens a picture with Pillow, without its limit of pixels: nothing is decoded yet, and callers have a limit."""
     file.seek(0)
     with _without_pillow_limit():
         return PIL.Image.open(file)
@@ -214,7 +214,7 @@ def _read_by_pillow(file: BinaryIO, name: str, max_pixels: int | None, page: int
 
 
 def _check_png(file: BinaryIO) -> None:
-    """Compares the checksums of a PNG, which Pillow leaves out when it decodes; moves the file's position back."""
+    """Compares the checksums of a PNG, which Pillow ignores when it decodes; restores the file's position."""
     position = file.tell()
     with open_picture(file) as image:
         image.verify()
@@ -226,7 +226,7 @@ def _read_tiff(file: BinaryIO, name: str, max_pixels: int | None, page: int | No
         chosen = choose_page(tiff, page)
         _check_pixels(largest_part(chosen), max_pixels, f"{name} ({chosen.imagewidth}x{chosen.imagelength})")
         check_page_data(chosen, file.seek(0, os.SEEK_END))
-        # Pillow would give 32-bit ids with a sign.
+        # Pillow would return signed 32-bit ids.
         by_pillow = is_for_pillow(chosen) and not (indices and chosen.bitspersample > 8)
         array = _tiff_by_pillow(file, chosen.index, indices) if by_pillow else None
         return decode_page(chosen) if array is None else array
@@ -318,7 +318,7 @@ def _to_uint8(array: np.ndarray) -> np.ndarray:
     if array.dtype == bool:
         return array.astype(np.uint8) * np.uint8(255)
     if array.dtype == np.uint16:
-        # 14 bits and less: what cameras and scanners put into 16-bit files without scaling it.
+        # 14 bits and less: cameras and scanners store such values in 16-bit files without scaling them.
         if 0 < array.max() < 2**14:
             warnings.warn(
                 f"a 16-bit image whose largest value is {array.max()} of 65535 is dark or black; if it holds fewer "

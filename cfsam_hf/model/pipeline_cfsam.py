@@ -17,13 +17,12 @@ from tqdm.auto import tqdm
 from transformers import Pipeline
 
 from .configuration_cfsam import rgb, style_number
-from .inputs import Form, encoded_picture, pixel_sizes, split_inputs
+from .inputs import Form, pixel_sizes, split_inputs
 from .maps import MapLayout, NucleiMaps, join_rows, stack_maps
-from .pictures import image_name, is_grey, read_rgb
-from .pixel_size import check_mpp, choose_mpp, disagreement, read_pixel_size, resample_nuclei
+from .pixel_size import resample_nuclei
 from .processing_cfsam import image_processor_for
 from .result import NucleiResult, __version__
-from .stages import ImageRun, NetworkClock, make_batches, read_ahead, run_network
+from .stages import ImageRun, NetworkClock, make_batches, read_ahead, read_image, run_network
 from .tiling import check_tiling, fitted_tile_size, views_of
 
 # Tiles at once on an accelerator: enough to fill it with tiles of 256 px.
@@ -31,19 +30,15 @@ DEFAULT_BATCH_SIZE = 8
 # Fitted tiles come in steps of so many patches, so that images of like size share batches on an accelerator.
 TILE_STEP = 4
 
-# Batches that wait on each side of the network: one would do if all took the same time.
+# Batches that wait on each side of the network; one would be enough if all took the same time.
 BATCHES_AHEAD = 2
 
-# Seconds after which a call that is still running shows how far it is.
+# Seconds after which a call that is still running shows its progress.
 PROGRESS_DELAY = 2.0
 
-UNKNOWN_MPP_WARNING = (
-    "mpp is not given and no file states it: the model's {:g} micrometres per pixel is assumed and area_um2 is NaN; "
-    "pass mpp=..."
-)
 GREY_WARNING = (
     "an image has no colour: the model was trained on stained (H&E) tissue in colour, so the types of its nuclei mean "
-    "nothing, and many may be missed"
+    "nothing, and many nuclei may be missed"
 )
 
 
@@ -94,7 +89,7 @@ class NucleiSegmentationPipeline(Pipeline):
         self.network_clock = NetworkClock()
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs) -> None:
-        """Saves it as any pipeline, without the default model, which is a folder of this installation."""
+        """Saves the pipeline as transformers does, but without the default model, a folder of this installation."""
         registered = getattr(type(self), "_registered_impl", {})
         self._registered_impl = {
             task: {name: value for name, value in info.items() if name != "default"}
@@ -156,8 +151,8 @@ class NucleiSegmentationPipeline(Pipeline):
                 column of a data set, stack of arrays), an iterator, or a torch data set such as `KeyDataset`. The
                 last two are read some images ahead, in a thread.
             mpp (`float` or list-like of them, *optional*): micrometres per pixel of the image or of each image.
-                Default: as the image's file states it; one warning tells of a given value that is at least a factor of
-                2 off. For an image of unknown pixel size the model's is assumed, with one warning, and `area_um2` is
+                Default: as the image's file states it; a given value that differs by a factor of 2 or more causes one
+                warning. For an image of unknown pixel size the model's is assumed, with one warning, and `area_um2` is
                 NaN.
             batch_size (`int`, *optional*): tiles that pass through the network at once on an accelerator; default 8.
                 On a CPU tiles pass one by one, which is as fast and gives exactly the same nuclei for any
@@ -276,33 +271,7 @@ class NucleiSegmentationPipeline(Pipeline):
         timeout: float | None = None,
     ) -> ImageRun:
         """Reads one picture and resamples it to the model's mpp, from the `mpp` given or what the file states."""
-        if mpp is not None:
-            mpp = check_mpp(mpp)
-        max_pixels = self.image_processor.max_pixels if max_pixels is None else max_pixels
-        source = encoded_picture(image, timeout)
-        pixels = read_rgb(image if source is None else source, max_pixels, input_data_format, page)
-        stated = None
-        if source is not None:
-            with source.open() as file:
-                stated = read_pixel_size(file, page)
-        notes = {}
-        if mpp is not None and source is not None and (sentence := disagreement(mpp, stated)):
-            notes["disagreement"] = f"{source.name}: {sentence}"
-        mpp, mpp_source = choose_mpp(mpp, stated)
-        if mpp is None:
-            notes["unknown"] = UNKNOWN_MPP_WARNING.format(self.image_processor.mpp)
-        size = pixels.shape[:2]
-        pixels = self.image_processor.to_model_pixels(pixels, mpp, max_pixels)
-        return ImageRun(
-            image=pixels,
-            size=size,
-            mpp=mpp,
-            mpp_source=mpp_source,
-            name=image_name(image if source is None else source),
-            model_size=pixels.shape[:2],
-            is_grey=is_grey(pixels),
-            warnings=notes,
-        )
+        return read_image(image, self.image_processor, mpp, max_pixels, input_data_format, page, timeout)
 
     def _forward(self, model_inputs: ImageRun, **options) -> ImageRun:
         [run] = self.predict_runs(iter([model_inputs]), **options)

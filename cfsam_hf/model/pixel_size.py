@@ -8,8 +8,8 @@
 | any other TIFF | the resolution tags and their unit |
 | PNG, JPEG, BMP, JPEG 2000 | the resolution in the header |
 
-Resolution tags and headers also hold what printers and screens use (72, 96, 300 dpi). They are believed between 0.05
-and 4 micrometres, which no print resolution reaches; statements made for microscopes, between 0.01 and 10.
+Resolution tags and headers also hold what printers and screens use (72, 96, 300 dpi). They are accepted from
+0.05 to 4 micrometres, which no print resolution reaches; statements made for microscopes are accepted from 0.01 to 10.
 """
 
 import math
@@ -121,8 +121,8 @@ def read_pixel_size(file: str | os.PathLike[str] | BinaryIO, page: int | None = 
         page (`int`, *optional*): which picture of a TIFF that holds several, counted from 1.
 
     Returns:
-        The pixel size, or None where the file states none, states an implausible one, or is no readable image
-        (`read_rgb` raises the error that says why).
+        The pixel size, or None if the file states none or an implausible one, or is not a readable image (`read_rgb`
+        raises the error that says why).
 
     Raises:
         OSError: the file is missing or not accessible.
@@ -204,7 +204,7 @@ class ResampledInstances(NamedTuple):
 
 def resample_nuclei(decoded: DecodedNuclei, height: int, width: int) -> DecodedNuclei:
     """
-    Bring nuclei to an image of `height` x `width` pixels that shows the same field; see [`resample_instances`]. Types,
+    Resample nuclei to an image of `height` x `width` pixels of the same field; see [`resample_instances`]. Types,
     scores and their measures are kept; areas, boxes and centroids are measured again.
     """
     if decoded.instance_map.shape == (height, width):
@@ -216,7 +216,7 @@ def resample_nuclei(decoded: DecodedNuclei, height: int, width: int) -> DecodedN
 
 def resample_instances(instance_map: np.ndarray, boxes: np.ndarray, height: int, width: int) -> ResampledInstances:
     """
-    Bring a label map to `height` x `width` pixels.
+    Resample a label map to `height` x `width` pixels.
 
     Each nucleus is resampled by itself (area means when it shrinks, linear when it grows), and a pixel goes to the
     nucleus with the largest share of it, provided that all nuclei together hold at least half of it: outlines stay
@@ -227,7 +227,7 @@ def resample_instances(instance_map: np.ndarray, boxes: np.ndarray, height: int,
     Args:
         instance_map: (H, W) integers, 0 background, ids 1..N.
         boxes: (N, 4), half-open x0, y0, x1, y1 of the nuclei.
-        height, width: the size to bring it to.
+        height, width: the new size.
     """
     patches = [_patch(instance_map, label, box, height, width) for label, box in enumerate(boxes.tolist(), start=1)]
     labels = _assign_pixels(patches, height, width)
@@ -246,7 +246,7 @@ def resample_instances(instance_map: np.ndarray, boxes: np.ndarray, height: int,
 
 
 def _guess_unit(value: float) -> str:
-    """What an impossible pixel size probably is, as the end of a sentence; empty if nothing is plausible."""
+    """The probable meaning of an impossible pixel size, as the end of a sentence; empty if nothing is plausible."""
     if value in OBJECTIVES:
         return f". If {value:g}x is the objective, the pixel size is probably {10 / value:.3g}"
     low, high = PLAUSIBLE_MPP
@@ -285,7 +285,7 @@ def _of_description(text: str, largest: tifffile.TiffPage, reduction: float) -> 
         images = [
             dict(re.findall(r'(\w+)\s*=\s*"([^"]*)"', tag)) for tag in re.findall(r"<(?:\w+:)?Pixels\b[^>]*", text)
         ]
-        # A file may describe several images; the one of this size is meant, the first in case of doubt.
+        # A file may describe several images: the one of this size counts, else the first.
         shape = (str(largest.imagewidth), str(largest.imagelength))
         images.sort(key=lambda image: (image.get("SizeX"), image.get("SizeY")) != shape)
         if images and "PhysicalSizeX" in images[0]:
@@ -307,7 +307,7 @@ def _of_resolution(page: tifffile.TiffPage) -> PixelSize | None:
     text = page.description or ""
     if text.startswith("ImageJ=") and (found := re.search(r"^unit=(.*)$", text, re.MULTILINE)):
         unit = MICROMETRES.get(found[1].strip().lower(), math.nan)
-        # ImageJ's own unit for an image that was never calibrated is the inch.
+        # The inch is ImageJ's unit for images that were never calibrated.
         limits = PRINT_LIMITS if unit == MICROMETRES["inch"] else MICROSCOPE_LIMITS
         return _plausible((unit / count for count in counts), "ImageJ", limits)
     unit = _RESOLUTION_UNITS.get(int(page.tags.valueof("ResolutionUnit", default=2)), math.nan)

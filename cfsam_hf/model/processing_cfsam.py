@@ -1,4 +1,4 @@
-"""The processor of CF-SAM: the image processor under the name that `AutoProcessor` looks for, and that of a model."""
+"""The processor of CF-SAM, an image processor for `AutoProcessor`, and the image processor of a checkpoint."""
 
 import os
 import warnings
@@ -42,7 +42,7 @@ class CfSamProcessor(ProcessorMixin):
 
         Args:
             images: a picture or a list-like of pictures.
-            text, videos, audio: the other inputs that processors have; CF-SAM has none of them.
+            text, videos, audio: other inputs of processors; CF-SAM takes none of them.
             images_kwargs, common_kwargs (*optional*): options in dictionaries, as transformers' processors accept.
             kwargs: options of `CfSamImageProcessor.preprocess`.
 
@@ -51,10 +51,10 @@ class CfSamProcessor(ProcessorMixin):
         """
         other = {"text": text, "videos": videos, "audio": audio}
         if given := [name for name, value in other.items() if value is not None]:
-            raise ValueError(f"{given[0]} is given, but CF-SAM has no input but images")
+            raise ValueError(f"{given[0]} is given, but CF-SAM takes images only; leave it out")
         if images is None:
             raise ValueError("images is missing: pass a path, a PIL image, an array, a tensor or a list of them")
-        # As transformers' own processors merge them: the more specific dictionary wins, and nothing is given twice.
+        # Merged as by transformers' own processors: the more specific dictionary wins.
         options = {**(common_kwargs or {}), **(images_kwargs or {})}
         if twice := sorted(set(images_kwargs or {}) & set(kwargs)):
             raise ValueError(f"{twice[0]} is given twice: in images_kwargs and as an argument")

@@ -1,7 +1,7 @@
 """Score and type of each nucleus, from the maps and from its outline.
 
 The score is a logistic model. The mean nuclei probability alone says little about the outline: two nuclei merged into
-one have the same mean as one. A well outlined nucleus has a sharp edge and the shape of an ellipse. With the default
+one have the same mean as one. A well-outlined nucleus has a sharp edge and the shape of an ellipse. With the default
 weights the score is the mean probability, clipped to 1e-6 from 0 and 1 and up to rounding.
 """
 
@@ -50,7 +50,7 @@ class ScoreWeights:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if isinstance(value, bool) or not isinstance(value, Real) or not -MAX_WEIGHT <= value <= MAX_WEIGHT:
+            if isinstance(value, bool) or not isinstance(value, Real) or not abs(value) <= MAX_WEIGHT:  # type: ignore[operator]
                 limits = f"{-MAX_WEIGHT:g} to {MAX_WEIGHT:g}"
                 raise ValueError(f"score weight {field.name} is {value!r}: it must be a number from {limits}")
             # NumPy's own numbers cannot be written as JSON.
@@ -142,7 +142,7 @@ def elect_types(runs: InstanceRuns, type_maps: Iterable[np.ndarray]) -> TypeVote
 
     Args:
         runs: the instances.
-        type_maps: T maps (H, W) float32, the probabilities of types 1..T, without the background; taken one by one.
+        type_maps: T maps (H, W) float32, the probabilities of types 1..T, without the background; read one at a time.
     """
     votes = np.stack([runs.map_sums(values) for values in type_maps])
     best = np.argmax(votes, axis=0)

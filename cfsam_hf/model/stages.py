@@ -1,4 +1,4 @@
-"""The stages through which an image passes: tiles in batches, their maps, and the nuclei decoded from these.
+"""The stages through which an image passes: reading, tiles in batches, their maps, and the nuclei decoded from these.
 
 `read_ahead` lets each stage run ahead of its consumer, in a thread of its own.
 """
@@ -14,9 +14,18 @@ from typing import Any, TypeVar
 import numpy as np
 
 from .decoding import BandDecoder, DecodingParameters
+from .image_processing_cfsam import CfSamImageProcessor
+from .inputs import encoded_picture
 from .maps import MapLayout, NucleiMaps
+from .pictures import image_name, is_grey, read_rgb
+from .pixel_size import check_mpp, choose_mpp, disagreement, read_pixel_size
 from .result import DecodedNuclei
 from .tiling import MapBlender, Part, Window, cut_window, tile_windows, turn_tiles, turn_tiles_back
+
+UNKNOWN_MPP_WARNING = (
+    "mpp is not given and no file states it: the model's {:g} micrometres per pixel is assumed and area_um2 is NaN; "
+    "pass mpp=..."
+)
 
 Item = TypeVar("Item")
 
@@ -196,6 +205,54 @@ class ImageRun:
             part=self.part,
         )
         return self._blender
+
+
+def read_image(
+    image: Any,
+    image_processor: CfSamImageProcessor,
+    mpp: float | None = None,
+    max_pixels: int | None = None,
+    input_data_format: str | None = None,
+    page: int | None = None,
+    timeout: float | None = None,
+) -> ImageRun:
+    """
+    Reads one picture and resamples it to the model's micrometres per pixel.
+
+    Args:
+        image: a picture, as for the pipeline.
+        image_processor: its `mpp` is the model's.
+        mpp: micrometres per pixel of the picture; default: what its file states.
+        max_pixels: default: the processor's.
+        input_data_format, page, timeout: as for the pipeline.
+    """
+    if mpp is not None:
+        mpp = check_mpp(mpp)
+    max_pixels = image_processor.max_pixels if max_pixels is None else max_pixels
+    source = encoded_picture(image, timeout)
+    pixels = read_rgb(image if source is None else source, max_pixels, input_data_format, page)
+    stated = None
+    if source is not None:
+        with source.open() as file:
+            stated = read_pixel_size(file, page)
+    notes = {}
+    if mpp is not None and source is not None and (sentence := disagreement(mpp, stated)):
+        notes["disagreement"] = f"{source.name}: {sentence}"
+    mpp, mpp_source = choose_mpp(mpp, stated)
+    if mpp is None:
+        notes["unknown"] = UNKNOWN_MPP_WARNING.format(image_processor.mpp)
+    size = pixels.shape[:2]
+    pixels = image_processor.to_model_pixels(pixels, mpp, max_pixels)
+    return ImageRun(
+        image=pixels,
+        size=size,
+        mpp=mpp,
+        mpp_source=mpp_source,
+        name=image_name(image if source is None else source),
+        model_size=pixels.shape[:2],
+        is_grey=is_grey(pixels),
+        warnings=notes,
+    )
 
 
 @dataclass

@@ -1,8 +1,8 @@
 """TIFF files: which of their pages is the picture, and which library decodes it.
 
 A TIFF may hold one picture, a pyramid of it, or many (z-planes, channels, a series). A picture with smaller copies of
-itself counts as one; of several pictures none is chosen silently. Pillow decodes pages of up to 8 bits a sample in the
-compressions it knows; tifffile, with imagecodecs, decodes the rest.
+itself counts as one; if there are several pictures, none is chosen silently. Pillow decodes pages of up to 8 bits a
+sample in the compressions that it supports; tifffile, with imagecodecs, decodes the rest.
 """
 
 import contextlib
@@ -38,7 +38,7 @@ def is_tiff(file: BinaryIO) -> bool:
 
 @contextlib.contextmanager
 def open_tiff(file: BinaryIO) -> Iterator[tifffile.TiffFile]:
-    """Opens a TIFF; what tifffile would log about it in the meantime is dropped, since errors are raised."""
+    """Opens a TIFF; messages that tifffile logs about it in the meantime are dropped, since errors are raised."""
     thread = threading.get_ident()
     logger = logging.getLogger("tifffile")
 
@@ -138,9 +138,9 @@ def largest_part(page: tifffile.TiffPage) -> int:
 def is_for_pillow(page: tifffile.TiffPage) -> bool:
     """Whether Pillow reads such pages correctly.
 
-    It opens only some layouts of colour with more than 8 bits, reads separate planes of them wrongly, and leaves deep
-    grey with white as 0 as it is. Of two channels without a meaning it takes the first, and it knows no big-endian
-    BigTIFF.
+    Pillow opens only some layouts of colour with more than 8 bits, reads their separate planes wrongly, leaves deep
+    grey in which 0 is white inverted, and takes the first of two channels without a stated meaning. It cannot read
+    big-endian BigTIFF.
     """
     if page.parent.is_bigtiff and page.parent.byteorder == ">":
         return False
@@ -152,7 +152,7 @@ def is_for_pillow(page: tifffile.TiffPage) -> bool:
 
 
 def decode_page(page: tifffile.TiffPage) -> np.ndarray:
-    """Decodes a page by tifffile, upright: (H, W) or (H, W, C), C 3 (RGB) or 4 (RGBA), in the file's own type.
+    """Decodes a page with tifffile, upright: (H, W) or (H, W, C), C 3 (RGB) or 4 (RGBA), in the file's own type.
 
     Raises:
         ValueError: a colour space, a number of channels or a compression that cannot be read here.
@@ -184,7 +184,7 @@ def turn_upright(array: np.ndarray, orientation: int) -> np.ndarray:
     """Turns (H, W, ...) upright by the value 1 to 8 of its orientation tag; other values change nothing."""
     if 5 <= orientation <= 8:
         array = array.swapaxes(0, 1)
-    # How rows and columns then run: reversed or not.
+    # Steps along rows and columns: -1 reverses them.
     rows, columns = {2: (1, -1), 3: (-1, -1), 4: (-1, 1), 6: (1, -1), 7: (-1, -1), 8: (-1, 1)}.get(orientation, (1, 1))
     return array[::rows, ::columns]
 
@@ -231,7 +231,7 @@ def rgb_of_ycbcr(array: np.ndarray) -> np.ndarray:
 
 
 def _inverted(array: np.ndarray) -> np.ndarray:
-    """Grey in which 0 was white."""
+    """Inverts grey in which 0 is white."""
     if np.issubdtype(array.dtype, np.unsignedinteger):
         return np.iinfo(array.dtype).max - array
     raise ValueError(f"white as 0 with values of type {array.dtype} is not read; save it with black as 0")

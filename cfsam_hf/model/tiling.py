@@ -60,9 +60,9 @@ class View:
 
 UPRIGHT = View()
 
-# The first two are the tile and its half turn, which reverses both axes: a bias to one side, above all in the maps of
-# distances, is to the other side in the second, along both axes. A mirror image would balance only one axis. The first
-# four are the flips.
+# The first two are the tile and its half turn. A half turn reverses both axes, so a bias to one side, which is largest
+# in the distance maps, cancels along both; a mirror image would cancel it along one axis only. The first four are the
+# flips.
 _VIEWS = tuple(
     View(transposed, *flips)
     for transposed in (False, True)

@@ -101,17 +101,17 @@ def test_an_older_adapter_is_replaced_whole_or_not_at_all(folder, monkeypatch):
 def test_files_of_two_adapters_are_refused(folder, tmp_path):
     write_adapter(tmp_path / "other", "other", BASE, {}, some_tensors(1))
     shutil.copy(tmp_path / "other" / WEIGHTS_FILE, folder / WEIGHTS_FILE)
-    with pytest.raises(OSError, match="not of the same adapter"):
+    with pytest.raises(OSError, match="belong to different adapters"):
         read_adapter(folder)
 
 
 def test_damage_is_reported_with_the_file(folder):
     weights = folder / WEIGHTS_FILE
     weights.write_bytes(weights.read_bytes()[:-10])
-    with pytest.raises(OSError, match=r"safetensors: damaged"):
+    with pytest.raises(OSError, match=r"safetensors is damaged"):
         read_adapter(folder)
     (folder / ADAPTER_FILE).write_text("{")
-    with pytest.raises(OSError, match=r"json: damaged"):
+    with pytest.raises(OSError, match=r"json is damaged"):
         read_adapter(folder)
 
 
@@ -124,6 +124,20 @@ def test_a_newer_format_is_refused(folder):
     record = json.loads((folder / ADAPTER_FILE).read_text())
     (folder / ADAPTER_FILE).write_text(json.dumps(record | {"format_version": 99}))
     with pytest.raises(ValueError, match="upgrade cfsam_hf"):
+        read_adapter(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("format_version", "1"), ("format_version", None), ("weights_hash", 5), ("name", ["a"]), ("config", [1]),
+        ("base", 5), ("base", {"name": 5}), ("base", {"name": "a", "hashes": {"int8": "x"}}), ("base", {"evil": 1}),
+    ],
+)  # fmt: skip
+def test_a_record_of_another_form_is_refused(name, value, folder):
+    record = json.loads((folder / ADAPTER_FILE).read_text())
+    (folder / ADAPTER_FILE).write_text(json.dumps(record | {name: value}))
+    with pytest.raises(OSError, match=r"json is damaged, or was not written by save_adapter"):
         read_adapter(folder)
 
 

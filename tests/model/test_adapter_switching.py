@@ -236,7 +236,7 @@ def test_what_hinders_the_look_at_an_adapter_is_told_from_its_absence(folders, m
     with readable_hub(monkeypatch, tmp_path / "cache") as hub:
         put_folder(hub, f"{USER}/private", folders["colon"], private=True)
         put_folder(hub, f"{USER}/base", base)
-        with pytest.raises(OSError, match=r"no cfsam_adapter\.json there"):
+        with pytest.raises(OSError, match=r"there is no cfsam_adapter\.json"):
             CfSamForNucleiSegmentation.from_adapter(f"{USER}/base")
         with pytest.raises(OSError, match=r"private repository.*token"):
             CfSamForNucleiSegmentation.from_adapter(f"{USER}/private")
@@ -377,6 +377,28 @@ def test_settings_that_do_not_fit_the_weights_are_refused(model, folders, tmp_pa
     with pytest.raises(ValueError, match="do not fit"):
         model.load_adapter(tmp_path, adapter_name="wrong")
     assert "wrong" not in model.adapter_names
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"num_types": 10**9}, "its cfsam_adapter.json is wrong: num_types is 1000000000, which does not fit"),
+        ({"adapter_dim": 10**400}, "its cfsam_adapter.json is wrong: adapter_dim is 1000000000"),
+        ({"id2label": ["a"]}, "its cfsam_adapter.json is wrong: id2label is not an object"),
+        ({"fusion_dim": 60_000}, "weights and settings do not fit each other"),
+    ],
+)
+def test_the_settings_of_a_stranger_cannot_ask_for_any_memory(fields, words, folders, model, tmp_path, monkeypatch):
+    hostile = tmp_path / "hostile"
+    shutil.copytree(folders["outlines"], hostile)
+    record = json.loads((hostile / ADAPTER_FILE).read_text())
+    record["config"] |= {"use_hmfm": True} | fields
+    (hostile / ADAPTER_FILE).write_text(json.dumps(record))
+    with pytest.raises(ValueError, match=words):
+        model.load_adapter(hostile, adapter_name="hostile")
+    monkeypatch.setattr(CfSamForNucleiSegmentation, "from_pretrained", lambda *args, **options: pytest.fail("loaded"))
+    with pytest.raises(ValueError, match=words):
+        CfSamForNucleiSegmentation.from_adapter(hostile)
 
 
 def test_a_trained_encoder_has_no_adapter_file(tmp_path):

@@ -123,14 +123,14 @@ BAD = {
     "cut short": Bad(cut_weights(0.9), "damaged or cut short; get it again"),
     "cut in the header": Bad(cut_weights(0.001), "damaged or cut short; get it again"),
     "empty weights": Bad(cut_weights(0), "damaged or cut short; get it again"),
-    "no weights": Bad(without(WEIGHTS), "no model.safetensors in it; get it again"),
-    "pickled weights": Bad(pickled, "pickled .pytorch_model.bin., which are never read.* save_pretrained"),
+    "no weights": Bad(without(WEIGHTS), "it has no model.safetensors; get it again"),
+    "pickled weights": Bad(pickled, "pickled .pytorch_model.bin. and are never read.* save_pretrained"),
     "wrong shapes": Bad(
         with_weights(other_shape),
         r"1 of its weights do not fit; fusion.level_scores.0.weight is \(3, 5\) instead of .*\. Pass the config",
         ValueError,
     ),
-    "weights missing": Bad(with_weights(lose_refinement), "lack 22 .* refinement.*; get it again"),
+    "weights missing": Bad(with_weights(lose_refinement), "22 weights .* missing, such as refinement.*; get it again"),
     "no config": Bad(without("config.json"), NO_CONFIG, auto=UNRECOGNIZED),
     "empty folder": Bad(emptied, NO_CONFIG, auto=UNRECOGNIZED),
     "a list for a config": Bad(holding("config.json", b"[]"), NO_CONFIG, auto=UNRECOGNIZED),
@@ -225,7 +225,7 @@ HOSTILE = {
     "labels": (with_config(num_labels=10**9), "num_labels is 1000000000"),
     "no heads": (nested("vision_config", num_attention_heads=0), "vision_config.num_attention_heads is 0"),
     "a rate of 0": (nested("mask_decoder_config", attention_downsample_rate=0), "attention_downsample_rate is 0"),
-    "an activation": (nested("vision_config", hidden_act="x"), "vision_config.hidden_act is x, no known activation"),
+    "an activation": (nested("vision_config", hidden_act="x"), "vision_config.hidden_act is x, an unknown activation"),
     "an activation of the decoder": (nested("mask_decoder_config", hidden_act=[1]), "decoder_config.hidden_act is"),
     "labels in a list": (with_config(id2label=["a", "b"]), "id2label is not an object"),
     "a kernel of the Hub": (with_config(attn_implementation="evil/kernel"), "attn_implementation is evil/kernel; use"),
@@ -337,7 +337,7 @@ def test_an_adapter_alone_is_no_checkpoint(good, image, tmp_path, capsys):
     capsys.readouterr()
     # The command finds the base by the name in the adapter; the way out is the same.
     line = told_by_the_command(capsys, image, folder, tmp_path / "out")
-    assert re.search(f"{folder} is an adapter of .*{base}.* which cannot be had here", line)
+    assert re.search(f"{folder} is an adapter of .*{base}.* which cannot be loaded", line)
 
 
 def test_a_sam_whose_own_weights_are_not_whole(tmp_path):
