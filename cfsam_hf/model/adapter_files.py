@@ -222,7 +222,7 @@ def read_adapter(source: str | os.PathLike, **hub_options) -> AdapterFile:
             if not isinstance(value, kind):
                 raise TypeError(f"{value!r:.60} is not of type {kind.__name__}")
         if not set(base.hashes or {}) <= set(HASHED_DTYPES):
-            raise ValueError(f"hashes of {sorted(base.hashes)!r:.60}")
+            raise ValueError(f"{base.hashes!r:.60} are not hashes")
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise OSError(f"{path} is damaged, or was not written by save_adapter ({error!r}); get it again.") from error
     if version > ADAPTER_FORMAT:

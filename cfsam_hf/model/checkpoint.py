@@ -115,7 +115,7 @@ def check_source(
 
     Raises:
         OSError: it is a file, or has no configuration.
-        ValueError: it is another kind of model, or has impossible sizes; pickled weights are asked for.
+        ValueError: it is another kind of model, or has impossible sizes; pickled weights are requested.
     """
     if options.get("use_safetensors") is False:
         raise ValueError("use_safetensors=False: pickled weights are never read; save them as safetensors first.")
@@ -440,7 +440,7 @@ def _place(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _with_variant(name: str, options: Mapping[str, Any]) -> str:
-    """The name of a file of weights in the variant that is asked for, such as `model.fp16.safetensors`."""
+    """The name of a file of weights in the requested variant, such as `model.fp16.safetensors`."""
     stem, ending = name.rsplit(".", 1)
     return f"{stem}.{options['variant']}.{ending}" if options.get("variant") else name
 

@@ -20,7 +20,7 @@ from .mala import AdapterLinear, MultiScaleAdapter, MultiScaleKernel
 
 @dataclass
 class CfSamVisionEncoderOutput(SamVisionEncoderOutput):
-    """As `SamVisionEncoderOutput`, with `levels`: the token maps (B, h, w, C) after the layers that were asked for."""
+    """As `SamVisionEncoderOutput`, with `levels`: the token maps (B, h, w, C) after the requested layers."""
 
     levels: tuple[torch.Tensor, ...] | None = None
 

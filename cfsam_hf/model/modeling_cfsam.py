@@ -46,12 +46,12 @@ class CfSamNucleiSegmentationOutput(ModelOutput):
         type_logits (`torch.Tensor` of shape `(B, T + 1, H, W)`, *optional*): background and types; `None` for T = 0.
         boundary_logits (`torch.Tensor` of shape `(B, 1, H, W)`, *optional*): contours; `None` without BGMR.
         initial_nuclei_logits, initial_hv_maps, initial_type_logits:
-            The same maps before the refinement; without BGMR the very same tensors, as are the types of a `type_trunk`
-            always.
+            The same maps before the refinement; without BGMR they are the same tensors, and the types of a
+            `type_trunk` always are.
         hidden_states (`tuple[torch.Tensor]`, *optional*):
-            The encoder's token maps (B, h, w, C), before its first layer and after each, if asked for.
+            The encoder's token maps (B, h, w, C), before its first layer and after each, if requested.
         attentions (`tuple[torch.Tensor]`, *optional*):
-            The attention weights of each of the encoder's layers, (B * windows * heads, tokens, tokens), if asked for.
+            The attention weights of each of the encoder's layers, (B * windows * heads, tokens, tokens), if requested.
     """
 
     loss: torch.Tensor | None = None
@@ -111,14 +111,14 @@ class CfSamPreTrainedModel(PreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
-        """As `PreTrainedModel.from_pretrained`, with what is not to be trained already frozen.
+        """Loads a model as `PreTrainedModel.from_pretrained` does, and freezes the parameters that are not trained.
 
-        A folder or Hub id of a plain `SamModel` may be given: its weights are kept under their names, and only the
-        adapters and heads are new. Options of [`CfSamConfig`] (`num_types=4`, ...) can be passed by name.
+        The folder or Hub id may be that of a plain `SamModel`: its weights keep their names, and only the adapters and
+        heads are new. Options of [`CfSamConfig`] (`num_types=4`, ...) can be passed by name.
         Only safetensors weights are read.
 
         Raises:
-            OSError: the checkpoint or a part of it is not there, or damaged.
+            OSError: the checkpoint or a part of it is missing or damaged.
             ValueError: it is another kind of model, has a newer format, or its weights do not fit.
         """
         source, wants_info = pretrained_model_name_or_path, kwargs.pop("output_loading_info", False)
@@ -131,13 +131,13 @@ class CfSamPreTrainedModel(PreTrainedModel):
                 options = {**kwargs, "use_safetensors": True, "ignore_mismatched_sizes": True}
                 loaded = super().from_pretrained(source, *args, output_loading_info=True, **options)
                 check_weights(loaded[1], values, loaded[0].config, allow_mismatched)
-                # transformers 5.23 no longer notes it; adapters, results and records of finished images tell it.
+                # transformers 5.23 no longer records it; adapters, results and records of finished images state it.
                 loaded[0].config._commit_hash = hub_commit(source, kwargs)
         model = loaded[0]
         model.freeze()
         for parameter in model.parameters():
-            # Weights of a mapped file can lie at any address, and CPU kernels round differently off their boundaries:
-            # the outputs would depend, in their last bits, on how the file is laid out.
+            # Weights of a memory-mapped file may be unaligned, and CPU kernels round differently there: the last bits
+            # of the outputs would depend on the layout of the file.
             if parameter.device.type == "cpu" and parameter.data_ptr() % 64:
                 parameter.data = parameter.data.clone()
         return loaded if wants_info else model
@@ -154,7 +154,7 @@ class CfSamPreTrainedModel(PreTrainedModel):
         return not name.startswith("sam.")
 
     def freeze(self) -> None:
-        """Sets `requires_grad` of every parameter as the configuration says; what PEFT added is left as it is."""
+        """Sets `requires_grad` of every parameter as the configuration says, except for PEFT's own parameters."""
         parameters = dict(self.named_parameters())
         for name, own_name in names_without_peft(self, parameters).items():
             parameters[name].requires_grad_(self.is_trainable(own_name))
@@ -165,7 +165,7 @@ class CfSamPreTrainedModel(PreTrainedModel):
         return sum(n for n, trained in counts if trained), sum(n for n, _ in counts)
 
     def print_trainable_parameters(self) -> None:
-        """Prints the counts in PEFT's words."""
+        """Prints the counts in PEFT's format."""
         trainable, total = self.get_nb_trainable_parameters()
         print(f"trainable params: {trainable:,} || all params: {total:,} || trainable%: {100 * trainable / total:.4f}")
 
@@ -174,8 +174,8 @@ class CfSamForNucleiSegmentation(AdapterSwitchingMixin, CfSamPreTrainedModel):
     """SAM refined for nuclei: instance segmentation and classification of H&E tiles, without prompts.
 
     The frozen SAM encoder carries MALA adapters; HMFM fuses its levels; SAM's mask decoder, with one task token per
-    map, makes the initial maps; BGMR refines them (arXiv 2603.28027). With `type_trunk` types are no such maps: a
-    branch with a pretrained trunk reads them off the image.
+    map, makes the initial maps; BGMR refines them (arXiv 2603.28027). With `type_trunk`, a branch with a
+    pretrained trunk predicts the types from the image instead.
 
     Example:
 
@@ -193,7 +193,7 @@ class CfSamForNucleiSegmentation(AdapterSwitchingMixin, CfSamPreTrainedModel):
         checkpointing = getattr(config, "gradient_checkpointing", False)
         self.sam = SamModel(config)
         if checkpointing:
-            # SamModel has taken the request and carried it out on the encoder that is replaced here.
+            # SamModel has applied this setting to the encoder that is replaced here, and cleared it.
             config.gradient_checkpointing = True
         self.sam.vision_encoder = CfSamVisionEncoder(
             vision,
@@ -261,7 +261,7 @@ class CfSamForNucleiSegmentation(AdapterSwitchingMixin, CfSamPreTrainedModel):
         self.freeze()
 
     def read_settings(self) -> None:
-        """Reads what is derived from the configuration; to be called again when its settings have changed."""
+        """Reads the settings derived from the configuration; call it again after they change."""
         num_types = self.config.num_types or 0
         self.num_maps = 3 + (num_types + 1 if num_types and not self.config.has_type_branch else 0)
         self.loss_weights = LossWeights.from_config(self.config.loss_weights)
@@ -277,11 +277,11 @@ class CfSamForNucleiSegmentation(AdapterSwitchingMixin, CfSamPreTrainedModel):
         return self.sam.shared_image_embedding(grid).permute(2, 0, 1)[None].to(device)
 
     def _split(self, maps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-        """Maps (B, M, ...) to nuclei logits, HV maps and type logits (`None` where these are no such maps)."""
+        """Maps (B, M, ...) to nuclei logits, HV maps and type logits (`None` if there are none)."""
         return maps[:, :1], maps[:, 1:3], maps[:, 3:] if self.num_maps > 3 else None
 
     def _normalise(self, maps: torch.Tensor) -> torch.Tensor:
-        """Logits to probabilities; offsets as they are."""
+        """Logits to probabilities; offsets unchanged."""
         nuclei, offsets, types = self._split(maps)
         parts = [nuclei.sigmoid(), offsets]
         return torch.cat(parts if types is None else [*parts, types.softmax(1)], dim=1)
@@ -388,8 +388,8 @@ class CfSamForNucleiSegmentation(AdapterSwitchingMixin, CfSamPreTrainedModel):
                 The style of each image: 0 for the neutral one, which is the default, or 1 plus its place in
                 `config.styles`.
             types_alone (`bool`):
-                Only the loss of the types inside nuclei, from `type_labels` and the type branch alone, is computed: to
-                train that branch in a fraction of the time.
+                Whether to compute only the loss of the types inside nuclei, from `type_labels` and the type branch,
+                which trains that branch in a fraction of the time.
             output_hidden_states (`bool` or `list[int]`, *optional*): also return the encoder's hidden states, all or
                 those of these indices with `None` for the others; default: as `config.output_hidden_states` says.
             output_attentions (`bool`, *optional*): also return the encoder's attentions, for which the model must be
@@ -400,9 +400,9 @@ class CfSamForNucleiSegmentation(AdapterSwitchingMixin, CfSamPreTrainedModel):
             [`CfSamNucleiSegmentationOutput`]; with `types_alone` it holds the loss and its parts only.
 
         Raises:
-            ValueError: a size that is no multiple of the patch size; `nuclei_labels` without `hv_labels`;
+            ValueError: a size that is not a multiple of the patch size; `nuclei_labels` without `hv_labels`;
                 `types_alone` without `type_labels` or a type branch; `output_attentions` with an implementation of
-                attention that gives none.
+                attention that does not return them.
         """
         size = pixel_values.shape[2:]
         if types_alone:
@@ -455,7 +455,7 @@ class CfSamForNucleiSegmentation(AdapterSwitchingMixin, CfSamPreTrainedModel):
             boundary_logits=boundary_logits,
             initial_nuclei_logits=initial_maps[0],
             initial_hv_maps=initial_maps[1],
-            # The type branch's are no maps that are refined.
+            # The maps of the type branch are not refined.
             initial_type_logits=refined_maps[2] if self.type_branch is not None else initial_maps[2],
             hidden_states=encoded.hidden_states,
             attentions=encoded.attentions,

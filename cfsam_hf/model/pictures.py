@@ -4,7 +4,7 @@
 |---|---|
 | uint8 | itself |
 | bool, 1-bit | 0 and 255 |
-| uint16, 16-bit files | value / 257, the full range of the type whatever the content (colour PNG: the high byte) |
+| uint16, 16-bit files | value / 257, the full range of the type for any content (colour PNG: the high byte) |
 | int16, int32, int64, uint32, uint64 | itself; all values must lie in 0..255 |
 | float | in [0, 1] if no value is above 1, else in [0, 255]; rounded |
 | grey (2-D or one channel) | three equal channels |
@@ -113,7 +113,7 @@ def read_rgb(
         return _array_to_rgb(_pil_to_array(image), max_pixels, "channels_last", channel_first_preferred=False)
     if is_tensor := isinstance(image, torch.Tensor):
         image = image.detach().cpu()
-        is_half = image.dtype.is_floating_point and image.dtype.itemsize < 4  # numpy knows no bfloat16
+        is_half = image.dtype.is_floating_point and image.dtype.itemsize < 4  # numpy has no bfloat16
         image = image.float().numpy() if is_half else image.numpy()
     if not isinstance(image, np.ndarray):
         hint = "; of a row of a data set pass its image column" if isinstance(image, Mapping) else ""

@@ -147,7 +147,7 @@ class NucleiSegmentationPipeline(Pipeline):
 
         Args:
             inputs: a picture: a path, an http(s) address, a data URL, base64 text, the bytes of a file, a PIL image,
-                an array or a tensor (see `read_rgb`); or several: a list or whatever is like one (pandas Series,
+                an array or a tensor (see `read_rgb`); or several: a list or an object like one (pandas Series,
                 column of a data set, stack of arrays), an iterator, or a torch data set such as `KeyDataset`. The
                 last two are read some images ahead, in a thread.
             mpp (`float` or list-like of them, *optional*): micrometres per pixel of the image or of each image.
@@ -261,17 +261,9 @@ class NucleiSegmentationPipeline(Pipeline):
 
         return map(prepare, images)
 
-    def preprocess(
-        self,
-        image: Any,
-        mpp: float | None = None,
-        max_pixels: int | None = None,
-        input_data_format: str | None = None,
-        page: int | None = None,
-        timeout: float | None = None,
-    ) -> ImageRun:
-        """Reads one picture and resamples it to the model's mpp, from the `mpp` given or what the file states."""
-        return read_image(image, self.image_processor, mpp, max_pixels, input_data_format, page, timeout)
+    def preprocess(self, image: Any, **options: Any) -> ImageRun:
+        """Reads one picture and resamples it to the model's mpp; options as for `read_image`."""
+        return read_image(image, self.image_processor, **options)
 
     def _forward(self, model_inputs: ImageRun, **options) -> ImageRun:
         [run] = self.predict_runs(iter([model_inputs]), **options)

@@ -72,7 +72,7 @@ _RESOLUTION_UNITS = {2: 25_400.0, 3: 10_000.0}
 
 
 def check_mpp(mpp: float, name: str = "mpp") -> float:
-    """Micrometres per pixel as a float; ValueError unless it lies in [0.01, 10], with a guess at the unit meant."""
+    """Micrometres per pixel as a float; ValueError unless it lies in [0.01, 10], with a guess at the intended unit."""
     if isinstance(mpp, bool) or not isinstance(mpp, (int, float, np.integer, np.floating)):
         raise TypeError(f"{name} must be a number of micrometres per pixel, got {mpp!r}")
     if not MIN_MPP <= mpp <= MAX_MPP:  # false for NaN

@@ -177,8 +177,8 @@ def tile_windows(height: int, width: int, tile_size: int, overlap: int, views: i
     """
     All windows over an image of `height` x `width` pixels, row by row from the top.
 
-    Each view has its own grid, shifted by an equal share of the distance to the next tile, so that what lies at the
-    border of a tile in one view lies in the middle of a tile in another.
+    Each view has its own grid, shifted by an equal share of the distance to the next tile, so that the
+    border of a tile in one view is in the middle of a tile in another.
 
     Raises:
         ValueError: `views` is not 1, 2, 4 or 8, or the tiling is impossible.

@@ -230,6 +230,8 @@ class TypeBranch(nn.Module):
             maps = trunk_levels
             if self.trunk is not None:
                 maps = self.trunk(F.avg_pool2d(pixel_values, scale) if scale > 1 else pixel_values)
+            if maps is None:
+                raise ValueError("a type branch without a trunk of its own needs trunk_levels")
             for level, side in READ[scale]:
                 features = maps[level] if side == 1 else _box_average(maps[level], side)
                 levels.append(LevelMap(features, scale * LEVELS[level][0], (scale - 1) / 2))
