@@ -1,4 +1,4 @@
-"""Reading all of a data set to find what is wrong with it: every problem with its file, not only the first."""
+"""Reads a whole data set and reports every problem with its file, not only the first one."""
 
 import hashlib
 from collections import defaultdict
@@ -28,14 +28,14 @@ class Audit:
     Attributes:
         name: what the data set is called in messages.
         records: the tiles that were listed.
-        problems: what must be corrected, a line each.
-        notes: what a user should know, a line each: what readers left out, overlaps, empty tiles where these are
-            accepted, sizes that are not those of nuclei, classes that differ only in their spelling, and nuclei
-            without type in a data set with types.
+        problems: what must be corrected, one line each.
+        notes: what a user should know, one line each: what readers left out, overlaps, empty tiles if these are
+            accepted, implausible sizes of nuclei, classes that differ only in spelling, and nuclei without a type in a
+            data set with types.
         tiles: number of tiles that could be read.
         nuclei: number of their nuclei.
         typed_tiles: number of tiles with types.
-        untyped: number of nuclei without type, by tile, of the tiles that have such nuclei.
+        untyped: number of nuclei without a type, by tile, for the tiles that have such nuclei.
         empty: number of tiles without nuclei.
         overlapping_tiles: number of tiles in which outlines overlap or draw nothing.
         overlaps: the sum over the tiles.
@@ -59,18 +59,17 @@ class Audit:
 
 
 def audit_dataset(name: str, path: str | Path, progress: Callable[[int, int], None] | None = None, **options) -> Audit:
-    """Read every tile of a data set.
+    """Reads every tile of a data set.
 
     Args:
         name, path, options: as in `list_tiles`.
-        progress: called with the number of tiles read and of all tiles.
+        progress: called with the number of tiles read so far and the number of all tiles.
 
     Returns:
-        The findings. What keeps a single file from being read, or makes it useless, is a problem; so is an image that
-        two tiles share.
+        The findings. A file that cannot be read or used is a problem, and so is an image that two tiles share.
 
     Raises:
-        ValueError: for an unknown data set or option, or a folder in which there is nothing to read.
+        ValueError: the data set or an option is unknown, or the folder holds nothing to read.
     """
     check_options(name, options)
     audit = Audit(f"{name} {path}")
@@ -90,22 +89,20 @@ def audit_dataset(name: str, path: str | Path, progress: Callable[[int, int], No
         audit.problems.append(f"{audit.name}: none of its {audit.tiles:,} tiles has a nucleus")
     sizes = size_notes((facts.mpp, facts.areas) for facts in audit.facts)
     audit.notes += [f"{audit.name}: {note}" for note in (*sizes, *_spellings(audit.records))]
-    # Only in a data set with types is a missing type worth a note.
+    # A missing type is worth a note only in a data set with types.
     if audit.typed_tiles and audit.untyped:
         count, first = sum(audit.untyped.values()), next(iter(audit.untyped))
         nuclei = "nucleus" if count == 1 else "nuclei"
         tiles = f"tile {first}" if len(audit.untyped) == 1 else f"{len(audit.untyped):,} tiles, {first} the first"
         audit.notes.append(
-            f"{audit.name}: {count:,} {nuclei} without type, in {tiles}; scores of types leave them out"
+            f"{audit.name}: {count:,} {nuclei} without a type, in {tiles}; scores of types leave them out"
         )
-    audit.problems += [
-        f"{_files(tiles)}: one and the same image" for tiles in audit.digests.values() if len(tiles) > 1
-    ]
+    audit.problems += [f"{_files(tiles)}: the same image" for tiles in audit.digests.values() if len(tiles) > 1]
     return audit
 
 
 def _spellings(records: Sequence[TileRecord]) -> list[str]:
-    """Classes that may be one class."""
+    """Notes about classes that are probably the same class."""
     names = {name for record in records for name in record.type_names.values()}
     alike: dict[str, list[str]] = defaultdict(list)
     for name in sorted(names):
@@ -118,16 +115,16 @@ def _spellings(records: Sequence[TileRecord]) -> list[str]:
 
 
 def shared_images(audit: Audit, other: Audit) -> list[str]:
-    """Return a line for each image that is in two data sets, by its pixels, under another name."""
+    """Returns a line for each image that is in both data sets under different names, compared by its pixels."""
     return [
-        f"{_files(tiles)} and {_files(other.digests[digest])}: one and the same image in {audit.name} and {other.name}"
+        f"{_files(tiles)} and {_files(other.digests[digest])}: the same image in {audit.name} and {other.name}"
         for digest, tiles in audit.digests.items()
         if digest in other.digests and not {*map(tile_key, tiles)} & {*map(tile_key, other.digests[digest])}
     ]
 
 
 def image_digest(image: np.ndarray) -> str | None:
-    """Hash an image `(H, W, 3)` uint8 by size and pixels; None where it is of one colour, as blank tiles are."""
+    """Hashes an image `(H, W, 3)` uint8 by size and pixels; None if it has a single colour, as blank tiles do."""
     if image.size == 0 or (image == image[:1, :1]).all():
         return None
     digest = hashlib.blake2b(str(image.shape).encode(), digest_size=16)
@@ -140,7 +137,7 @@ def _read(record: TileRecord, audit: Audit) -> None:
         tile = replace(record, allow_empty=True).load()
     except (OSError, ValueError) as error:
         text = str(error)
-        # The message of a file that holds many tiles does not name the tile.
+        # If a file holds many tiles, its message does not name the tile.
         audit.problems.append(text if record.index is None else f"{text} (tile {record.id})")
         return
     audit.tiles += 1
@@ -177,9 +174,9 @@ def _overlap_text(record: TileRecord, tile: Tile) -> str:
         rule = RULES.get(str(record.options.get("overlap")), RULES["later"])
         parts.append(f"{overlaps.nuclei} nuclei overlap on {overlaps.pixels} pixels ({rule})")
     if overlaps.hidden:
-        parts.append(f"{overlaps.hidden} of them wholly hidden")
+        parts.append(f"{overlaps.hidden} of them completely hidden")
     if overlaps.undrawn:
-        parts.append(f"{overlaps.undrawn} outlines that hold no pixel")
+        parts.append(f"{overlaps.undrawn} outline{'s' * (overlaps.undrawn != 1)} without a pixel")
     return ", ".join(parts)
 
 

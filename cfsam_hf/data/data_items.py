@@ -1,4 +1,4 @@
-"""Data items: folders of tiles as a command line or a recipe names them, and the tiles that they stand for."""
+"""Data items: folders of tiles as named on a command line or in a recipe, and the tiles they select."""
 
 import json
 import re
@@ -26,7 +26,8 @@ class DataItem:
         weight: share of the training crops, relative to the other folders.
         name: name of the data set, instead of the split file's or the reader's.
         types: file that maps the types to the joint vocabulary (see `vocabulary`); `none` leaves them out. If the
-            reader itself has a setting `types`, that one gets the values it knows: `types=raw` of `consep`.
+            reader itself has a setting `types`, the values that it knows go to the reader, such as `types=raw` for
+            `consep`.
         train, tuning, validation, test: instead of a split file, folds of the data set (`TileRecord.fold`), joined
             by `+`.
         style: name of the model's style that these tiles train; without one they train the neutral style.

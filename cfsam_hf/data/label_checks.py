@@ -1,10 +1,10 @@
-"""Telling label maps from masks, maps of classes and damaged label maps: how the pieces of each id lie."""
+"""Distinguishes label maps from masks, class maps and damaged label maps by the pieces of each id."""
 
 import numpy as np
 from skimage.measure import label as connected_components
 
 MOST_PIECES = 5
-"""Label maps of public data sets have at most 3 pieces an id: nuclei that others cut through."""
+"""Label maps of public data sets have at most 3 pieces per id: nuclei that others cut through."""
 
 LARGE_PIECE = 10
 """Pixels. Slips of the brush and crumbs at a cut are smaller."""
@@ -18,11 +18,11 @@ BACKGROUND_SHARE = 0.5
 SMALLEST_TILE = 200 * 200
 """Pixels. Half of a smaller tile can be one nucleus."""
 
-WAY_OUT = "In a label map each nucleus has its own id; label the nuclei apart (a binary mask: skimage.measure.label)"
+WAY_OUT = "In a label map each nucleus has its own id; assign ids (for a binary mask, with skimage.measure.label)"
 
 
 def count_pieces(mask: np.ndarray) -> int:
-    """Return the number of 8-connected pieces of a mask `(H, W)`.
+    """Returns the number of 8-connected pieces of a mask `(H, W)`.
 
     >>> count_pieces(np.array([[1, 0, 0], [0, 1, 0], [0, 0, 0], [1, 1, 0]]))
     2
@@ -31,7 +31,7 @@ def count_pieces(mask: np.ndarray) -> int:
 
 
 def label_map_fault(instance_map: np.ndarray) -> str | None:
-    """Say why a label map is certainly none, or None where it may be one.
+    """Says why an array cannot be a label map; None if it may be one.
 
     Args:
         instance_map: `(H, W)` integers, 0 background.
@@ -59,12 +59,12 @@ def label_map_fault(instance_map: np.ndarray) -> str | None:
     most = int(numbers.argmax())
     if numbers[most] > MOST_PIECES:
         return (
-            f"id {ids[most]} lies in {numbers[most]} separate pieces: is it a mask, a map of classes, or a label map "
+            f"id {ids[most]} lies in {numbers[most]} separate pieces: is it a mask, a class map, or a label map "
             f"that JPEG or resampling has changed? {WAY_OUT}"
         )
     if (torn >= FEWEST_TORN and torn > TORN_SHARE * len(ids)) or torn == len(ids) > 1:
         return (
-            f"{torn} of {len(ids)} ids lie in separate pieces: is it a map of classes, or were ids lost (8 bits hold "
+            f"{torn} of {len(ids)} ids lie in separate pieces: is it a class map, or were ids lost (8 bits hold "
             f"only 255)? {WAY_OUT}"
         )
     areas = np.bincount(owners, weights=sizes)

@@ -1,4 +1,4 @@
-"""Leaks: the same tile, patient or slide in two parts of a split, or in two data sets."""
+"""Finds leaks: the same tile, patient or slide in two parts of a split, or in two data sets."""
 
 import re
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -12,7 +12,7 @@ _Key = TypeVar("_Key", bound=Hashable)
 TCGA_PATIENT = re.compile(r"TCGA-[0-9A-Z]{2}-[0-9A-Z]{4}")
 
 OWN_NAMES = frozenset({"coco", "instance_pairs", "mask_folders", "qupath"})
-"""Readers of anybody's images: two such folders may use the same name for different tiles."""
+"""Readers of users' own images: two such folders may use the same name for different tiles."""
 
 LIZARD_SOURCES = frozenset({"consep", "pannuke"})
 """Data sets from which Lizard took some of its images, and so CoNIC some of its patches."""
@@ -86,7 +86,7 @@ def training_leaks(
     tuning: Mapping[str, Sequence[TileRecord]],
     validation: Mapping[str, Sequence[TileRecord]],
 ) -> list[str]:
-    """Finds what makes the scores of a training run too good, or its mix different from the recipe.
+    """Finds leaks that inflate the scores of a training run, or make its mix differ from the recipe.
 
     Args:
         training: training tiles by the folder or data set that they come from.

@@ -25,7 +25,7 @@ def load_nuclei_dataset(name: str, path: str | Path, split: str | None = None, *
 
     Raises:
         ImportError: `datasets` is not installed.
-        ValueError, OSError: as `list_tiles` here, and as `TileRecord.load` when a row is used.
+        ValueError, OSError: as in `list_tiles`, and as in `TileRecord.load` when a row is used.
     """
     try:
         from datasets import Dataset, Features, Value

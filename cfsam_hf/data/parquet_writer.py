@@ -1,4 +1,4 @@
-"""Writing any data set as Parquet shards that stream through `datasets` and come back exactly through the reader."""
+"""Writes any data set as Parquet shards that stream through `datasets` and that the reader restores exactly."""
 
 import io
 import json
@@ -21,7 +21,7 @@ from .readers.parquet import METADATA_KEY, STORED_UNKNOWN_TYPE
 from .records import UNKNOWN_TYPE, Tile, TileRecord
 
 GROUP_BYTES = 2**20
-"""Rows are read in groups of about this size: small, since a tile that is drawn at random costs its whole group."""
+"""Rows are read in groups of about this size: small, since reading one tile at random reads its whole group."""
 
 LARGEST_16_BIT = 2**16 - 1
 ORIENTATION = 0x0112
@@ -57,7 +57,7 @@ def write_shards(
     shard_bytes: int = 500_000_000,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Path]:
-    """Write tiles as `<fold>-00000-of-00002.parquet`, ..., all shards or none.
+    """Writes tiles as `<fold>-00000-of-00002.parquet`, ..., all shards or none.
 
     A row has the columns of `load_nuclei_dataset`: `image` (PNG, or the data set's own JPEG or PNG file where that
     decodes to the same pixels), `instance_map` (16-bit PNG; 32-bit TIFF where ids go beyond 65,535), `type_map` (8-bit
@@ -69,15 +69,15 @@ def write_shards(
         records: tiles of one data set, with the same type names.
         output: the folder; created if needed.
         shard_bytes: a shard ends with the tile by which it reaches this size.
-        progress: called with the number of tiles written and of all tiles.
+        progress: called with the number of tiles written so far and the number of all tiles.
 
     Returns:
         The files, in order.
 
     Raises:
-        ImportError: if `datasets` is not installed.
-        FileExistsError: if `output` holds `.parquet` files: shards of two conversions would be read as one data set.
-        ValueError, OSError: if there are no tiles, a tile cannot be read, type names differ or go beyond 254, or the
+        ImportError: `datasets` is not installed.
+        FileExistsError: `output` holds `.parquet` files: shards of two conversions would be read as one data set.
+        ValueError, OSError: there are no tiles, a tile cannot be read, type names differ or exceed 254, or the
             files cannot be written.
     """
     output = Path(output)
@@ -189,7 +189,7 @@ def _row(record: TileRecord, tile: Tile, position: int) -> tuple[dict[str, Any],
 
 
 def _image_bytes(record: TileRecord, image: np.ndarray) -> bytes:
-    """The image's own file where every reader makes the same pixels of it, else a PNG."""
+    """The image's own file if every reader decodes it to the same pixels, otherwise a PNG."""
     path = record.image_path
     if record.index is None and path.suffix.lower() in (".png", ".jpg", ".jpeg"):
         content = path.read_bytes()

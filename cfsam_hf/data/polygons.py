@@ -1,4 +1,4 @@
-"""Polygons to label maps: a pixel belongs to the polygon that holds its centre, overlaps follow a stated rule."""
+"""Draws polygons into label maps: a pixel belongs to the polygon that contains its centre; a rule settles overlaps."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ Polygon = Sequence[np.ndarray]
 """Rings `(K, 2)` of xy vertices in pixels: the exterior, then the holes."""
 
 LARGEST_COORDINATE = 2.0**31
-"""Pixels. Numbers beyond are no coordinates of any image, and their products are not finite."""
+"""Pixels. Larger numbers cannot be coordinates of an image, and their products are not finite."""
 
 FARTHEST_BEYOND = 50
 """Annotators overshoot the border by a few pixels; polygons that lie farther out belong to another image."""
@@ -26,7 +26,7 @@ class Overlaps:
         nuclei: nuclei that share a pixel with another one.
         pixels: pixels that several nuclei claim; one of them has each.
         hidden: nuclei that others cover completely.
-        undrawn: outlines that hold no pixel's centre: outside the image, or slips of the mouse.
+        undrawn: outlines that contain no pixel centre: outside the image, or slips of the mouse.
     """
 
     nuclei: int = 0
@@ -39,12 +39,12 @@ class Overlaps:
 
 
 def are_coordinates(points: np.ndarray) -> bool:
-    """Whether all numbers are finite and of a size that coordinates in pixels can have."""
+    """Whether all numbers are finite and small enough to be coordinates in pixels."""
     return bool((np.abs(points) < LARGEST_COORDINATE).all())
 
 
 def check_overlap_rule(overlap: str) -> None:
-    """Raise ValueError where `overlap` is none of `OVERLAP_RULES`."""
+    """Raises ValueError if `overlap` is not one of `OVERLAP_RULES`."""
     if overlap not in OVERLAP_RULES:
         raise ValueError(f"overlap must be one of {', '.join(OVERLAP_RULES)}, got {overlap!r}")
 
@@ -52,7 +52,7 @@ def check_overlap_rule(overlap: str) -> None:
 def rasterise_polygons(
     polygons: Sequence[np.ndarray], height: int, width: int, overlap: str = "later"
 ) -> tuple[np.ndarray, np.ndarray, Overlaps]:
-    """Draw nuclei of one ring each into a label map; see `rasterise_shapes`.
+    """Draws nuclei that consist of one ring each into a label map; see `rasterise_shapes`.
 
     Args:
         polygons: each `(K, 2)` xy vertices.
@@ -64,23 +64,23 @@ def rasterise_polygons(
 def rasterise_shapes(
     shapes: Sequence[Sequence[Polygon]], height: int, width: int, overlap: str = "later"
 ) -> tuple[np.ndarray, np.ndarray, Overlaps]:
-    """Draw nuclei into a label map.
+    """Draws nuclei into a label map.
 
     Args:
-        shapes: for each nucleus its polygons, one as a rule, each an exterior ring and its holes. Vertices are xy in
-            pixels in the frame in which the centre of the top-left pixel is (0.5, 0.5); parts outside the image are
-            cut off, rings of fewer than three vertices draw nothing.
+        shapes: the polygons of each nucleus, usually one, each an exterior ring and its holes. Vertices are xy in
+            pixels in the frame in which the centre of the top-left pixel is (0.5, 0.5). Parts outside the image are
+            cut off; rings of fewer than three vertices draw nothing.
         height, width: size of the map in pixels.
         overlap: which nucleus keeps a pixel that several cover: "later" the last in the sequence, "smaller" the one
             with the fewest pixels (equal sizes: the later).
 
     Returns:
         The label map `(height, width)` int32, 0 background, ids 1..N without gaps in the order of the sequence;
-        `(N,)` int64, the position in `shapes` of each id (a shape that covers no pixel centre, or is wholly hidden by
-        others, has no id); and the counts of what overlaps.
+        `(N,)` int64, the position in `shapes` of each id (a shape that covers no pixel centre, or is completely hidden
+        by others, has no id); and the counts of overlaps.
 
     Raises:
-        ValueError: for an unknown rule or vertices that are not finite `(K, 2)`.
+        ValueError: the rule is unknown, or vertices are not finite `(K, 2)`.
     """
     return paint_pixels(
         [shape_pixels(shape, height, width, position) for position, shape in enumerate(shapes)], height, width, overlap
@@ -90,11 +90,11 @@ def rasterise_shapes(
 def paint_pixels(
     pixels: Sequence[np.ndarray], height: int, width: int, overlap: str = "later"
 ) -> tuple[np.ndarray, np.ndarray, Overlaps]:
-    """Make a label map of nuclei given by their pixels, as `rasterise_shapes` does of outlines.
+    """Makes a label map of nuclei given by their pixels, as `rasterise_shapes` does for outlines.
 
     Args:
         pixels: for each nucleus the flat indices `row * width + column` of its pixels.
-        height, width, overlap: as there.
+        height, width, overlap: as in `rasterise_shapes`.
     """
     check_overlap_rule(overlap)
     order: Sequence[int] = range(len(pixels))
@@ -124,13 +124,13 @@ def paint_pixels(
 
 
 def shape_pixels(shape: Sequence[Polygon], height: int, width: int, position: int = 0) -> np.ndarray:
-    """Return the flat indices of the pixels of a nucleus; `position` names it in errors."""
+    """Returns the flat indices of the pixels of a nucleus; `position` names it in errors."""
     parts = [_polygon_pixels(rings, height, width, position) for rings in shape]
     return np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)
 
 
 def check_reach(vertices: Sequence[np.ndarray], height: int, width: int, label_path, image_path) -> None:
-    """Raise ValueError, naming the files, if vertices lie so far outside that they belong to another image.
+    """Raises ValueError, naming the files, if vertices lie so far outside that they belong to another image.
 
     Args:
         vertices: arrays `(K, 2)` of xy in pixels.
@@ -146,7 +146,7 @@ def check_reach(vertices: Sequence[np.ndarray], height: int, width: int, label_p
 
 
 def _polygon_pixels(rings: Polygon, height: int, width: int, position: int) -> np.ndarray:
-    """Return the flat indices of the pixels whose centres lie in the exterior ring and in no hole."""
+    """Returns the flat indices of the pixels whose centres lie in the exterior ring but not in a hole."""
     inside = np.empty(0, dtype=np.int64)
     for number, ring in enumerate(rings):
         vertices = np.asarray(ring, dtype=np.float64)

@@ -1,4 +1,4 @@
-"""Reporting what is wrong with a data set: an error at the first problem, or a list of all of them on request."""
+"""Reports problems of a data set: an error at the first one, or a list of all of them on request."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,9 +8,9 @@ _COLLECTED: ContextVar[list[str] | None] = ContextVar("collected_problems", defa
 
 
 def refuse(error: Exception) -> None:
-    """Raise `error`, or note its message within `collecting_problems`.
+    """Raises `error`, or notes its message within `collecting_problems`.
 
-    If this call returns, the reader leaves out what the error is about.
+    If this call returns, the reader skips what the error refers to.
     """
     collected = _COLLECTED.get()
     if collected is None:
@@ -30,7 +30,7 @@ def noted() -> bool:
 
 @contextmanager
 def collecting_problems() -> Iterator[list[str]]:
-    """Note problems instead of raising; yields the list of their messages.
+    """Notes problems instead of raising; yields the list of their messages.
 
     >>> with collecting_problems() as problems:
     ...     refuse(ValueError("a.png: too small"))

@@ -28,9 +28,9 @@ class Tile:
         annotated: `(H, W)` bool, False where nuclei were not annotated; None: the whole tile is annotated.
         overlaps: what was lost because a label map gives each pixel to one nucleus; nothing if the data set itself has
             label maps.
-        notes: what the reader left out of the annotation file or read in an unusual way, a sentence each.
-        points: whether nuclei were annotated by points: `instance_map` holds discs around them and no outlines, so the
-            tile trains types alone and cannot be scored.
+        notes: what the reader left out of the annotation file or read in an unusual way, one sentence each.
+        points: whether nuclei were annotated by points: `instance_map` then holds discs around them instead of outlines,
+            so the tile trains only types and cannot be scored.
     """
 
     image: np.ndarray
@@ -84,8 +84,8 @@ class TileRecord:
         """Reads and validates the tile.
 
         Raises:
-            OSError: if a file is missing or cannot be decoded.
-            ValueError: if image and labels do not fit together, a type id is unknown, or there are no nuclei.
+            OSError: a file is missing or cannot be decoded.
+            ValueError: image and labels do not fit together, a type id is unknown, or there are no nuclei.
         """
         return self.decode(self)
 
@@ -100,21 +100,21 @@ def make_tile(
     overlaps: Overlaps | None = None,
     notes: Sequence[str] = (),
 ) -> Tile:
-    """Checks what a reader has decoded and makes a tile of it.
+    """Checks what a reader has decoded and makes a tile from it.
 
     Args:
         record: the record that was read; its paths appear in the errors.
         image: `(H, W, 3)` uint8.
         instance_map: `(H, W)` of any integer (or integral float) dtype, 0 background.
-        type_map: `(H, W)` type ids, or None. Background pixels are set to 0 whatever they hold.
+        type_map: `(H, W)` type ids, or None. Background pixels are set to 0.
         annotated: `(H, W)` bool or None.
-        mpp: micrometres per pixel found while decoding; the record's where None.
+        mpp: micrometres per pixel found while decoding; None uses the record's.
         overlaps: what drawing outlines has lost.
         notes: what the reader left out.
 
     Raises:
-        ValueError: naming the file, for shapes that differ, negative or fractional ids, ids of unknown types, or no
-            nuclei in a tile of a data set in which every tile has some.
+        ValueError: shapes differ, an id is negative or fractional, a type is unknown, or a tile has no nuclei although
+            every tile of the data set has some; the message names the file.
     """
     height, width = image.shape[:2]
     for name, array in (("instance map", instance_map), ("type map", type_map), ("annotated area", annotated)):
@@ -161,7 +161,7 @@ def whole_numbers(array: np.ndarray, path: Path, name: str) -> np.ndarray:
     """Returns `array` as int64; some data sets store ids as floats.
 
     Raises:
-        ValueError: naming `path` and what the array is, if it holds fractions, NaN or infinities, or no numbers.
+        ValueError: the array holds fractions, NaN, infinities, or no numbers; the message names `path` and the array.
     """
     if np.issubdtype(array.dtype, np.integer) or array.dtype == bool:
         return array.astype(np.int64)
@@ -175,7 +175,7 @@ def to_uint8(image: np.ndarray, path: Path) -> np.ndarray:
     """Returns an image with whole numbers in 0..255, of any dtype, as uint8.
 
     Raises:
-        ValueError: naming `path`, for other values.
+        ValueError: there are other values; the message names `path`.
     """
     values = whole_numbers(image, path, "image")
     if values.min(initial=0) < 0 or values.max(initial=0) > 255:

@@ -76,7 +76,7 @@ def list_tiles(name: str, path: str | Path, split: str | None = None, **options:
 
 
 def check_options(name: str, options: Iterable[str]) -> None:
-    """Raises ValueError if there is no reader `name`, or if it lacks one of these options."""
+    """Raises ValueError if there is no reader `name`, or if it does not have one of these options."""
     if name not in READERS:
         raise ValueError(f"unknown data set {name!r}; known: {', '.join(sorted(READERS))}")
     parameters = inspect.signature(READERS[name]).parameters

@@ -1,4 +1,4 @@
-"""Whether outlines have the sizes of nuclei: this shows a wrong pixel size, and coordinates in another unit."""
+"""Checks whether outlines have the size of nuclei, which reveals a wrong pixel size or coordinates in another unit."""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -6,17 +6,17 @@ from collections.abc import Iterable
 import numpy as np
 
 USUAL_DIAMETER = (4.0, 20.0)
-"""Micrometres between which the median diameter of nuclei lies in every tissue."""
+"""Range in micrometres of the median diameter of nuclei in any tissue."""
 
 SMALLEST_DIAMETER = 4.0
-"""Pixels. Below, no pixel size that microscopes have makes the median that of a nucleus."""
+"""Pixels. A smaller median diameter is not that of nuclei at any pixel size that microscopes have."""
 
 FEWEST_MEASURED = 10
-"""Nuclei from which a median is taken."""
+"""Smallest number of nuclei for a meaningful median."""
 
 
 def size_notes(tiles: Iterable[tuple[float | None, np.ndarray]]) -> list[str]:
-    """Say what is unusual about the sizes of nuclei, a sentence for each pixel size.
+    """Says what is unusual about the sizes of nuclei, one sentence for each pixel size.
 
     Args:
         tiles: for each tile its micrometres per pixel, None if unknown, and the areas of its nuclei in pixels.
@@ -42,7 +42,7 @@ def size_notes(tiles: Iterable[tuple[float | None, np.ndarray]]) -> list[str]:
             if pixels < SMALLEST_DIAMETER:
                 notes.append(
                     f"the median diameter of nuclei is {pixels:.1f} px in {where}; are the coordinates micrometres "
-                    "and not pixels?"
+                    "instead of pixels?"
                 )
         elif not USUAL_DIAMETER[0] <= pixels * mpp <= USUAL_DIAMETER[1]:
             low, high = USUAL_DIAMETER

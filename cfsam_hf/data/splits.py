@@ -35,7 +35,7 @@ class Split:
 
 
 def read_split(path: str | Path) -> Split:
-    """Reads a split file: a JSON object with `dataset` and lists of tile ids `train`, `validation` and maybe `tuning`.
+    """Reads a split file: a JSON object with `dataset` and tile ids in `train`, `validation` and optionally `tuning`.
 
     Other keys (notes, counts) are for people and are ignored.
 
@@ -51,7 +51,7 @@ def read_split(path: str | Path) -> Split:
         raise ValueError(f"{path}: not a split file (nested too deeply)") from error
     except ValueError as error:
         raise ValueError(f"{path}: not a split file, which is JSON ({error})") from error
-    form = "an object with 'dataset' and lists of tile names 'train' and 'validation', and maybe 'tuning'"
+    form = "an object with 'dataset' and lists of tile names 'train', 'validation' and optionally 'tuning'"
     if not isinstance(content, dict):
         raise ValueError(f"{path}: not a split file: {form} is expected, not {type(content).__name__}")
     if not isinstance(content.get("dataset"), str) or not content["dataset"]:

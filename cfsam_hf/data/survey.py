@@ -24,7 +24,7 @@ class TileFacts:
     Attributes:
         id, fold, tissue, mpp: as in `Tile`.
         size: (W, H) in pixels.
-        types: `(N,)` type id of each nucleus, 0 if it has none.
+        types: `(N,)` type id of each nucleus; 0 if it has none.
         areas: `(N,)` pixels of each nucleus.
         annotated: share of the pixels that are annotated.
         overlaps: as in `Tile`.
@@ -59,7 +59,7 @@ class TileFacts:
 
 
 def survey(facts: Sequence[TileFacts], type_names: dict[int, str]) -> dict[str, Any]:
-    """Count tiles, nuclei and types.
+    """Counts tiles, nuclei and types.
 
     Args:
         facts: of all tiles, at least one.

@@ -1,7 +1,7 @@
 """Columns of a `datasets.Dataset` that hold where a tile lies and give its pixels when a row is used.
 
-They are features of `datasets` like its own `Image`: whatever is done to a data set (`map`, `with_format`,
-`concatenate_datasets`, ...), the columns keep their meaning. What `save_to_disk` writes holds the pixels themselves.
+They are features of `datasets` like its own `Image`: the columns keep their meaning through all operations on a data
+set (`map`, `with_format`, `concatenate_datasets`, ...). `save_to_disk` writes the pixels themselves.
 """
 
 import io
@@ -21,7 +21,7 @@ from .records import Tile, TileRecord
 from .registry import list_tiles
 
 _LISTED: dict[str, dict[str, TileRecord]] = {}
-"""Tiles by id, by the JSON of their reader, path and options: a data set is listed once per process."""
+"""Tiles by id, for each JSON text of reader, path and options, so that a process lists a data set only once."""
 
 KEPT_TILES = 2
 """The columns of a row are decoded one after the other, from one tile."""
@@ -31,12 +31,12 @@ KEPT_TILES = 2
 class TileValue:
     """A field of a tile: `image`, `instance_map`, `type_map`, `annotated` or `mpp`.
 
-    Stored is the pointer to the tile (see [`tile_pointers`]), or the value itself as an `.npz` file: after
-    `save_to_disk`, and where `map` returned a new array.
+    The column stores the pointer to the tile (see [`tile_pointers`]), or the value itself as an `.npz` file: after
+    `save_to_disk`, and if `map` returned a new array.
 
     Args:
         name: of the field.
-        decode: whether rows have the value; else what is stored.
+        decode: whether rows give the value or what is stored.
     """
 
     name: str
@@ -106,7 +106,7 @@ with warnings.catch_warnings():
 def tile_pointers(
     reader: str, path: str | Path, options: Mapping[str, Any], records: Sequence[TileRecord]
 ) -> list[dict[str, str | None]]:
-    """What is stored of tiles that a reader has listed: where they lie, as JSON.
+    """What a column stores of tiles that a reader has listed: where they are, as JSON.
 
     Args:
         reader, path, options: as in `list_tiles`.
@@ -128,7 +128,7 @@ def _tile(pointer: str) -> Tile:
     tile = where.pop("tile")
     records = _records(json.dumps(where, sort_keys=True))
     if tile not in records:
-        raise FileNotFoundError(f"{where['path']}: the tile {tile} is not there any more")
+        raise FileNotFoundError(f"{where['path']}: the tile {tile} no longer exists")
     return records[tile].load()
 
 

@@ -11,7 +11,7 @@ from .records import Tile
 
 UNKNOWN_TYPE_NAME = "type unknown"
 UNKNOWN_TYPE_COLOR = rgb("#bdbdbd")
-"""For nuclei without a type in a data set that has types. No colour of the palette is grey."""
+"""Colour of nuclei without a type in a data set that has types. No colour of the palette is grey."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class AnnotatedNuclei:
 
 
 def all_nuclei(tile: Tile) -> AnnotatedNuclei:
-    """Measure every nucleus of a tile. The type of a nucleus is that of most of its typed pixels."""
+    """Measures every nucleus of a tile. The type of a nucleus is the most frequent one among its typed pixels."""
     ids, areas = np.unique(tile.instance_map[tile.instance_map > 0], return_counts=True)
     types = np.zeros(len(ids), dtype=np.int64)
     if tile.type_map is not None:
@@ -43,10 +43,9 @@ def all_nuclei(tile: Tile) -> AnnotatedNuclei:
 
 
 def annotated_nuclei(tile: Tile) -> AnnotatedNuclei:
-    """Measure the nuclei that count.
+    """Measures the nuclei that count.
 
-    Nuclei outside the annotated area are left out: an annotator outlined them in passing and skipped their
-    neighbours.
+    Nuclei outside the annotated area are left out, since the annotators did not outline all of their neighbours.
     """
     nuclei = all_nuclei(tile)
     if tile.annotated is None:

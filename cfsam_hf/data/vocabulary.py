@@ -2,12 +2,12 @@
 
 A type map translates a data set's names into the joint vocabulary: `{"lymphocyte": "inflammatory", "other": null}`.
 
-- Two names for one thing, or a fine type that the joint vocabulary does not split: map both to the same name.
+- Two names for the same thing, or fine types that the joint vocabulary does not distinguish: map both to one name.
 - A coarse type that the joint vocabulary splits ("inflammatory" beside another data set's "lymphocyte" and "plasma
   cell"): map it to null. Its nuclei train detection and outlines; their type is ignored (-100), since no single label
   of the joint vocabulary is right for all of them. To use these labels, merge the fine types instead.
 - A remainder ("other", "miscellaneous") that may include types which another data set names: map it to null, too.
-- A data set whose types are useless: give `none` instead of a map, as if it had no types.
+- A data set whose types are useless: give `none` instead of a map, which drops its types.
 """
 
 import json
@@ -40,7 +40,7 @@ def read_type_map(path: str | Path) -> dict[str, str | None]:
 
 
 def rename_types(record: TileRecord, type_map: Mapping[str, str | None] | None) -> TileRecord:
-    """Returns a record whose tile is loaded with the types of the joint vocabulary.
+    """Returns a record whose tile loads with the types of the joint vocabulary.
 
     Args:
         record: the tile.

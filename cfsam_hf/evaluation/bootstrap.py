@@ -1,6 +1,6 @@
 """Bootstrap confidence intervals of the scores of a data set, pooled ones too.
 
-No image is scored again: the scores are functions of sums over the images, and a resample only weighs these by how
+No image is scored again: the scores are functions of sums over the images, and a resample only weights these by how
 often it drew each image.
 """
 
@@ -27,7 +27,7 @@ def bootstrap_intervals(
     """Percentile intervals of the scores of [`cfsam_hf.metrics.summarize`], images drawn with replacement.
 
     They estimate how the score would vary with other images of the same kind. For a handful of images they are too
-    narrow, as any bootstrap is.
+    narrow, as with any bootstrap.
 
     Args:
         images: metrics of each image; types were compared in all of them or in none.

@@ -20,12 +20,12 @@ def type_colors(tile: Tile, prediction: Prediction) -> dict[str, Color]:
 
 
 def colored_truth(tile: Tile, colors: Mapping[str, Color]) -> ColoredNuclei:
-    """The annotated nuclei of a tile; those without a type, or of one that `colors` lacks, are black."""
+    """The annotated nuclei of a tile; those without a type, or with one that `colors` lacks, are black."""
     return _colored(tile.instance_map, true_type_names(tile), colors)
 
 
 def colored_prediction(prediction: Prediction, colors: Mapping[str, Color]) -> ColoredNuclei:
-    """The predicted nuclei; those without a type, or of one that `colors` lacks, are black."""
+    """The predicted nuclei; those without a type, or with one that `colors` lacks, are black."""
     return _colored(np.asarray(prediction.instance_map), predicted_type_names(prediction), colors)
 
 

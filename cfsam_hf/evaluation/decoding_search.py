@@ -31,7 +31,7 @@ GRID = {
 }
 # The same for calibrated scores.
 CALIBRATED_MINIMUM_SCORES = (0.0, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4)
-# The least gain that another value must bring: a smaller one says more about these tiles than about others.
+# The smallest gain for which a value is changed: a smaller one says more about these tiles than about others.
 LEAST_GAIN = 0.001
 # The parameters that matter only without a boundary map, and only with one.
 LONE, PAIRED = {"lone_jump_weight"}, {"boundary_weight", "jump_weight"}
@@ -63,8 +63,8 @@ def tuning_case(pipe: NucleiSegmentationPipeline, tile: Tile) -> tuple[NucleiMap
 def quality(cases: Cases, parameters: DecodingParameters) -> float:
     """The mean of PQ and AJI over the tiles of each data set, averaged over the data sets.
 
-    A search for PQ alone would drop every nucleus whose outline is too poor to match; one for AJI alone, which counts
-    pixels, would keep every nucleus that is half right.
+    A search for PQ alone would drop every nucleus whose outline is too poor to match; a search for AJI alone, which
+    counts pixels, would keep every nucleus that is half right.
     """
     by_dataset = []
     for pairs in cases.values():

@@ -23,7 +23,7 @@ ROWS = (MATCHED, LOOSE, SPLIT, MERGED, MISSED, SPURIOUS, MISTYPED)
 SIDE_UM = 20.0
 """Width of the tissue that an example shows: two to three nuclei."""
 
-# From the palette of the types, which colour-blind readers can tell apart too.
+# From the palette of the types, which colour-blind readers can distinguish too.
 COLORS: dict[str, Color] = {
     MATCHED: (190, 190, 190),
     MISTYPED: rgb("#0072b2"),
@@ -63,7 +63,7 @@ def error_panel(tile: Tile, prediction: Prediction, errors: NucleusErrors) -> Im
     classes = dict(zip(table.pred_ids.tolist(), errors.pred_classes.tolist(), strict=True))
     # The mistyped are among the matched.
     classes |= dict.fromkeys(table.pred_ids[errors.mistyped[:, 1]].tolist(), MISTYPED)
-    # In the order of the classes, so that errors lie on top of what was matched.
+    # In the order of the classes, so that errors lie on top of matches.
     colors = {i: color for name, color in COLORS.items() for i, of_class in classes.items() if of_class == name}
     nuclei = ColoredNuclei(np.asarray(prediction.instance_map), colors)
     matched = int((errors.true_classes == MATCHED).sum())

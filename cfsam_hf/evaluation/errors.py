@@ -1,4 +1,4 @@
-"""Classes of errors: each nucleus is matched, loose, missed, spurious, split or merged, maybe mistyped; their cost."""
+"""Classes of errors and their cost: a nucleus is matched, loose, missed, spurious, split or merged, or mistyped."""
 
 from collections import Counter
 from collections.abc import Sequence

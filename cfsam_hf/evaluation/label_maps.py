@@ -1,4 +1,4 @@
-"""Label maps of other systems, one file per tile, in the forms that published code writes."""
+"""Reads label maps of other systems, one file per tile, in the formats that published code writes."""
 
 import json
 from collections.abc import Sequence
@@ -25,8 +25,8 @@ class LabelMapFolder:
 
     A tile's file is `<tile id>` or `<tile id>_instances` with one of these endings:
 
-    - `.png`, `.tif`: one channel, 0 background, one id a nucleus; types in `<tile id>_types` with the same endings, a
-      type id at each pixel of a nucleus.
+    - `.png`, `.tif`: one channel, 0 for background, one id per nucleus; types in `<tile id>_types` with the same
+      endings, a type id at each pixel of a nucleus.
     - `.npy`: `(H, W)` ids, or `(H, W, 2)` ids and types as in CoNIC.
     - `.mat`: `inst_map`, and `inst_type` as HoVer-Net writes it (a type per nucleus: of the ids in `inst_uid`, or of
       all ids in ascending order), or `type_map`.
@@ -39,7 +39,7 @@ class LabelMapFolder:
 
     Raises:
         OSError: there is no such folder, or it holds no label map.
-        ValueError: two files belong to one tile.
+        ValueError: two files belong to the same tile.
     """
 
     def __init__(self, folder: str | Path, type_names: Sequence[str] | None = None):

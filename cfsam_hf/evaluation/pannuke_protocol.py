@@ -55,7 +55,7 @@ def evaluate_pannuke(
         )
     if part not in ("validation", "test"):
         raise ValueError(f"PanNuke's protocol tests or validates, part must be test or validation, got {part!r}")
-    # A missing fold must be reported before the hours that the first one takes.
+    # A missing fold must be reported before the first one takes hours.
     folds = {fold: list_tiles("pannuke", path, split=fold) for fold in ("1", "2", "3")}
     results, scores = [], []
     for make_system, (train, validation, test) in zip(systems, SPLITS, strict=True):

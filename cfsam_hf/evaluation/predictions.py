@@ -1,4 +1,4 @@
-"""The nuclei that any system found in a tile, in the one form that is scored and drawn.
+"""The nuclei that any system found in a tile, in the form that is scored and drawn.
 
 A [`cfsam_hf.NucleiResult`] has consecutive ids and 4-connected nuclei. Label maps of other systems may have neither,
 and are scored unchanged.

@@ -43,7 +43,7 @@ def scored_tile(maps: NucleiMaps, truth: np.ndarray, parameters: DecodingParamet
     matched = np.zeros(len(decoded), dtype=bool)
     matched[np.array(list(outcomes), dtype=np.int64) - 1] = list(outcomes.values())
     if decoded.measures is None:
-        raise ValueError("the decoded nuclei carry no measures, which scores are made of")
+        raise ValueError("the decoded nuclei have no measures, from which scores are computed")
     return ScoredTile(decoded.measures, matched, table.num_true)
 
 
@@ -51,8 +51,8 @@ def fit_score_weights(measures: np.ndarray, matched: np.ndarray) -> ScoreWeights
     """Fits the weights that make the outcomes most likely, by logistic regression.
 
     The prior assumes that the mean probability is already right: the deviation of each weight (per standard deviation
-    of its measure) and of the mean logit from that has mean 0 and standard deviation 1. A few dozen nuclei outweigh
-    the prior; it keeps the weights finite if the measures separate right from wrong without exception.
+    of its measure) and of the mean logit from it has mean 0 and standard deviation 1. A few dozen nuclei outweigh the
+    prior; it keeps the weights finite if the measures separate right from wrong perfectly.
 
     Args:
         measures: (N, 5) in the order of [`cfsam_hf.model.scores.MEASURES`].

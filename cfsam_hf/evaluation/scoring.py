@@ -1,4 +1,4 @@
-"""Scores of one tile and of many. Types are compared by name, for the nuclei whose true type is known."""
+"""Scores one tile or many. Types are compared by name, for the nuclei whose true type is known."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -113,7 +113,7 @@ def why_types_are_not_compared(tiles: Sequence[TileScore]) -> str | None:
     texts: dict[tuple[str, ...], str] = {}
     for tile in tiles:
         if tile.type_names is None:
-            return f"the prediction of tile {tile.id} has no types, those of other tiles have"
+            return f"the prediction of tile {tile.id} has no types, but those of other tiles have"
         texts.setdefault(tile.type_names, f"{', '.join(tile.type_names)} in tile {tile.id}")
     return f"the predicted types are {', '.join(list(texts.values())[:2])}"
 
@@ -156,8 +156,8 @@ def renumbered_types(tile: Tile, type_names: Mapping[int, str]) -> np.ndarray | 
 def type_obstacle(tile: Tile, type_names: Mapping[int, str]) -> str | None:
     """Why a tile's types cannot be compared with those of `type_names`: a nucleus has one that is none of these.
 
-    Nuclei that lie where nobody annotated are left out. None where types can be compared, and where one of the two
-    sides has none at all.
+    Nuclei outside the annotated area are left out. None if types can be compared, or if one of the two sides has none
+    at all.
     """
     if not type_names or tile.type_map is None:
         return None

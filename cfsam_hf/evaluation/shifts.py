@@ -92,7 +92,7 @@ def shift_conditions(seed: int = 0) -> list[Condition]:
 
 
 def choose_conditions(wanted: Sequence[str], seed: int = 0) -> list[Condition]:
-    """The conditions of some kinds or names in their usual order, always with the plain tiles.
+    """The conditions of some kinds or names in the usual order, always with the plain tiles.
 
     Args:
         wanted: kinds such as `blur`, or names; all if empty.
@@ -127,7 +127,7 @@ def shrink_tile(tile: Tile, mpp: float) -> Tile:
     scale = (tile.mpp or DEFAULT_MPP) / mpp
     if scale > 1:
         raise ValueError(
-            f"tile {tile.id}: {tile.mpp or DEFAULT_MPP:g} um per pixel is coarser than {mpp:g}; leave this out"
+            f"tile {tile.id}: {tile.mpp or DEFAULT_MPP:g} um per pixel is coarser than {mpp:g}; leave it out"
         )
     height, width = (max(1, round(side * scale)) for side in tile.instance_map.shape)
     if (height, width) == tile.instance_map.shape:
@@ -167,6 +167,6 @@ def _image_condition(name: str, kind: str, change: Callable[[np.ndarray], np.nda
 
 
 def _noisy(tile: Tile, sigma: float, seed: int) -> Tile:
-    # Seeded by the tile's name, so that its noise does not depend on the tiles before it.
+    # Seeded with the tile's name, so that its noise does not depend on the tiles before it.
     generator = np.random.default_rng((seed, zlib.crc32(tile.id.encode())))
     return replace(tile, image=add_noise(tile.image, sigma, generator))

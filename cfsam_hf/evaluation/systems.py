@@ -33,7 +33,7 @@ class System:
         name: its name in tables.
         predict: returns the nuclei of a tile.
         facts: JSON-ready facts for the results file: what it is, and its settings.
-        computes: whether `predict` computes nuclei, so that its time is of interest, or reads them from files.
+        computes: whether `predict` computes nuclei, so that its time is of interest, or only reads them from files.
     """
 
     name: str
@@ -54,7 +54,7 @@ def checkpoint_system(
     """A checkpoint through its pipeline.
 
     Args:
-        pipe: the pipeline. It takes a tile of unknown pixel size at the model's.
+        pipe: the pipeline. For a tile of unknown pixel size it assumes the model's.
         source: folder or Hub id that it was loaded from.
         name: by default the name in the checkpoint's configuration, or that of its folder.
         views: number of views of the image, see [`cfsam_hf.NucleiSegmentationPipeline`].
@@ -76,7 +76,7 @@ def checkpoint_system(
     }
     options = {"views": views, "autocast_dtype": autocast_dtype, "style": style}
     folder = Path(source).resolve()
-    # Training writes every model into a folder `model`, a name that says nothing.
+    # Training names every model's folder `model`, which says nothing.
     plain = folder.parent.name if folder.name == "model" else folder.name
 
     def predict(tile: Tile) -> Prediction:
@@ -89,7 +89,7 @@ def checkpoint_system(
 
 
 def _origin(source: str, model: Any) -> dict[str, str]:
-    """Where a checkpoint came from and which weights it holds, as far as known, without paths of this machine.
+    """Where a checkpoint came from and which weights it holds, as far as known, without local paths.
 
     Args:
         source: folder or Hub id.

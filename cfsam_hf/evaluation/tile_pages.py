@@ -1,4 +1,4 @@
-"""The page of an evaluation's worst and best tiles: which tiles it shows, and what it shows of each."""
+"""The page of an evaluation's worst and best tiles: chooses the tiles and what is shown of each."""
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -27,7 +27,7 @@ class ShownTile:
 
 
 def ranked_tiles(tiles: Sequence[TileScore], each: int = 3) -> tuple[list[int], list[int]]:
-    """Positions of the tiles of lowest PQ, the worst first, and of those of highest PQ, the best first.
+    """Positions of the tiles with the lowest PQ, the worst first, and of those with the highest PQ, the best first.
 
     Args:
         tiles: the scores. A tile without a PQ (no true nucleus and no predicted one) is left out.
@@ -89,11 +89,11 @@ def captions(shown: ShownTile) -> list[str]:
 def differences(tile: Tile, prediction: Prediction, types_compared: bool) -> Differences:
     """Pairs the nuclei of both sides at IoU > .5.
 
-    Pixels that nobody annotated are left out. A prediction that matches a nucleus of unknown type is found.
+    Unannotated pixels are left out. A prediction that matches a nucleus of unknown type counts as found.
 
     Args:
         tile, prediction: the two sides.
-        types_compared: whether a match of another type counts as such.
+        types_compared: whether a match of another type is listed as such.
     """
     errors = classify_nuclei(tile, prediction)
     matched = errors.pred_classes == MATCHED

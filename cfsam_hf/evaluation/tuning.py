@@ -1,4 +1,4 @@
-"""Shared by the scripts that choose settings on tuning tiles and write them into a checkpoint's processor file."""
+"""Helpers of the scripts that choose settings on tuning tiles and write them into a checkpoint's processor file."""
 
 import json
 import os
@@ -18,10 +18,10 @@ from ..model.processing_cfsam import CfSamProcessor
 
 
 def tuning_tiles(data: Sequence[str], tiles: int) -> dict[str, list[TileRecord]]:
-    """Chooses tiles to tune settings on by data set, evenly spread over its list.
+    """Chooses tiles of each data set to tune settings on, evenly spread over its list.
 
     These are the tuning tiles of its split, on which the network was not trained; or, without any, its training tiles.
-    What is chosen on training tiles suits maps that the network has learned by heart.
+    Settings chosen on training tiles suit maps that the network has memorised.
 
     Args:
         data: folders of tiles, as [`cfsam_hf.data.data_items.DataItem`] reads them.
@@ -60,8 +60,8 @@ def write_processor_options(
 ) -> None:
     """Sets options of an image processor and writes them into its checkpoint's file, whole or not at all.
 
-    The rest of the file does not change, such as the places of an exported checkpoint's code. A checkpoint without
-    the file gets one.
+    The rest of the file stays unchanged, such as the entries that name an exported checkpoint's code. A checkpoint
+    without the file gets one.
 
     Args:
         checkpoint: folder of the checkpoint.

@@ -1,7 +1,7 @@
-"""From single images to a data set: counts that add up, and means that leave out what is undefined (NaN).
+"""Combines single images into a data set: counts that add up, and means that leave out undefined values (NaN).
 
-Both take weights, how often a data set holds each image: with weights of 1 they give a data set's scores, with the
-draws of a bootstrap those of its resamples.
+Both take weights, how often a data set holds each image: weights of 1 give a data set's scores, and the draws of a
+bootstrap give those of its resamples.
 """
 
 import operator

@@ -1,4 +1,4 @@
-"""Expected calibration error of nucleus scores: whether 8 of 10 nuclei with a score of .8 are right."""
+"""Expected calibration error of nucleus scores: of 10 nuclei with a score of .8, 8 should be right."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

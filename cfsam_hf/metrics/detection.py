@@ -66,7 +66,7 @@ class DetectionCounts(Counts):
         )
 
     def padded(self, num_types: int) -> "DetectionCounts":
-        """The same counts with types up to at least `num_types`; those that an image does not go up to count 0."""
+        """The same counts with at least `num_types` types; types beyond those of the image count 0."""
         added = (0, max(num_types - self.num_types, 0))
         return replace(
             self,

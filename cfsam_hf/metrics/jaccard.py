@@ -40,7 +40,7 @@ def aggregated_jaccard_index(true: np.ndarray | OverlapTable, pred: np.ndarray |
 def aggregated_jaccard_index_plus(true: np.ndarray | OverlapTable, pred: np.ndarray | None = None) -> float:
     """AJI+: as AJI, but the pairs are the one-to-one pairing with the largest summed IoU.
 
-    So one prediction over two nuclei is penalised once and not twice.
+    A prediction that covers two nuclei is therefore penalised once, not twice.
 
     Args:
         true: (H, W) integer label map, 0 background; or an `OverlapTable` of both maps.

@@ -1,4 +1,4 @@
-"""One type per nucleus, from the forms in which data sets and results carry it."""
+"""Finds one type per nucleus from the forms in which data sets and results store types."""
 
 from collections.abc import Mapping, Sequence
 
@@ -11,7 +11,7 @@ NucleusTypes = Mapping[int, int] | Sequence[int] | np.ndarray
 
 UNKNOWN_TYPE = -100
 """The type of a true nucleus whose type was not annotated: scores of types leave out both it and the prediction that
-matches it. (Type 0 differs: it is no nucleus of any type, so a prediction that matches it is a false alarm.)"""
+matches it. (Type 0 differs: such a nucleus has no type, so a prediction that matches it is a false alarm.)"""
 
 
 def types_from_map(label_map: np.ndarray, type_map: np.ndarray) -> dict[int, int]:
@@ -44,7 +44,7 @@ def types_from_map(label_map: np.ndarray, type_map: np.ndarray) -> dict[int, int
     types, kind = np.unique(type_map[inside], return_inverse=True)
     votes = np.bincount(nucleus * len(types) + kind, minlength=len(ids) * len(types)).reshape(len(ids), len(types))
     if len(types) > 1 and types[0] == 0:
-        # Untyped pixels vote only where nothing else does.
+        # Untyped pixels count only if there are no others.
         votes[:, 0] = votes[:, 1:].sum(axis=1) == 0
     winners = types[votes.argmax(axis=1)] if len(ids) else types
     found = dict(zip(ids.tolist(), winners.tolist(), strict=True))

@@ -99,8 +99,8 @@ class OverlapTable:
 def overlap_table(true: np.ndarray, pred: np.ndarray) -> OverlapTable:
     """Measures every nucleus and every overlap of two label maps in one pass.
 
-    The maps are cut into horizontal runs of constant (true id, predicted id); everything after that costs time in the
-    number of runs, whatever the ids are (gaps and huge ids are free).
+    The maps are cut into horizontal runs of constant (true id, predicted id). All further work takes time proportional
+    to the number of runs, whatever the ids are (gaps and huge ids cost nothing).
 
     Args:
         true: (H, W) label map of any integer type, 0 is background.
@@ -166,7 +166,7 @@ def as_table(true: "np.ndarray | OverlapTable", pred: np.ndarray | None) -> Over
 
 
 def check_label_map(label_map: np.ndarray, name: str) -> np.ndarray:
-    """Returns the label map as an array; raises the errors of `overlap_table` if it is none."""
+    """Returns the label map as an array; raises the errors of `overlap_table` if it is not one."""
     label_map = np.asarray(label_map)
     if not np.issubdtype(label_map.dtype, np.integer):
         raise TypeError(

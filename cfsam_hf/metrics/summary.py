@@ -1,7 +1,8 @@
 """Every metric of one image from one overlap table, and the table of a data set with each average named.
 
-Every score of a data set is a function of sums over its images: of counts if it is pooled, of values and of how many
-are defined if it is a mean. So one table serves a data set and its resamples, which hold each image so many times.
+Every score of a data set is a function of sums over its images: of counts if it is pooled, of values and the number of
+defined ones if it is a mean. One table therefore serves a data set and its resamples, which hold each image a given
+number of times.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -162,7 +163,7 @@ def weighted_scores(
     tissues: Sequence[str] | None = None,
     type_names: Sequence[str] | None = None,
 ) -> dict[str, np.ndarray]:
-    """The scores of R data sets that hold each of N images so many times.
+    """The scores of R data sets that hold each of N images a given number of times.
 
     Args:
         images, tissues, type_names: as in `summarize`.

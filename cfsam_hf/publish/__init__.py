@@ -1,4 +1,4 @@
-"""From a checkpoint to the Hub: folders that describe themselves, their cards, and the push."""
+"""Publishing a checkpoint on the Hub: self-describing folders, their cards, and the push."""
 
 from .export import export_for_hub
 from .folder import check_folder, code_files

@@ -1,4 +1,4 @@
-"""The card of a checkpoint: metadata for the Hub and a text for people, from the checkpoint's configuration."""
+"""Makes the card of a checkpoint, metadata for the Hub and a text for people, from its configuration."""
 
 import re
 from pathlib import Path
@@ -11,7 +11,7 @@ from ..model.configuration_cfsam import CfSamConfig
 TEMPLATE = Path(__file__).with_name("card.md.jinja")
 TASK = "image-segmentation"
 TAGS = ("pathology", "histology", "nuclei", "instance-segmentation", "cfsam")
-# The licences that the Hub knows; any other is "other" there, with a name of its own.
+# The licences that the Hub knows; any other is listed there as "other", with its own name.
 HUB_LICENSES = frozenset(
     (
         "apache-2.0",
@@ -103,7 +103,7 @@ def _license_fields(info: dict[str, Any]) -> dict[str, str]:
 
 
 def _slug(text: str) -> str:
-    """A name in the form of the Hub's names.
+    """Converts a name to the form that the Hub uses.
 
     >>> _slug("CC BY-NC-SA 4.0 (from MoNuSeg)")
     'cc-by-nc-sa-4.0-from-monuseg'

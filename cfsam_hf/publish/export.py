@@ -68,7 +68,7 @@ def export_for_hub(
     folder = Path(folder)
     _check_target(folder, overwrite)
     if isinstance(source, (str, os.PathLike)):
-        # By the package's own classes: the Auto classes would offer to run code of the checkpoint.
+        # Loaded with the package's own classes: the Auto classes would offer to run code of the checkpoint.
         model = CfSamForNucleiSegmentation.from_pretrained(source)
         if image_processor is None:
             image_processor = saved_image_processor(source)
@@ -123,7 +123,7 @@ def _check_target(folder: Path, overwrite: bool) -> None:
 
 
 def _stored_weights(model: CfSamForNucleiSegmentation) -> dict[str, torch.Tensor]:
-    """The weights to store: in float16 if that loses nothing, which halves the file.
+    """The weights to store: in float16 if that is lossless, which halves the file.
 
     A checkpoint that was stored in float16, such as the bundled one, keeps its size.
     """

@@ -49,7 +49,7 @@ CUSTOM_PIPELINES: dict[str, dict[str, Any]] = {
 
 
 def code_files() -> list[Path]:
-    """The files of this package that a checkpoint needs to run, all in one folder."""
+    """The files of this package that a checkpoint needs to run, all from one folder."""
     return sorted(path for path in MODEL_CODE.glob("*.py") if path.name != "__init__.py")
 
 
@@ -84,7 +84,7 @@ def check_folder(folder: Path, card_fields: Sequence[str] = CARD_FIELDS) -> None
 
     Raises:
         OSError: there is no such folder.
-        ValueError: the folder is an adapter, or something is missing or wrong; the message names all of it.
+        ValueError: the folder is an adapter, or something is missing or wrong; the message lists everything.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -112,7 +112,7 @@ def _config_problems(folder: Path) -> list[str]:
     problems: list[str] = []
     config = _read_json(folder / CONFIG, problems)
     if config is not None and config.get("model_type") != CfSamConfig.model_type:
-        problems.append(f"{CONFIG} is of a model of type {config.get('model_type')!r}, not {CfSamConfig.model_type!r}")
+        problems.append(f"{CONFIG} is for the model type {config.get('model_type')!r}, not {CfSamConfig.model_type!r}")
     elif config is not None and (missing := set(MODEL_AUTO_MAP) - set(config.get("auto_map") or {})):
         problems.append(f"{CONFIG} does not name the code of {', '.join(sorted(missing))}")
     elif config is not None and not config.get("custom_pipelines"):

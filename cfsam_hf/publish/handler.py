@@ -1,11 +1,11 @@
-"""What a Hugging Face Inference Endpoint runs for this model: an image in, a mask per nucleus out.
+"""The code that a Hugging Face Inference Endpoint runs for this model: an image in, a mask per nucleus out.
 
 The server makes one `EndpointHandler` of the model's folder and calls it for each request. The answers are those of
-the task image-segmentation, as `huggingface_hub.InferenceClient.image_segmentation` reads them. The file needs nothing
-but the packages of `requirements.txt`: the model's code is loaded from the folder.
+the task image-segmentation, as `huggingface_hub.InferenceClient.image_segmentation` reads them. The file needs only
+the packages in `requirements.txt`; the model's code is loaded from the folder.
 
-Anybody may send a request, so the work that one can cause is limited: `MAX_PIXELS` bounds the image as it is sent,
-checked before it is decoded, and once it is resampled to the model's pixel size; `MAX_MASK_PIXELS` bounds the answer.
+Anybody may send a request, so the work that a request can cause is limited. `MAX_PIXELS` bounds the image as it is
+sent (checked before decoding) and after resampling to the model's pixel size; `MAX_MASK_PIXELS` bounds the answer.
 """
 
 import base64
@@ -50,11 +50,10 @@ class EndpointHandler:
                 `parameters` (*optional*) may hold
 
                 - `threshold` (0): nuclei with a lower score are left out;
-                - `mask_threshold` (.5: the checkpoint's own): nuclei probability from which a pixel is foreground;
+                - `mask_threshold` (.5: the checkpoint's own): smallest nuclei probability of a foreground pixel;
                 - `subtask` ("instance"): "instance", a mask per nucleus, or "semantic", a mask per type;
-                - `overlap_mask_area_threshold`: accepted and without effect, since nuclei do not overlap;
-                - `mpp`: the image's micrometres per pixel; default: as the image's file states it, or else the
-                  model's.
+                - `overlap_mask_area_threshold`: accepted but without effect, since nuclei do not overlap;
+                - `mpp`: the image's micrometres per pixel; default: what the image's file states, or else the model's.
 
         Returns:
             A list of `{"label", "score", "mask"}`; the mask is a PNG of the image's size in base64, 255 inside. The
@@ -71,9 +70,9 @@ class EndpointHandler:
         try:
             result = self.pipe(image, max_pixels=MAX_PIXELS, progress=False, **options)
         except OSError as error:  # what the image's decoder says
-            raise ValueError(f'"inputs" is no image that can be read: {error}') from error
+            raise ValueError(f'"inputs" is not an image that can be read: {error}') from error
         names = self.pipe.model.config.id2label
-        # A model without types calls everything by the name of id 1.
+        # A model without types gives everything the name of id 1.
         labels = np.maximum(result.table["type"].to_numpy(dtype=np.int64), 1)
         if subtask == "semantic":
             types = np.concatenate([[0], labels])[result.instance_map]
@@ -97,7 +96,7 @@ def read_image(inputs: Any) -> PIL.Image.Image | bytes:
     """The image of a request, not yet decoded: a PIL image, or the bytes of a file.
 
     Raises:
-        ValueError: it is no image, not in base64, or larger than `MAX_PIXELS`.
+        ValueError: it is not an image, not in base64, or larger than `MAX_PIXELS`.
     """
     if isinstance(inputs, str):
         # "data:image/png;base64,..." as browsers write it.
@@ -105,7 +104,7 @@ def read_image(inputs: Any) -> PIL.Image.Image | bytes:
         try:
             inputs = base64.b64decode(text, validate=True)
         except (binascii.Error, ValueError) as error:
-            raise ValueError('"inputs" is a text that is not base64; send the bytes of an image in base64.') from error
+            raise ValueError('"inputs" is text that is not base64; send the bytes of an image in base64.') from error
     if isinstance(inputs, PIL.Image.Image):
         check_size(inputs)
         return inputs
@@ -144,10 +143,10 @@ def read_parameters(parameters: Any) -> dict[str, Any]:
     given = {name: value for name, value in parameters.items() if value is not None}
     known = ("threshold", "mask_threshold", "overlap_mask_area_threshold", "subtask", "mpp")
     if unknown := sorted(set(given) - set(known)):
-        raise ValueError(f"Unknown parameters {unknown}; there are {list(known)}.")
+        raise ValueError(f"Unknown parameters {unknown}; choose from {list(known)}.")
     subtask = given.get("subtask", "instance")
     if subtask not in SUBTASKS:
-        hint = " Nuclei are countable objects on a plain background: take instance." if subtask == "panoptic" else ""
+        hint = " Nuclei are countable objects on a plain background: use instance." if subtask == "panoptic" else ""
         raise ValueError(f"subtask must be one of {list(SUBTASKS)}, got {subtask!r}.{hint}")
     for name in ("threshold", "mask_threshold", "overlap_mask_area_threshold"):
         if name in given and not (_is_number(given[name]) and 0 <= given[name] <= 1):
@@ -178,7 +177,7 @@ def encode_mask(mask: np.ndarray) -> str:
     """A mask (H, W), boolean or 0 and 255, as PNG in base64."""
     image = PIL.Image.fromarray(mask.astype(np.uint8) * 255 if mask.dtype == bool else mask)
     buffer = io.BytesIO()
-    # Masks are long runs of zeros: this is as fast as the lowest level at a quarter of its size.
+    # Masks are long runs of zeros: this level is as fast as the lowest one and gives a quarter of its size.
     image.save(buffer, "PNG", compress_level=1, compress_type=zlib.Z_RLE)
     return base64.b64encode(buffer.getvalue()).decode("ascii")
 

@@ -1,8 +1,8 @@
 """Which files of a folder a push sends: what an export writes, files that the user names, and nothing else.
 
-A folder collects files that nobody meant to publish: keys and tokens, notebooks, links into other folders. So a push
-sends known files, refuses every other visible file by name, follows no link out of the folder, and searches what it
-sends for keys and tokens.
+A folder collects files that nobody meant to publish: keys and tokens, notebooks, links into other folders. A push
+therefore sends only known files, refuses every other visible file by name, follows no link out of the folder, and
+searches what it sends for keys and tokens.
 """
 
 import os
@@ -41,7 +41,7 @@ _SECRETS = {
     "a token of GitHub": re.compile(rb"\b(gh[pousr]_[A-Za-z0-9]{36}|github_pat_\w{22,})"),
     "an AWS access key": re.compile(rb"\bAKIA[0-9A-Z]{16}\b"),
 }
-# Weights hold numbers alone, and reading gigabytes for text takes minutes.
+# Weights hold only numbers, and searching gigabytes takes minutes.
 _UNSEARCHED = ".safetensors"
 
 

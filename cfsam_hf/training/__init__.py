@@ -1,4 +1,4 @@
-"""The library part of training: recipe, model, crops, the run with its checkpoints, and its report.
+"""Training as a library: recipe, model, crops, the run with its checkpoints, and its report.
 
 `examples/train.py` puts it together:
 

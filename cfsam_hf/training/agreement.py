@@ -1,9 +1,9 @@
 """A loss on the disagreement between two windows of every crop, so that nuclei do not depend on where a tile begins.
 
 A network with strides gives different maps for the same tissue when its place in the tile changes. Here each crop is
-cut into two windows, shifted against each other and mirrored; both are trained on, and the difference between their
-maps where they overlap is a term of the loss (as in Bachman, Alsharif and Precup 2014 for any random change of the
-input). A nucleus that a window cuts has the labels of its whole part in the crop, so both windows have the same ones.
+cut into two windows, shifted against each other and mirrored. The model trains on both, and the difference between
+their maps where they overlap is a term of the loss (as in Bachman, Alsharif and Precup 2014 for any random change of
+the input). A nucleus that a window cuts has the labels of its whole part in the crop, so both windows agree on them.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from ..model.tiling import View, views_of
 from .mixing import Mixture
 from .recipe import OptimizationOptions
 
-# Unchanged, half turn, two mirror images. Each is its own inverse, so labels turn as maps turn back.
+# Unchanged, half turn, two mirror images. Each is its own inverse, so the same operation turns labels and maps back.
 NUM_VIEWS = 4
 
 
@@ -89,11 +89,11 @@ class WindowPair:
 
 
 def disagreement(outputs: CfSamNucleiSegmentationOutput, pair: WindowPair) -> torch.Tensor:
-    """How much the maps of the two windows differ where they overlap: 0 for equal maps.
+    """Measures how much the maps of the two windows differ where they overlap: 0 for equal maps.
 
     For the nuclei, boundary and type maps it is the Kullback-Leibler divergence between each and their mean (in nats,
     summed over the two and averaged over pixels); for the distance maps the squared distance from their mean inside
-    nuclei. Gradients pull each map to the mean, which itself is fixed. The result is averaged over the crops.
+    nuclei. Gradients pull each map towards the mean, which counts as constant. The result is averaged over the crops.
 
     Args:
         outputs: of the windows that `pair` has cut.

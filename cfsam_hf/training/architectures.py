@@ -27,7 +27,7 @@ def tiny_config(**options: Any) -> CfSamConfig:
             "window_size": 8,
             "global_attn_indexes": [1, 3, 5, 7],
             "num_pos_feats": 64,
-            # Nuclei look the same wherever a tile was cut; relative positions within attention remain.
+            # The absolute position in a tile says nothing about a nucleus; attention keeps relative positions.
             "use_abs_pos": False,
             # SAM's own value of 1e-10 suits only weights that are loaded afterwards.
             "initializer_range": 0.02,

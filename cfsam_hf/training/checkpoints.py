@@ -1,8 +1,8 @@
 """Training checkpoints: only what trains, in safetensors and JSON (no pickle), written whole or not at all.
 
-A checkpoint is a folder `checkpoint-<step>`. It gets this name after all of it has been written and loses it before
-any of it is removed, so a folder of this name is complete however the process ended. `SHA256SUMS` in it (the format of
-`sha256sum`) tells a complete checkpoint from one that the disk has damaged since.
+A checkpoint is a folder `checkpoint-<step>`. It gets this name after everything has been written and loses it before
+anything is removed, so a folder of this name is complete however the process ended. `SHA256SUMS` in it (the format of
+`sha256sum`) reveals damage that happened later.
 """
 
 import hashlib
@@ -41,7 +41,7 @@ def checkpoint_steps(folder: Path) -> list[int]:
 def latest_checkpoint(folder: Path) -> Path | None:
     """The undamaged checkpoint with the highest step in `folder`; `None` if there are no checkpoints.
 
-    A warning names each damaged checkpoint that is passed over.
+    A warning names each damaged checkpoint that is skipped.
 
     Raises:
         OSError: there are checkpoints, and every one of them is damaged.
@@ -130,7 +130,7 @@ def write_checkpoint(folder: Path, step: int, tensors: TrainingTensors, facts: d
 
     Args:
         folder: of the run.
-        step: optimiser steps done.
+        step: number of completed optimiser steps.
         tensors: see [`training_tensors`].
         facts: JSON-able values, which [`restore`] returns.
 
@@ -148,7 +148,7 @@ def write_checkpoint(folder: Path, step: int, tensors: TrainingTensors, facts: d
             lines = [f"{_sha256(path)}  {path.name}\n" for path in written]
             (working / SUMS_NAME).write_text("".join(lines), encoding="utf-8")
     except SafetensorError as error:
-        # This format's writer raises its own error class, which gives the system's error number in words only.
+        # This format's writer raises its own error class, which holds the system's error number only as text.
         found = re.search(r"(?:code:|os error) (\d+)", str(error))
         raise OSError(int(found[1]) if found else None, str(error), str(final)) from error
     return final
@@ -230,7 +230,7 @@ def _load(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _as(like: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-    """A whole tensor on the device of another, sharded or laid out in memory as that one is."""
+    """A whole tensor on the device of another one, with the same sharding and memory layout."""
     if isinstance(like, DTensor):
         return distribute_tensor(value.to(like.device), like.device_mesh, like.placements)
     return torch.empty_like(like, dtype=value.dtype).copy_(value)

@@ -40,7 +40,7 @@ class ExponentialMovingAverage:
 
     @contextmanager
     def applied_to(self, model: nn.Module) -> Iterator[nn.Module]:
-        """Gives the model the averages within the block, and its own values back afterwards."""
+        """Gives the model the averages within the block, and restores its own values afterwards."""
         parameters = dict(model.named_parameters())
         own = {name: parameters[name].detach().clone() for name in self.average}
         try:

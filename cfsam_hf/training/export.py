@@ -1,4 +1,4 @@
-"""What a finished run leaves for others: the model's folder, and a record of its scores."""
+"""Writes the results of a finished run: the model's folder, and a record of its scores."""
 
 from pathlib import Path
 from typing import Any

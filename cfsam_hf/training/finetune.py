@@ -1,6 +1,6 @@
-"""Fine-tuning on a laboratory's own annotations: from a folder of tiles to an adapter, with scores before and after.
+"""Fine-tunes a checkpoint on a laboratory's own annotations: a folder of tiles becomes an adapter with scores.
 
-The encoder stays frozen. The recipe is `own_data.yaml` beside this file. Everything that decides what is learned is
+The encoder stays frozen. The recipe is `own_data.yaml` beside this file. Everything that determines what is learned is
 first written into the output folder, so that the same call resumes however the process ended.
 """
 
@@ -66,21 +66,21 @@ DATASET = "held-out tiles"
 FORMAT = "cfsam_hf finetune 1"
 
 WARMUP_SHARE = 10
-"""The warm-up takes at most a tenth of a run."""
+"""Longest warm-up as a share of a run."""
 
 TIMED_STEPS = 3
-"""Steps that are timed to fit a run into minutes, after a first one that is not timed."""
+"""Steps that are timed to fit a run into a number of minutes, after a first one that is not timed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneOptions:
-    """The user's choices; the recipe decides everything else.
+    """The user's choices; the recipe determines everything else.
 
     Attributes:
         checkpoint: where training starts: `cfsam-tiny`, or the folder or Hub id of a CF-SAM checkpoint or of a SAM.
         mpp: micrometres per pixel of the images; None assumes the checkpoint's.
-        types: names of the types in order; None takes the classes of the GeoJSON files.
-        annotated_only: skip images without annotation.
+        types: names of the types in order; None uses the classes of the GeoJSON files.
+        annotated_only: skip images without an annotation.
         held_out: names of tiles to hold out; None draws them; empty holds none out.
         held_out_share: of the tiles, if they are drawn.
         seed: of the draw, the crops and the new weights.
@@ -139,7 +139,7 @@ def finetune(
     options: FinetuneOptions | None = None,
     say: Callable[[str], None] = logger.info,
 ) -> Finetuned:
-    """Trains the adapter of a checkpoint on own annotations, and scores it before and after on held-out tiles.
+    """Trains the adapter of a checkpoint on the user's annotations, and scores it before and after on held-out tiles.
 
     Args:
         images, annotations: see [`list_own_tiles`].
@@ -214,7 +214,7 @@ def finetune(
 
 
 def _base(checkpoint: str) -> str:
-    """Folder or Hub id of the checkpoint, which is checked first of all."""
+    """Folder or Hub id of the checkpoint; checked before anything else."""
     base = str(bundled_checkpoint()) if checkpoint == DEFAULT_CHECKPOINT else checkpoint
     with naming_checkpoint(checkpoint):
         check_place(base, needs_config=True)
@@ -223,14 +223,14 @@ def _base(checkpoint: str) -> str:
 
 
 def _asked(options: FinetuneOptions, base: str) -> dict[str, Any]:
-    """The options that decide what is learned; the places of files and the number of workers do not."""
+    """The options that determine what is learned, without the paths of files and the number of workers."""
     asked = asdict(options)
     recipe = Path(asked.pop("recipe") or RECIPE)
     del asked["workers"]
     asked["checkpoint"] = options.checkpoint if options.checkpoint == DEFAULT_CHECKPOINT else base
     if recipe.suffix not in (".yaml", ".yml"):
         raise ValueError(f"{recipe}: a recipe is a .yaml file")
-    # As JSON returns it, for the comparison.
+    # In the form that JSON returns, for the comparison.
     return json.loads(json.dumps({**asked, "recipe": recipe.read_text(encoding="utf-8")}))
 
 
@@ -270,7 +270,7 @@ def _parts(
     records: Sequence[TileRecord], tiles: Sequence[TileSummary], options: FinetuneOptions
 ) -> tuple[list[TileRecord], list[str]]:
     """The records with their folds, and notes about them."""
-    flattered = "scores are too good if tiles of one slide are in both parts: hold out whole slides by name if you can"
+    flattered = "scores are too high if tiles of one slide are in both parts: hold out whole slides by name if you can"
     if options.held_out is not None:
         if not options.held_out:
             return part_records(records, []), ["nothing is held out, so there are no scores"]
@@ -289,7 +289,7 @@ def _recipe(options: FinetuneOptions, base: str, folder: Path, state: dict[str, 
     path = options.recipe or RECIPE
     fold = ",validation=held_out" if options.held_out != () else ""
     given = {
-        # The bundled checkpoint goes by its name, which is true on every machine.
+        # The bundled checkpoint is recorded by its name, which is valid on every machine.
         "base": options.checkpoint if options.checkpoint == DEFAULT_CHECKPOINT else base,
         "data": [f"reader=parquet,path={TILES},name={DATASET},train=train{fold}"],
         "data_root": str(folder),
@@ -302,14 +302,14 @@ def _recipe(options: FinetuneOptions, base: str, folder: Path, state: dict[str, 
     values = read_recipe_file(path) | {name: value for name, value in given.items() if value is not None}
     recipe = make_recipe(**values)
     if recipe.model.train_encoder:
-        raise ValueError(f"{path}: train_encoder is for making a small backbone, but fine-tuning keeps an adapter")
+        raise ValueError(f"{path}: train_encoder is for making a small backbone; fine-tuning trains an adapter")
     optimization = recipe.optimization
     warmup = min(optimization.warmup_steps, max(1, optimization.steps // WARMUP_SHARE))
     return replace(recipe, optimization=replace(optimization, warmup_steps=warmup))
 
 
 def _counts(tiles: Sequence[TileSummary]) -> dict[str, int]:
-    """Nuclei by type, with `without class` last."""
+    """Number of nuclei by type, with `without class` last."""
     total: Counter = Counter()
     for tile in tiles:
         total.update(tile.nuclei)
@@ -325,11 +325,11 @@ def _notes(
     if options.mpp is None and any(tile.mpp is None for tile in tiles):
         notes.append(f"without --mpp the checkpoint's pixel size of {model.config.mpp:g} um is assumed")
     if empty := [tile.id for tile in tiles if not tile.count]:
-        notes.append(f"{len(empty)} of the tiles have no nuclei and teach the background")
+        notes.append(f"{len(empty)} of the tiles have no nuclei and train the background")
     if partly := [tile for tile in tiles if tile.annotated_share < 1]:
         notes.append(f"{len(partly)} of the tiles are partly annotated; their other pixels are ignored")
     if names and any(None in tile.nuclei for tile in tiles):
-        notes.append("nuclei without class train everything except the types; scores of types ignore them")
+        notes.append("nuclei without a class train everything except the types; scores of types ignore them")
     if not names and model.config.num_types:
         notes.append("the annotations have no classes: the checkpoint's types stay, untrained, and may get worse")
     unseen = [name for name in model.config.type_names.values() if names and name not in names]
@@ -427,7 +427,7 @@ HELD_OUT_PART = "held-out"
 
 
 def _before(checkpoint: str) -> PreTrainedModel | None:
-    """The original checkpoint; None for a SAM, which finds no nuclei by itself."""
+    """The original checkpoint; None for a plain SAM, which cannot find nuclei."""
     base = _base(checkpoint)
     if CfSamConfig.get_config_dict(base)[0].get("model_type") != CfSamConfig.model_type:
         return None

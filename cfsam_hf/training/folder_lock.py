@@ -1,4 +1,4 @@
-"""One process at a time: a lock on a folder, which the system releases however its owner ends."""
+"""A lock on a folder, which lets in one process at a time and which the system releases however its owner ends."""
 
 import errno
 import fcntl
@@ -20,7 +20,7 @@ class FolderLock:
 
     Args:
         folder: must exist.
-        name: of the lock file, which stays there when the lock is released.
+        name: of the lock file, which stays when the lock is released.
 
     Raises:
         OSError: another process holds the lock; the message says which.
@@ -28,7 +28,7 @@ class FolderLock:
 
     def __init__(self, folder: Path, name: str):
         self.path = folder / name
-        # Neither truncated nor closed before the lock is ours: both would hurt the process that holds it.
+        # Neither truncated nor closed before this process has the lock: both would harm the process that holds it.
         self._descriptor: int | None = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -10,13 +10,13 @@ from typing import Any
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 SAME_REQUEST = 1.0
-"""Seconds within which further signals are the same request: launchers pass on what a terminal sends to all."""
+"""Seconds within which further signals count as the same request: launchers repeat what a terminal sends to all."""
 
 
 class Abandoned(BaseException):
     """A signal came during work that may be dropped; see [`Interruption.abandoning`].
 
-    Like `KeyboardInterrupt` it is no `Exception`, so that code which skips what fails does not swallow it.
+    Like `KeyboardInterrupt`, it is not an `Exception`, so that code which skips failures does not swallow it.
     """
 
 
@@ -24,7 +24,7 @@ class Interruption:
     """While entered, notes the first signal of `SIGNALS` instead of letting it end the process.
 
     A later signal raises `KeyboardInterrupt`, so that a second Ctrl-C ends a process that hangs. A signal that was
-    ignored before stays ignored, as `nohup` and background jobs want it.
+    ignored before stays ignored, as `nohup` and background jobs require.
 
     Attributes:
         signal_number: of the signal; 0 if none came.

@@ -1,4 +1,4 @@
-"""How a run's processes start and stop: Accelerate with a recipe's settings, and the errors that end a run."""
+"""Starts and stops the processes of a run: Accelerate with a recipe's settings, and the errors that end a run."""
 
 import errno
 import signal
@@ -69,7 +69,7 @@ def make_accelerator(recipe: Recipe, *trackers: GeneralTracker) -> Accelerator:
 
 
 def crops_per_step(recipe: Recipe, accelerator: Accelerator) -> int:
-    """Crops that one optimiser step sees, over all processes."""
+    """Number of crops in one optimiser step, over all processes."""
     options = recipe.optimization
     return options.batch_size * options.gradient_accumulation_steps * accelerator.num_processes
 

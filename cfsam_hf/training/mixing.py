@@ -1,9 +1,9 @@
 """Rectangles of one crop pasted into another, so that the model judges a nucleus by itself and not by its tile.
 
-What a small data set teaches about whole tiles (in this one all nuclei are epithelial) does not hold on others. A
-window made of two tiles does not give such hints. The method is CutMix (Yun et al. 2019), here for label maps, and
-combined with the agreement loss if that is on (French et al. 2020). Boundary labels are those of each crop: the edge
-of a rectangle cuts nuclei like the edge of a window and is no boundary.
+What a model learns about whole tiles of a small data set (such as that all nuclei of one tile are epithelial) does not
+hold for other tiles. A window made of two tiles gives no such hints. The method is CutMix (Yun et al. 2019), here for
+label maps, and combined with the agreement loss if that is on (French et al. 2020). Boundary labels are those of each
+crop: the edge of a rectangle cuts nuclei like the edge of a window and is not a boundary.
 """
 
 from dataclasses import dataclass

@@ -46,14 +46,14 @@ _READING_TYPES = ("type_trunk", "type_dim")
 def build_model(recipe: Recipe, data_types: Sequence[str]) -> PreTrainedModel:
     """The model to train, with all other parameters frozen.
 
-    A CF-SAM base that knows all types of the data keeps its types and their order, so data without types, or with some
-    of them, can train it further. If the data have other types, the model gets the types of the data: the weights for
-    the nuclei and offset maps and for types of the same name stay, and those for other types get new values (the log
-    says which). If the option `type_trunk` differs from the base's, all weights for types get new values.
+    A CF-SAM base that knows all types of the data keeps its types and their order, so data without types, or with only
+    some of them, can train it further. If the data have other types, the model gets the types of the data: the weights
+    for the nuclei and offset maps and for types of the same name stay, and those for other types get new values (the
+    log says which). If the option `type_trunk` differs from the base's, all weights for types get new values.
 
     Args:
         recipe: names the base and its options.
-        data_types: names of the data's types, in their order in a new model; empty without types.
+        data_types: names of the data's types, in the order that a new model gets; empty without types.
 
     Raises:
         ValueError: the model's configuration has no such option; a trained U-Net lacks a type; a type trunk would keep
@@ -76,7 +76,7 @@ def build_model(recipe: Recipe, data_types: Sequence[str]) -> PreTrainedModel:
 
 
 def enable_gradient_checkpointing(model: PreTrainedModel) -> None:
-    """Makes the backward pass compute encoder layers again, which saves memory."""
+    """Recomputes encoder layers in the backward pass, which saves memory."""
     # transformers before 5.23 uses another name.
     getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)()
 
@@ -135,7 +135,7 @@ def check_options(recipe: Recipe) -> None:
     known = {field.name for field in fields(config_class)} - {"id2label", "label2id", "num_types", "train_encoder"}
     if unknown := sorted(set(options) - known):
         raise ValueError(
-            f"model_options has {', '.join(unknown)}, which is no option of {config_class.__name__}. Types come from "
+            f"model_options has {', '.join(unknown)}, which {config_class.__name__} does not have. Types come from "
             "the data, and train_encoder is a value of the recipe itself."
         )
 
@@ -308,7 +308,7 @@ def retype(model: CfSamForNucleiSegmentation, config: CfSamConfig) -> CfSamForNu
             elif name in ("task_decoder.task_tokens.weight", "refinement.head.1.weight", "refinement.head.1.bias"):
                 value[into] = before[name][source]
             elif name == "refinement.head.0.0.weight":
-                # Its input is features and cues, followed by the maps.
+                # Its input consists of features and cues, followed by the maps.
                 first = value.shape[1] - len(new_maps)
                 value[:, :first] = before[name][:, :first]
                 value[:, first + into] = before[name][:, first + source]

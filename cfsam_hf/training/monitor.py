@@ -1,4 +1,4 @@
-"""What a run shows while it trains: the bar, the log and the trackers."""
+"""Shows the progress of a run: the bar, the log and the trackers."""
 
 import logging
 import time
@@ -40,7 +40,7 @@ class RunMonitor:
 
     @contextmanager
     def showing(self) -> Iterator[None]:
-        """Shows the bar within the block, if there is a terminal and the recipe has `progress`."""
+        """Shows the bar within the block if there is a terminal and the recipe has `progress` on."""
         # None: only on a terminal; elsewhere the log has the same values.
         disable = None if self.recipe.run.progress and self.accelerator.is_main_process else True
         steps = self.recipe.optimization.steps

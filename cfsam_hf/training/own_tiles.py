@@ -1,6 +1,6 @@
 """A laboratory's own annotated images: listed, summarised, split into training and held-out tiles, and copied.
 
-The tiles that a run learns from are copied into its folder, so that it resumes from the same pixels even if the
+The tiles that a run trains on are copied into its folder, so that it resumes from the same pixels even if the
 originals change.
 """
 
@@ -28,7 +28,7 @@ TRAIN, HELD_OUT = "train", "held_out"
 """Folds of the copied tiles."""
 
 LEAST_SIDE = 32
-"""Pixels of a part of a tile: a smaller one hardly holds a whole nucleus."""
+"""Smallest side in pixels of a part of a tile: a smaller part hardly holds a whole nucleus."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class TileSummary:
         digest: see [`tile_digest`].
         areas: pixels of each nucleus.
         notes: what the reader left out.
-        image_digest: of the pixels only; None if they are all of one colour.
+        image_digest: of the pixels only; None if all of them have the same colour.
     """
 
     id: str
@@ -82,15 +82,15 @@ def list_own_tiles(
 
     Args:
         images: the folder.
-        annotations: folder with `<stem>.geojson` or label maps (see `list_instance_pairs`), which may be the same; or
-            one GeoJSON file.
+        annotations: folder with `<stem>.geojson` or label maps (see `list_instance_pairs`), which may be the folder of
+            the images; or one GeoJSON file.
         mpp: micrometres per pixel of the images.
         type_names: the types, in order; by default GeoJSON's classes in alphabetical order. Needed for type maps.
         annotated_only: skip images without an annotation, which are an error otherwise.
 
     Raises:
         OSError: there are no images, or an image or an annotation has no counterpart.
-        ValueError: a class is unknown, or the reader refuses something else.
+        ValueError: a class is unknown, or the reader refuses the input for another reason.
     """
     images, annotations = Path(images), Path(annotations)
     if not images.is_dir():
@@ -111,9 +111,9 @@ def list_own_tiles(
             "leave --mpp out, or correct the file"
         )
     if records and list(records[0].type_names.values()) == [UNTYPED_NAME]:
-        # `cfsam segment` gives this name to all nuclei of a model without types.
+        # The name that `cfsam segment` gives to all nuclei of a model without types.
         records = [rename_types(record, None) for record in records]
-    # An index may have folds of its own, which mean something else.
+    # An index may have its own folds, which mean something else.
     return [replace(record, fold=None) for record in records]
 
 
@@ -133,9 +133,9 @@ def summarize_own_tiles(
     first: dict[str, str] = {}
     for tile in found:
         if tile.image_digest and (other := first.setdefault(tile.image_digest, tile.id)) != tile.id:
-            raise ValueError(f"the images {other} and {tile.id} are one and the same; remove one of them")
+            raise ValueError(f"the images {other} and {tile.id} are identical; remove one of them")
     if not any(tile.count for tile in found):
-        raise ValueError(f"there is no nucleus in the annotations of {some_of([tile.id for tile in found])}")
+        raise ValueError(f"there are no nuclei in the annotations of {some_of([tile.id for tile in found])}")
     return found
 
 
@@ -218,10 +218,10 @@ def part_records(records: Sequence[TileRecord], held_out: Sequence[str]) -> list
     ids = {record.id for record in records}
     if missing := [name for name in held_out if name not in ids]:
         raise ValueError(
-            f"there is no annotated image {some_of(missing)} to hold out; there are {some_of(sorted(ids))}"
+            f"there is no annotated image {some_of(missing)} to hold out; choose from {some_of(sorted(ids))}"
         )
     if not ids - set(held_out):
-        raise ValueError("all tiles are held out; leave some to train on")
+        raise ValueError("all tiles are held out; leave some for training")
     chosen = set(held_out)
     return [replace(record, fold=HELD_OUT if record.id in chosen else TRAIN) for record in records]
 
@@ -229,7 +229,7 @@ def part_records(records: Sequence[TileRecord], held_out: Sequence[str]) -> list
 def cut_record(record: TileRecord, share: float, seed: int) -> list[TileRecord]:
     """Cuts a single tile in two: one end of its longer side, with about a share of its nuclei, is held out.
 
-    A nucleus on the cut is in both parts, each with its pixels there.
+    A nucleus on the cut is in both parts, each part with its own pixels.
 
     Raises:
         ValueError: one of the parts would be too small or without nuclei.
@@ -281,7 +281,7 @@ def keep_tiles(
         The data item of a recipe that reads them, without its path.
 
     Raises:
-        OSError: they cannot be written; then there are none.
+        OSError: they cannot be written; none are left behind.
     """
     if not any(folder.glob("*.parquet")):
         write_shards(records, folder, progress=progress)

@@ -1,4 +1,4 @@
-"""What a model finds in a few crops while it is trained, drawn beside their annotation."""
+"""Draws what a model finds in a few crops during training, beside their annotation."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from ..model.image_processing_cfsam import CfSamImageProcessor
 from ..model.result import UNTYPED_COLOR
 
 UNKNOWN_COLOR = (150, 150, 150)
-"""For nuclei whose type is unknown; no type is grey."""
+"""Colour of nuclei of unknown type; no type is grey."""
 
 
 @dataclass(frozen=True, eq=False)

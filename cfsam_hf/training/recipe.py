@@ -71,7 +71,7 @@ class ModelOptions:
         """`model_options` as a dict.
 
         Raises:
-            ValueError: it is no JSON object.
+            ValueError: it is not a JSON object.
         """
         return _json_object("model_options", self.model_options)
 
@@ -85,16 +85,16 @@ class DataOptions:
         metadata={
             "help": "one item per folder: reader=NAME,path=FOLDER[,split=FILE][,train=FOLDS,validation=FOLDS]"
             "[,weight=NUMBER][,name=NAME][,types=FILE or none][,style=NAME][,scale_jitter=NUMBER][,incomplete=true], "
-            "in YAML also a mapping. A split file or folds (such as 1+2) select the tiles; with neither, all tiles of "
-            "the folder are trained on"
+            "in YAML also a mapping. A split file or folds (such as 1+2) select the tiles; without either, all tiles "
+            "of the folder train"
         },
     )
     data_root: str = _with(
-        "folder that relative paths of data items start from: where this machine keeps its data", "."
+        "folder that relative paths of data items start from, such as the one where this machine keeps its data", "."
     )
     crop_size: int = _with("pixels; 256 is the tile size of PanNuke and of cfsam-tiny", 256)
     augmentation: Literal["none", "light", "standard", "strong"] = _with(
-        "preset of AugmentationOptions: light for data much like those the base was trained on, strong for few "
+        "preset of AugmentationOptions: light for data like those the base was trained on, strong for few "
         "tiles or for a model that will meet slides of other laboratories",
         "standard",
     )
@@ -130,7 +130,7 @@ class OptimizationOptions:
     """How the model is trained."""
 
     steps: int = _with("optimiser steps: the length of the cosine, so it cannot change during a run", 5000)
-    batch_size: int = _with("crops per process and pass: as many as memory holds", 8)
+    batch_size: int = _with("crops per process and pass: as many as fit into memory", 8)
     gradient_accumulation_steps: int = _with(
         "passes per optimiser step. Losses are averages over images, so only processes x passes x batch_size matters "
         "(except for agreement_weight and mixing_probability, which act within each pass and process)",
@@ -161,13 +161,11 @@ class OptimizationOptions:
         0.0,
     )
     mixing_probability: float = _with(
-        "that a window gets a rectangle of another crop of its batch, so that the model does not guess types from the "
+        "probability that a window gets a rectangle of another crop in its batch, so that types are not read from the "
         "tile as a whole: for few tiles. With agreement_weight only the second of two windows is mixed",
         0.0,
     )
-    gradient_checkpointing: bool = _with(
-        "compute encoder layers again in the backward pass, which saves memory", False
-    )
+    gradient_checkpointing: bool = _with("recompute encoder layers in the backward pass, which saves memory", False)
     compile: bool = _with("use torch.compile, which takes a minute at the start: for long runs on a GPU", False)
     seed: int = _with("of new weights, crops and dropout", 0)
 
@@ -197,7 +195,7 @@ class RunOptions:
     output_dir: str = _with("folder of the run; the same command again resumes from its last checkpoint", "")
     log_every: int = _with("steps", 20)
     save_every: int = _with("steps between checkpoints: the work that a crash may cost", 500)
-    keep_checkpoints: int = _with("how many of the last checkpoints stay, beside the best", 2)
+    keep_checkpoints: int = _with("how many of the last checkpoints to keep, besides the best", 2)
     evaluate_every: int = _with("steps between validations; 0: only after the last step", 1000)
     picture_every: int = _with(
         "steps between pictures of input, truth, prediction and boundary; 0: only after the last step", 1000
@@ -212,11 +210,11 @@ class RunOptions:
         "last",
     )
     on_nonfinite: Literal["stop", "skip"] = _with(
-        "whether a loss or gradient that is not finite ends the run, or its batch is skipped; weights never change",
+        "if a loss or gradient is not finite: stop the run, or skip the batch; either way the weights do not change",
         "stop",
     )
     max_skipped: int = _with(
-        "the run ends after this many skipped batches in a row, since then the data are not the cause", 10
+        "the run ends after this many skipped batches in a row, since the data are then not the cause", 10
     )
     tile_size: int = _with(
         "pixels of the windows in validation and in the exported model; 0: those of the base if it fits its windows "
@@ -224,14 +222,14 @@ class RunOptions:
         0,
     )
     smallest_tile_size: int = _with(
-        "with tile_size: windows are fitted to the image, down to this; 0: they are not", 0
+        "with tile_size: windows are fitted to the image, down to this size; 0: they are not fitted", 0
     )
     tile_overlap: int = _with(
         "pixels over which windows are blended; no effect if the windows of the base are kept", 64
     )
     log_with: list[str] = field(
         default_factory=list,
-        metadata={"help": "trackers of Accelerate: tensorboard, trackio, wandb, ...; none is needed"},
+        metadata={"help": "trackers of Accelerate: tensorboard, trackio, wandb, ...; optional"},
     )
     progress: bool = _with("show a bar with losses, learning rate, tiles per second and time left", True)
 
@@ -247,8 +245,8 @@ class RunOptions:
         )
 
 
-# What may differ in a resumed run, since it does not change what is learned. Of the last two only the crops per step
-# matter, which are compared separately.
+# Values that may differ in a resumed run, since they do not change what is learned. Of the last two, only the crops
+# per step matter, which are compared separately.
 MAY_CHANGE = frozenset(
     {
         *("output_dir", "data_root", "num_workers", "log_every", "save_every", "keep_checkpoints", "evaluate_every"),
@@ -272,7 +270,7 @@ class Recipe:
     def __post_init__(self):
         if self.model.train_types_alone and self.optimization.agreement_weight:
             raise ValueError(
-                f"agreement_weight is {self.optimization.agreement_weight}, but it compares outlines, and "
+                f"agreement_weight is {self.optimization.agreement_weight}, which compares outlines, but "
                 "train_types_alone trains none: remove one of the two."
             )
 
@@ -287,7 +285,7 @@ SECTIONS = (ModelOptions, DataOptions, SamplingOptions, OptimizationOptions, Run
 def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """The differences between two recipes that change what is learned, as `name before -> now`.
 
-    A value that is missing in an older recipe had what is now its default.
+    A value that is missing from an older recipe had what is now its default.
     """
     defaults = {item.name: item.default for section in SECTIONS for item in fields(section)}
     before = {name: defaults[name] for name in now if name in defaults} | before

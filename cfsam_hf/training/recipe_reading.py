@@ -1,4 +1,4 @@
-"""Recipes from a YAML file, the command line, or the values of a program: all become the same objects."""
+"""Reads recipes from a YAML file, the command line, or the values of a program into the same objects."""
 
 import argparse
 import difflib
@@ -21,7 +21,7 @@ def read_recipe_file(path: str | Path) -> dict[str, Any]:
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: it is not a YAML mapping, or holds a name that no recipe has.
+        ValueError: it is not a YAML mapping, or holds an unknown name.
     """
     try:
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
@@ -46,16 +46,16 @@ def parse_recipe(arguments: Sequence[str] | None = None, description: str | None
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: an unknown name or a value of the wrong kind in the file, or a value outside its range.
-        SystemExit: an unknown option, or a value of the wrong kind on the command line.
+        ValueError: the file holds an unknown name or a value of the wrong kind, or a value is outside its range.
+        SystemExit: the command line has an unknown option or a value of the wrong kind.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     values = {}
     if arguments and arguments[0].endswith((".yaml", ".yml")):
         values = read_recipe_file(arguments.pop(0))
-    # Abbreviations would take a mistyped option for another.
+    # An abbreviation could mistake a mistyped option for another.
     parser = HfArgumentParser(SECTIONS, allow_abbrev=False, description=description)
-    # What a namespace already holds is not replaced by a default.
+    # Defaults do not replace what a namespace already holds.
     given, unknown = parser.parse_known_args(arguments, argparse.Namespace(**values))
     if unknown:
         parser.error(f"unknown: {' '.join(unknown)}")
@@ -67,7 +67,7 @@ def make_recipe(**values: Any) -> Recipe:
     and for data items, `None` for the default.
 
     Raises:
-        ValueError: an unknown name, or a value of the wrong kind or outside its range.
+        ValueError: a name is unknown, or a value is of the wrong kind or outside its range.
     """
     known = {item.name: item for section in SECTIONS for item in fields(section)}
     if unknown := sorted(set(values) - set(known)):
@@ -80,7 +80,7 @@ def make_recipe(**values: Any) -> Recipe:
 
 
 def _converted(item: Field[Any], value: Any) -> Any:
-    """A value as its field wants it."""
+    """Converts a value to the type of its field."""
     kind = item.type
     try:
         if get_origin(kind) is Literal:

@@ -13,7 +13,7 @@ from .recipe import Recipe
 from .run_log import read_log, validations
 
 REPORT_NAME = "report.html"
-# Shown of the validation scores, as far as they are there; all are in log.jsonl.
+# The validation scores to show, if present; log.jsonl has all of them.
 HEADLINES = (
     *("dice_mean_over_images", "aji_mean_over_images", "pq_mean_over_images", "dq_mean_over_images"),
     *("sq_mean_over_images", "detection_f1_pooled", "type_f1_pooled_mean_over_types"),

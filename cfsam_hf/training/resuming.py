@@ -1,4 +1,4 @@
-"""Before a run writes anything: its folder is claimed, and its checkpoint compared with the recipe and the data."""
+"""Claims a run's folder before anything is written, and compares its checkpoint with the recipe and the data."""
 
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ def claim_folder(folder: Path, accelerator: Accelerator) -> tuple[Path | None, F
 
     Args:
         folder: of the run; created if needed.
-        accelerator: the processes of the run. The main one works, and all get its answer.
+        accelerator: the processes of the run. The main one does the work and shares its answer.
 
     Returns:
         The latest undamaged checkpoint, `None` if there are no checkpoints; and the lock, in the main process.
@@ -61,7 +61,7 @@ def check_is_same_run(
         recipe, crops_per_step, data: of the run that is about to resume.
 
     Raises:
-        ValueError: the message says what differs, and the way out.
+        ValueError: they differ; the message says how, and what to do.
     """
     changed = differences(facts["recipe"], recipe.to_dict())
     if facts["crops_per_step"] != crops_per_step:

@@ -1,8 +1,8 @@
 """One training run: steps, checkpoints, validation, pictures, and the model and report at its end.
 
-Everything that decides what is learned is a function of the recipe and of the step alone: crops, learning rates, and
-the random numbers of dropout. So a resumed run ends, bit for bit on a CPU, with the weights of one that was never
-interrupted.
+Everything that determines what is learned is a function of the recipe and the step alone: crops, learning rates, and
+the random numbers of dropout. A resumed run on a CPU therefore ends, bit for bit, with the weights of an uninterrupted
+one.
 """
 
 import contextlib
@@ -72,13 +72,13 @@ class TrainingRun:
     Args:
         recipe: every value.
         accelerator: see [`make_accelerator`].
-        data: for validation and pictures, and to notice data that changed since the last checkpoint.
+        data: for validation and pictures, and to detect data that changed since the last checkpoint.
         model: to train.
         processor: saved beside the model.
         crops: at least `recipe.optimization.steps` times [`crops_per_step`] of them.
 
     Attributes:
-        step: optimiser steps done, skipped batches included.
+        step: number of completed optimiser steps, skipped batches included.
         folder: of the run. It gets `recipe.yaml`, `log.jsonl`, `checkpoint-<step>/`, `pictures/` and, at the end,
             `model/` (for `from_pretrained`), `results.json` and `report.html`.
 
@@ -162,7 +162,7 @@ class TrainingRun:
                 self._evaluate_and_draw(self._evaluation_is_due(), self._is_due(options.picture_every))
 
     def _evaluate_and_draw(self, evaluate: bool, draw: bool) -> None:
-        """What a signal may cut short, since a resumed run repeats it."""
+        """The work that a signal may cut short, since a resumed run repeats it."""
         try:
             if evaluate:
                 self.evaluate()
@@ -208,7 +208,7 @@ class TrainingRun:
                 working.write_text(yaml.safe_dump(self.recipe.to_dict(), sort_keys=False), encoding="utf-8")
 
     def _crop_numbers(self, step: int, number: int) -> range:
-        """The crops of this process in a pass of a step; those of all processes do not depend on their number."""
+        """The crops of this process in a pass of a step; together they do not depend on the number of processes."""
         options, processes = self.recipe.optimization, self.accelerator.num_processes
         first = step * self.crops_per_step + number * options.batch_size * processes
         return range(first + self.accelerator.process_index, first + options.batch_size * processes, processes)
@@ -250,7 +250,7 @@ class TrainingRun:
                 loss, terms = training_loss(self._trained, batch, self.recipe.data.crop_size, options)
                 accelerator.backward(loss / passes)
             losses.append(torch.stack([loss.detach().float(), *(v.float() for v in terms.values())]))
-        # A signal may reach one process in this step and another in the next: they agree on it here.
+        # A signal may reach one process in this step and another in the next; here they agree on it.
         signal_number = self._interruption.signal_number
         means = torch.cat([torch.stack(losses).mean(0), losses[0].new_tensor([signal_number])])
         if accelerator.num_processes > 1:
@@ -260,7 +260,7 @@ class TrainingRun:
         norm = math.nan
         if math.isfinite(values[0]):
             norm = float(whole_tensor(accelerator.clip_grad_norm_(self.model.parameters(), options.clip_norm)))
-        # The scaler of fp16 expects gradients that overflow and deals with them itself.
+        # The scaler of fp16 expects gradients to overflow and handles them itself.
         usable = math.isfinite(values[0]) and (accelerator.scaler is not None or math.isfinite(norm))
         if usable:
             self.optimizer.step()
@@ -377,7 +377,7 @@ class TrainingRun:
         now = _mean_score(scores, metric)
         is_best = math.isfinite(now) and (before is None or now > before["score"])
         must_save = is_best and not (self.folder / f"checkpoint-{self.step}").is_dir()
-        # All processes have looked before any of them changes what they see.
+        # All processes have read this before any of them changes it.
         self.accelerator.wait_for_everyone()
         if must_save:
             self.save()
@@ -413,7 +413,7 @@ class TrainingRun:
                 tracker.log_images({"examples": np.asarray(picture)[None]}, step=self.step, **options)
 
     def _abandoning(self) -> contextlib.AbstractContextManager[None]:
-        """A signal ends the block at once where no other process waits for its result."""
+        """Lets a signal end the block at once, unless another process waits for its result."""
         alone = self.accelerator.num_processes == 1
         return self._interruption.abandoning() if alone else contextlib.nullcontext()
 
@@ -468,7 +468,7 @@ def _step_seed(seed: int, step: int, process: int) -> int:
 
 @contextlib.contextmanager
 def _without_autocast(model: nn.Module) -> Iterator[None]:
-    """Undoes Accelerate's mixed precision, which it puts into `model.forward`, within the block."""
+    """Undoes, within the block, the mixed precision that Accelerate puts into `model.forward`."""
     wrapped = vars(model).pop("forward", None)
     try:
         yield

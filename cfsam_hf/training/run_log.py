@@ -17,7 +17,7 @@ class RunLog:
 
     Args:
         folder: of the run.
-        last_step: lines of later steps are removed, since the resumed run writes them again.
+        last_step: lines of later steps are removed, because the resumed run writes them again.
     """
 
     def __init__(self, folder: Path, last_step: int):

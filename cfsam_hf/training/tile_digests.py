@@ -1,4 +1,4 @@
-"""Digests of tiles, by which a resumed run notices that images or annotations have changed."""
+"""Digests of tiles, with which a resumed run detects that images or annotations have changed."""
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,12 +12,12 @@ TileDigest = list[str]
 
 
 def image_digest(tile: Tile) -> str:
-    """Of the pixels and their size: the same for a file that was compressed anew without loss."""
+    """Digest of the pixels and their size; lossless recompression of the file does not change it."""
     return _digest(repr(tile.mpp), tile.image)
 
 
 def label_digest(tile: Tile) -> str:
-    """Of everything that annotators drew: nuclei, types with their names, and the annotated area."""
+    """Digest of everything that annotators drew: nuclei, types with their names, and the annotated area."""
     return _digest(repr(dict(tile.type_names)), tile.instance_map, tile.type_map, tile.annotated)
 
 

@@ -31,7 +31,7 @@ class TrainingData:
         tiles: the decoded training tiles of each item.
         validation: where the validation tiles of each data set with outlines lie; empty without any.
         type_names: the union of the items' types, numbered from 1; empty where no item has types.
-        digests: of the training and validation tiles in order, by which a resumed run notices changes.
+        digests: of the training and validation tiles in order, with which a resumed run detects changes.
     """
 
     items: list[DataItem]
@@ -41,7 +41,7 @@ class TrainingData:
     digests: dict[str, list[TileDigest]]
 
     def description(self) -> list[str]:
-        """A line per data item, for people."""
+        """A readable line for each data item."""
         pairs = zip(self.items, self.tiles, strict=True)
         return [f"{item.dataset}: {len(tiles)} tile{'s' * (len(tiles) != 1)}" for item, tiles in pairs]
 
@@ -64,7 +64,7 @@ def load_training_data(recipe: Recipe) -> TrainingData:
     tiles = [[record.load() for record in records] for records in training]
     for item, of_item in zip(items, tiles, strict=True):
         if not of_item:
-            raise ValueError(f"There is nothing to train on in {item.path}: no tile, or none that {item} names.")
+            raise ValueError(f"There is nothing to train on in {item.path}: no tiles, or none that {item} names.")
     names = joint_type_names([tile.type_names for of_item in tiles for tile in of_item])
     with_outlines = [item for item, records in zip(items, training, strict=True) if not records[0].points]
     validation = records_by_dataset(with_outlines, "validation")
@@ -140,15 +140,15 @@ def build_crops(
 def picture_examples(
     recipe: Recipe, data: TrainingData, config: CfSamConfig | UNetConfig, number: int = 4
 ) -> list[Example]:
-    """Upright crops for pictures, the same in every run: of validation tiles, of training tiles where there are none.
+    """Upright crops for pictures, the same in every run: of validation tiles, or of training tiles if there are none.
 
     Args:
         recipe, data: of the run.
         config: of the model.
-        number: of examples at most; one a tile.
+        number: of examples at most; one per tile.
     """
     records = [record for of_set in data.validation.values() for record in of_set]
-    # Of every data set some: they are listed one after the other.
+    # Some of every data set: the list holds one data set after the other.
     records = records[:: max(1, len(records) // number)][:number]
     tiles = [record.load() for record in records] or [tile for of_item in data.tiles for tile in of_item][:number]
     ids = {name: type_id for type_id, name in config.type_names.items()}

@@ -1,6 +1,7 @@
 """Variants of CF-SAM to compare: without one part, with LoRA instead of MALA, with fewer or more trained weights.
 
-All variants of a seed start alike: parts that two of them share start with the same values, from the base or new.
+All variants with the same seed start alike: parts that two of them share have the same initial values, from the base
+or new.
 """
 
 import json
@@ -126,7 +127,7 @@ def build_variant(
             trained before; "whole" takes everything that fits.
 
     Raises:
-        ValueError: the base is no SAM, or the configuration has no such option.
+        ValueError: the base is not a SAM, or the configuration has no such option.
         ImportError: LoRA needs PEFT, which is not installed.
     """
     if is_unet(recipe.model.base):
@@ -186,7 +187,7 @@ def reading(model: CfSamForNucleiSegmentation, name: str) -> Iterator[None]:
         ValueError: no such reading.
     """
     if name not in READINGS:
-        raise ValueError(f"There is no reading {name!r}; there are {', '.join(READINGS)}.")
+        raise ValueError(f"There is no reading {name!r}; choose from {', '.join(READINGS)}.")
     if name == "refined":
         yield
         return

@@ -143,7 +143,7 @@ def named_settings(text: str) -> list[str]:
     """Settings by name, separated by semicolons."""
     names = [name.strip() for name in text.split(";") if name.strip()]
     if unknown := [name for name in names if name not in SETTINGS]:
-        raise argparse.ArgumentTypeError(f"no setting {'; '.join(unknown)}; there are {'; '.join(SETTINGS)}")
+        raise argparse.ArgumentTypeError(f"no setting {'; '.join(unknown)}; choose from {'; '.join(SETTINGS)}")
     return names
 
 

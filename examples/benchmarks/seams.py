@@ -42,9 +42,9 @@ PATCH_SHIFTS = ((48, 80), (112, 32))
 OTHER_SHIFTS = ((37, 61),)
 # Nuclei with at least this score count as sure.
 SURE = 0.5
-# A contour that follows a line for so many pixels counts as straight; nuclei are 20 to 60 px across.
+# A contour that follows a line for this many pixels counts as straight; nuclei are 20 to 60 px across.
 STRAIGHT_LENGTH = 8
-# Start of the mosaic in the row of images, so that joins lie at no multiple of anything.
+# Start of the mosaic in the row of images, chosen so that joins do not lie at multiples of anything.
 MOSAIC_ORIGIN = (613, 571)
 # Lines so near to a join, where the picture itself cuts nuclei straight, are ignored.
 JOIN_MARGIN = 4

@@ -205,7 +205,7 @@ def named_options(text: str) -> list[str]:
     """Options by name, separated by commas; the reference is always measured."""
     names = text.split(",")
     if unknown := [name for name in names if name not in OPTIONS]:
-        raise argparse.ArgumentTypeError(f"no option {', '.join(unknown)}; there are {', '.join(OPTIONS)}")
+        raise argparse.ArgumentTypeError(f"no option {', '.join(unknown)}; choose from {', '.join(OPTIONS)}")
     return list(dict.fromkeys([REFERENCE, *names]))
 
 

@@ -51,7 +51,7 @@ WAY_OUT = "cut a part out of it, or use `cfsam segment` on a machine of your own
 # The advice of the package's errors, which addresses people who write Python, in the words of this page.
 WAYS_OUT = {
     "check the mpp or raise the limit": f"check the pixel size, {WAY_OUT}",
-    "choose one with page=N": "save the one you mean as a file of its own",
+    "choose one with page=N": "save the one you mean as a separate file",
     "pass mpp=...": "give the pixel size",
 }
 DEMO_NOTE = (

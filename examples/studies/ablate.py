@@ -117,7 +117,7 @@ def named_variants(text: str) -> list[Variant]:
     """Variants by name, separated by commas."""
     names = text.split(",")
     if unknown := [name for name in names if name not in VARIANTS]:
-        raise argparse.ArgumentTypeError(f"no variant {', '.join(unknown)}; there are {', '.join(VARIANTS)}")
+        raise argparse.ArgumentTypeError(f"no variant {', '.join(unknown)}; choose from {', '.join(VARIANTS)}")
     return [VARIANTS[name] for name in names]
 
 
@@ -367,7 +367,7 @@ def write_tables(recipe: Recipe, start: str, results: dict[str, list[dict[str, A
 
 
 def run_in_child(common: Recipe, variant: Variant, seed: int, start: str, keep_weights: bool) -> int:
-    """[`train_and_score`] in a process of its own; returns its exit status."""
+    """[`train_and_score`] in a separate process; returns its exit status."""
     # A new interpreter: a fork would inherit memory and threads, which are measured.
     work = multiprocessing.get_context("spawn").Process(
         target=one_run, args=(common, variant, seed, start, keep_weights)

@@ -5,7 +5,7 @@
 
 From the folder of a run it reads the validations in `log.jsonl` and the crops per step in `model/config.json`, or in
 `recipe.yaml` if the run is not finished (give `--processes` if it has several). `--points` are results files of
-`cfsam evaluate` or of training, each with the number of crops seen until then; they form a curve of their own.
+`cfsam evaluate` or of training, each with the number of crops seen until then; they form a separate curve.
 """
 
 import json

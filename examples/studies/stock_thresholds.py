@@ -71,7 +71,7 @@ def stock_nuclei(stock, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def main() -> None:
     options = HfArgumentParser(StockOptions).parse_args_into_dataclasses()[0]
-    # First, since it reports in a sentence what is wrong with a checkpoint.
+    # Loaded first, since it reports a faulty checkpoint in one sentence.
     tiled = load_pipeline(options.checkpoint, options.device)
     stock = pipeline("image-segmentation", model=resolve_checkpoint(options.checkpoint), device=options.device)
     warnings.filterwarnings("ignore", message="mpp is not given")

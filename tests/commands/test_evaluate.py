@@ -96,9 +96,7 @@ def test_nuclei_without_type_are_told_of(painted, tiles, tmp_path, capsys):
     assert results(tmp_path)["results"]["painted"]["types_not_compared"] == reason
     captured = capsys.readouterr()
     assert f"Types of painted are not compared: {reason}." in captured.out
-    assert captured.err.splitlines() == [
-        f"cfsam: painted: types are not compared, there are no scores of them: {reason}"
-    ]
+    assert captured.err.splitlines() == [f"cfsam: painted: types are not compared and have no scores: {reason}"]
     Image.fromarray(types).save(tiles / "tile2_types.png")
     for name in ("tile0", "tile1", "tile3"):
         labels = np.array(Image.open(tiles / f"{name}_instances.png"))
@@ -106,7 +104,7 @@ def test_nuclei_without_type_are_told_of(painted, tiles, tmp_path, capsys):
     # The check of the data tells of it before, and finds nothing wrong.
     names = json.dumps({str(i): name for i, name in NAMES.items()})
     assert cli.main(["data", "check", "instance_pairs", str(tiles), "--option", f"type_names={names}"]) == 0
-    assert f"note: instance_pairs {tiles}: 1 nucleus without type, in tile tile2;" in capsys.readouterr().out
+    assert f"note: instance_pairs {tiles}: 1 nucleus without a type, in tile tile2;" in capsys.readouterr().out
 
 
 def test_an_output_that_cannot_be_written_is_told_before_the_work(tiles, tmp_path, capsys, monkeypatch):

@@ -56,8 +56,8 @@ def test_overlaps_are_notes_that_name_the_file(tmp_path):
     audit = audit_dataset("monuseg", tmp_path)
     assert audit.problems == []
     assert audit.notes == [
-        f"{tmp_path}/a.xml: tile a: 2 nuclei overlap on 36 pixels (the later one keeps them), 1 of them wholly "
-        "hidden, 1 outlines that hold no pixel"
+        f"{tmp_path}/a.xml: tile a: 2 nuclei overlap on 36 pixels (the later one keeps them), 1 of them completely "
+        "hidden, 1 outline without a pixel"
     ]
     assert (audit.overlapping_tiles, audit.overlaps) == (1, Overlaps(2, 36, 1, 1))
     assert "the smaller one keeps them" in audit_dataset("monuseg", tmp_path, overlap="smaller").notes[0]
@@ -69,10 +69,10 @@ def test_the_same_image_twice(tmp_path):
     write_pair(tmp_path / "b", "t7", image=painted(nuclei(ids=(1, 2, 3))))
     write_pair(tmp_path / "b", "t8")
     one, other = (audit_dataset("instance_pairs", tmp_path / name) for name in "ab")
-    assert one.problems == [f"{tmp_path}/a/t0.png and {tmp_path}/a/t1.png: one and the same image"]
+    assert one.problems == [f"{tmp_path}/a/t0.png and {tmp_path}/a/t1.png: the same image"]
     assert other.problems == []
     (line,) = shared_images(one, other)
-    assert line.startswith(f"{tmp_path}/a/t0.png and {tmp_path}/a/t1.png and {tmp_path}/b/t7.png: one and the same")
+    assert line.startswith(f"{tmp_path}/a/t0.png and {tmp_path}/a/t1.png and {tmp_path}/b/t7.png: the same image")
     assert shared_images(one, one) == []
 
 
@@ -132,7 +132,7 @@ def test_nuclei_without_type_are_a_note_where_others_have_one(tmp_path):
     # Of t2, which has no type map, all nuclei.
     assert audit.untyped == {"t0": 2, "t1": 2, "t2": 5}
     (note,) = audit.notes
-    assert f"instance_pairs {tmp_path}: 9 nuclei without type, in 3 tiles, t0 the first" in note
+    assert f"instance_pairs {tmp_path}: 9 nuclei without a type, in 3 tiles, t0 the first" in note
 
 
 def blocks(side: int, count: int = 12) -> np.ndarray:

@@ -56,7 +56,7 @@ def resampled() -> np.ndarray:
         (discs(values=[255] * 2), "the only id, 255, lies in 2 separate pieces"),
         (discs(values=[1] * 3), "the only id, 1, lies in 3 separate pieces"),
         (discs(values=[1, 2, 3, 4] * 9), "separate pieces"),
-        (discs(values=[1, 2, 1, 2]), "2 of 2 ids lie in separate pieces: is it a map of classes"),
+        (discs(values=[1, 2, 1, 2]), "2 of 2 ids lie in separate pieces: is it a class map"),
         (discs(values=[n % 40 + 1 for n in range(80)]), "40 of 40 ids .*8 bits"),
         (spoilt_by_jpeg(), "JPEG or resampling"),
         (resampled(), "separate pieces"),

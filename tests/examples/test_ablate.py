@@ -237,7 +237,7 @@ def test_a_difference_is_of_the_same_seeds_alone(ablate):
 
 def test_mistyped_variants_and_values_are_refused(ablate, capsys, tmp_path):
     for arguments, words in (
-        (["--variants", "full,no_malla"], "no variant no_malla; there are full, no_mala"),
+        (["--variants", "full,no_malla"], "no variant no_malla; choose from full, no_mala"),
         (["--seeds", "1,1"], "contains duplicates"),
         (["--stepps", "3"], "unknown: --stepps"),
     ):

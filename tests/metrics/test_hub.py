@@ -153,5 +153,5 @@ def test_modules_describe_themselves(load, name):
 
 
 def test_an_unknown_module_is_named():
-    with pytest.raises(ValueError, match="no evaluate module 'accuracy'; there are nuclei_"):
+    with pytest.raises(ValueError, match="no evaluate module 'accuracy'; choose from nuclei_"):
         evaluate_module("accuracy")

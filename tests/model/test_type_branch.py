@@ -296,7 +296,7 @@ def test_a_trunk_of_rate_zero_stays_as_it_is(branch_base):
 
 
 def test_types_alone_have_no_outlines_to_agree(branch_base):
-    with pytest.raises(ValueError, match=r"agreement_weight is 4.0, but it compares outlines"):
+    with pytest.raises(ValueError, match=r"agreement_weight is 4.0, which compares outlines"):
         recipe(branch_base, train_types_alone=True, agreement_weight=4.0)
 
 

@@ -161,7 +161,7 @@ def test_where_every_tile_has_a_type_of_its_own_one_is_held_out_all_the_same():
 def test_tiles_held_out_by_name(qupath):
     records = list_own_tiles(qupath, qupath)
     assert [r.fold for r in part_records(records, ["tile1"])] == [TRAIN, HELD_OUT, TRAIN, TRAIN]
-    with pytest.raises(ValueError, match="no annotated image tile9 to hold out; there are tile0"):
+    with pytest.raises(ValueError, match="no annotated image tile9 to hold out; choose from tile0"):
         part_records(records, ["tile9"])
     with pytest.raises(ValueError, match="all tiles are held out"):
         part_records(records, [f"tile{i}" for i in range(4)])
@@ -227,7 +227,7 @@ def test_the_single_class_nucleus_is_no_type(qupath):
 
 def test_one_image_twice_is_refused(qupath):
     (qupath / "tile3.png").write_bytes((qupath / "tile1.png").read_bytes())
-    with pytest.raises(ValueError, match="the images tile1 and tile3 are one and the same; remove one"):
+    with pytest.raises(ValueError, match="the images tile1 and tile3 are identical; remove one"):
         summarize_own_tiles(list_own_tiles(qupath, qupath))
 
 

@@ -35,7 +35,7 @@ class AugmentationOptions:
         1.0, "flips and quarter turns: tissue has no upright direction, and pixels are only copied"
     )
     free_geometry_probability: float = _value(
-        0.6, "rotation and scale; the other crops keep their pixels, since interpolation softens them"
+        0.6, "rotation and scale; the other crops keep their pixels, which interpolation would soften"
     )
     rotation_degrees: float = _value(45.0, "largest free rotation; with the quarter turns, 45 gives every angle")
     scale_smallest: float = _value(0.75, "apparent size: mpp differs between scanners, nuclei between organs")
@@ -46,7 +46,7 @@ class AugmentationOptions:
 
     stain_probability: float = _value(0.8, "stain jitter in optical density; stains differ more than anything else")
     stain_gain: float = _value(1.3, "largest factor (or its inverse) on haematoxylin and eosin densities")
-    stain_shift: float = _value(0.05, "largest change of these densities (natural log): another lamp")
+    stain_shift: float = _value(0.05, "largest change of these densities (natural log): a different lamp")
     residual_gain: float = _value(1.2, "gain of the third stain direction, which holds little in H&E")
     residual_shift: float = _value(0.03, "shift of the third stain direction")
     stain_transfer_probability: float = _value(
@@ -89,7 +89,7 @@ class AugmentationOptions:
             )
         if not 4 * self.elastic_pixels < self.elastic_spacing:
             raise ValueError(
-                "elastic_spacing must be more than four times elastic_pixels, else tissue folds over, got "
+                "elastic_spacing must be more than four times elastic_pixels, or tissue folds over itself; got "
                 f"{self.elastic_spacing} and {self.elastic_pixels}"
             )
         if not 1 <= self.jpeg_quality <= 95:
@@ -113,7 +113,7 @@ class AugmentationOptions:
             raise ValueError(f"the augmentation must be one of {', '.join(cls.PRESETS)}, got {name!r}")
         known = [option.name for option in fields(cls)]
         if unknown := sorted(set(changes) - set(known)):
-            raise ValueError(f"unknown augmentation options {', '.join(unknown)}; there are {', '.join(known)}")
+            raise ValueError(f"unknown augmentation options {', '.join(unknown)}; choose from {', '.join(known)}")
         preset = {option: 0.0 for option in known if option.endswith("_probability")} if name == "none" else {}
         values: dict[str, Any] = {**preset, **_CHANGED_BY_PRESET.get(name, {}), **changes}
         return cls(**values)
@@ -174,7 +174,7 @@ def jitter_stains(image: np.ndarray, gains: np.ndarray, shifts: np.ndarray) -> n
 
     Returns:
         `(H, W, 3)` uint8. Gains of 1 and shifts of 0 return the image unchanged. Gains keep white white; positive
-        shifts tint it a little, as another lamp would.
+        shifts tint it slightly, as a different lamp would.
     """
     mixing = (hed_from_rgb * np.asarray(gains)) @ rgb_from_hed
     constant = np.asarray(shifts) @ rgb_from_hed

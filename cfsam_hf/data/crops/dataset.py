@@ -1,4 +1,4 @@
-"""`CropDataset`: training crops from whole tiles in memory; (seed, index) determines each of them."""
+"""`CropDataset`: training crops from whole tiles in memory; each is determined by (seed, index)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -67,9 +67,9 @@ class CropSource:
 class CropDataset(Dataset):
     """Map-style data set of `length` random crops.
 
-    Crop i depends only on (seed, i) and the tiles, whichever process makes it and in whatever order, so a resumed run
-    continues with exactly the crops that it would have seen. For other crops in another epoch use other indices
-    (`first_index`) or another seed.
+    Crop i depends only on (seed, i) and the tiles, not on the process that makes it or on the order. A resumed run
+    therefore continues with exactly the crops that it would have seen. For different crops in another epoch, use other
+    indices (`first_index`) or another seed.
 
     Args:
         sources: where crops come from.
@@ -80,7 +80,7 @@ class CropDataset(Dataset):
         first_index: index of the first crop: item i is crop `first_index + i`.
         num_types: number of types of the model, to check the mappings against; 0 for a model without types.
         mpp: micrometres per pixel of the crops. Tiles of another mpp are resampled once, here; tiles of unknown mpp
-            are not resampled. None resamples nothing.
+            are not resampled. None: no tile is resampled.
         augmentation: probabilities and strengths; None for plain upright crops.
 
     Items are dicts of `pixel_values` (3, size, size) float32, `nuclei_labels` (size, size) int64 in {0, 1, -1, -100}
@@ -294,15 +294,15 @@ class _PreparedSource:
 
 
 def _use_one_opencv_thread() -> None:
-    """Keep OpenCV single-threaded: crops run in parallel by processes, and OpenCV's threads do not survive a fork.
+    """Keeps OpenCV single-threaded: crops run in parallel processes, and OpenCV's threads do not survive a fork.
 
-    A worker forked from a process in which OpenCV has started its threads waits for them for ever.
+    A worker that is forked after OpenCV has started its threads waits for them forever.
     """
     cv2.setNumThreads(1)
 
 
 def _resize_nearest(array: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Resize a label map to `shape` (W, H) by the nearest pixel centre; any dtype."""
+    """Resizes a label map to `shape` (W, H) by the nearest pixel centre; any dtype."""
     height, width = array.shape
     rows = np.minimum(((np.arange(shape[1]) + 0.5) * height / shape[1]).astype(np.int64), height - 1)
     columns = np.minimum(((np.arange(shape[0]) + 0.5) * width / shape[0]).astype(np.int64), width - 1)

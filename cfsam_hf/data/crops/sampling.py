@@ -15,10 +15,10 @@ BALANCES = ("none", "tissue", "types", "tissue_and_types")
 class SamplingOptions:
     """How crops are drawn from the tiles of one data set.
 
-    A share `nucleus_probability` of the crops is placed on a drawn nucleus, which reaches rare types; the others lie
-    anywhere and show the background at its natural frequency. `balance` weights the others with CellViT's formula
-    (`balanced_weights`) on crop-sized cells of the tiles; its tissue term applies to the drawn nuclei too. With
-    `balance="tissue_and_types"`, `nucleus_probability=0` and tiles of the crop's size this is CellViT's sampling.
+    A share `nucleus_probability` of the crops is placed on a nucleus drawn at random, so that rare types occur; the
+    others lie anywhere and show the background at its natural frequency. `balance` weights the others with CellViT's
+    formula (`balanced_weights`) on crop-sized cells of the tiles; its tissue term applies to the drawn nuclei too.
+    With `balance="tissue_and_types"`, `nucleus_probability=0` and tiles of the crop's size this is CellViT's sampling.
 
     Raises:
         ValueError: a value is outside its range.

@@ -39,8 +39,8 @@ def hv_labels(instance_map: np.ndarray) -> np.ndarray:
     """Signed distances from each nucleus' centre, scaled to [-1, 1] on each side (HoVer-Net, Graham et al. 2019, 3.1).
 
     The centre is the centroid rounded to a pixel (halves up). Along x, pixels left of it are divided by the distance
-    of the leftmost pixel of the nucleus, those right of it by that of the rightmost; likewise along y. A side of no
-    extent is 0.
+    of the leftmost pixel of the nucleus, those right of it by that of the rightmost; likewise along y. A side
+    without extent is 0.
 
     Args:
         instance_map: `(H, W)` integer, 0 background; pixels of one id are one nucleus (see `split_torn_nuclei`).

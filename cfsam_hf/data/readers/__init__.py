@@ -1,1 +1,1 @@
-"""A module for each public data set, and for users' own annotations."""
+"""Readers: a module for each public data set, and modules for users' own annotations."""

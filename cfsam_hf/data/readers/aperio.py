@@ -15,8 +15,8 @@ class AperioAnnotation:
 
     Attributes:
         attributes: the names of its attributes (`Attributes/Attribute[@Name]`); MoNuSAC writes the class there.
-        polygons: `(K, 2)` xy in pixels in the order of the file. Those of fewer than three vertices are slips of the
-            annotators' mouse, which draw nothing.
+        polygons: `(K, 2)` xy in pixels in the order of the file. Those with fewer than three vertices are slips of the
+            annotators' mouse and draw nothing.
     """
 
     attributes: tuple[str, ...]
@@ -24,14 +24,14 @@ class AperioAnnotation:
 
 
 def read_aperio_xml(path: Path) -> tuple[list[AperioAnnotation], float | None]:
-    """Read an annotation file: `Annotations/Annotation/Regions/Region/Vertices/Vertex[@X, @Y]`.
+    """Reads an annotation file: `Annotations/Annotation/Regions/Region/Vertices/Vertex[@X, @Y]`.
 
     Returns:
         The layers in the order of the file; and `MicronsPerPixel`, None where missing or 0.
 
     Raises:
-        OSError: if the file is missing, truncated or not XML.
-        ValueError: if a vertex has no coordinates or `MicronsPerPixel` is no number.
+        OSError: the file is missing, truncated or not XML.
+        ValueError: a vertex has no coordinates, or `MicronsPerPixel` is not a number.
     """
     try:
         root = ElementTree.parse(path).getroot()

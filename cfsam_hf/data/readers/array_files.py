@@ -1,4 +1,4 @@
-"""Reading MATLAB and NumPy files; every error names the file."""
+"""Reads MATLAB and NumPy files; every error names the file."""
 
 import tokenize
 import zlib
@@ -28,11 +28,11 @@ _NPY_ERRORS = (ValueError, TypeError, KeyError, EOFError, OSError, OverflowError
 
 
 def read_mat(path: Path, names: tuple[str, ...], optional: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
-    """Read the variables `names` of a MATLAB file (up to version 7.2), and those of `optional` that are there.
+    """Reads the variables `names` of a MATLAB file (up to version 7.2), and those in `optional` that exist.
 
     Raises:
-        OSError: if the file is missing, damaged or no such file.
-        ValueError: if a variable is not there.
+        OSError: the file is missing, damaged or not a MATLAB file.
+        ValueError: a variable is missing.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
@@ -48,15 +48,15 @@ def read_mat(path: Path, names: tuple[str, ...], optional: tuple[str, ...] = ())
 
 
 def open_npy(path: Path, shape: tuple[int | None, ...] | None) -> np.ndarray:
-    """Open a `.npy` file without reading it: the array is mapped, slices are read when they are used.
+    """Opens a `.npy` file without reading it: the array is memory-mapped, and slices are read when they are used.
 
     Args:
         path: the file.
-        shape: the expected shape, None where a side may be any; None for any shape at all.
+        shape: the expected shape, with None for a side of any length; None accepts any shape.
 
     Raises:
-        OSError: if the file is missing, truncated or no `.npy` file.
-        ValueError: if the array has another shape.
+        OSError: the file is missing, truncated or not a `.npy` file.
+        ValueError: the array has another shape.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")

@@ -24,12 +24,12 @@ def list_coco(
     tissue: str | None = None,
     allow_empty: bool = True,
 ) -> list[TileRecord]:
-    """List the images of a COCO file.
+    """Lists the images of a COCO file.
 
     Types 1..T are the categories in the order of their ids; a file with one category has no types. Annotations with
     `iscrowd` are not nuclei: their area is not annotated. If all annotations of the file have it, they are single
-    objects, since some converters mark every run-length mask so. Images are named by `file_name` without suffix,
-    folders in it joined by "_". An image's own `mpp`, if the file states one, takes precedence.
+    objects, since some converters set it for every run-length mask. Images are named by `file_name` without its
+    extension, with folders joined by "_". An image's own `mpp`, if the file states one, takes precedence.
 
     Args:
         path: the JSON file, or a folder that holds it.
@@ -37,14 +37,15 @@ def list_coco(
         annotations: name of the JSON file in the folder; needed if there are several.
         images: folder to which `file_name` refers. If None, that of the JSON file, or `images` in it or beside it.
             Folders of another computer at the start of `file_name`, and its backslashes, do not matter.
-        overlap: which mask keeps a pixel under several: the "later" one in the file, or the "smaller" one.
+        overlap: which mask keeps a pixel that several cover: the "later" one in the file, or the "smaller" one.
         mpp: micrometres per pixel, None if unknown.
         tissue: tissue of all images.
         allow_empty: accept images without nuclei.
 
     Raises:
-        OSError: if the JSON file or an image is missing, or the file is damaged.
-        ValueError: for a split or an unknown rule, no COCO file, several JSON files, or ids that refer to nothing.
+        OSError: the JSON file or an image is missing, or the file is damaged.
+        ValueError: a split is given, the rule is unknown, there is no COCO file or there are several JSON files, or an
+            id refers to nothing.
     """
     check_split(split, (), "A COCO file")
     check_overlap_rule(overlap)
@@ -78,7 +79,7 @@ def list_coco(
 
 
 def decode_coco(record: TileRecord) -> Tile:
-    """Read one image and draw its masks; ids are 1..N in the order of the file."""
+    """Reads one image and draws its masks; ids are 1..N in the order of the file."""
     image = read_image(record.image_path)
     height, width = image.shape[:2]
     stated = record.options["size"]
@@ -95,7 +96,7 @@ def decode_coco(record: TileRecord) -> Tile:
     if crowds:
         marked = f"{len(crowds)} of {len(entries)} annotations of {record.image_path.name} have iscrowd 1"
         if record.options["crowds_are_objects"]:
-            notes.append(f"{marked}, as all of the file: read as single objects")
+            notes.append(f"{marked}, like all others in the file: read as single objects")
             crowds = []
         else:
             notes.append(f"{marked}: their area is not annotated")
@@ -129,7 +130,7 @@ def _mask_pixels(entry: Mapping[str, Any], height: int, width: int, record: Tile
             return run_length_pixels(segmentation.get("counts", ""), height, width)
         parts = _polygons(segmentation)
         check_reach(parts, height, width, record.label_path, record.image_path)
-        # Parts are pieces of one nucleus, which occlusion has torn; where they overlap a pixel counts once.
+        # Parts are pieces of one nucleus that was partly covered; a pixel in several of them counts once.
         return np.unique(shape_pixels([[part] for part in parts], height, width))
     except ValueError as error:
         raise ValueError(f"{where} cannot be used ({error})") from error
@@ -138,8 +139,8 @@ def _mask_pixels(entry: Mapping[str, Any], height: int, width: int, record: Tile
 def _polygons(segmentation: Any) -> list[np.ndarray]:
     """The polygons of a segmentation, `(K, 2)` xy each.
 
-    COCO's is a list of polygons, each `[x, y, x, y, ...]`. Converters also write one such polygon without the outer
-    list, and one as a list of `[x, y]`; both cannot be meant otherwise, since a polygon has six numbers or more.
+    COCO uses a list of polygons, each `[x, y, x, y, ...]`. Converters also write a single such polygon without the
+    outer list, or one as a list of `[x, y]`; neither is ambiguous, since a polygon has at least six numbers.
     """
     if not isinstance(segmentation, list):
         raise ValueError("segmentation must be run lengths or a list of polygons, each a list x, y, x, y, ...")

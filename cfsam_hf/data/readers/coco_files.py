@@ -1,4 +1,4 @@
-"""COCO's JSON file, checked before it is used, and the images that it names."""
+"""Reads and checks COCO's JSON file, and finds the images that it names."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from .text_files import read_json
 
 NEEDED = {"images": ("id", "file_name"), "annotations": ("image_id",), "categories": ("id", "name")}
 FOLDERS = ("", "images", "../images")
-"""Where images lie in relation to the JSON file."""
+"""Where the images may be, relative to the JSON file."""
 
 
 @dataclass
@@ -24,7 +24,7 @@ class CocoFile:
         annotations: the annotations of each image, by its id, in the order of the file.
         categories: names by id, in the order of the ids.
         crowds: annotations with `iscrowd`.
-        all_crowds: whether all annotations are crowds, which then are single objects: converters write so.
+        all_crowds: whether all annotations are crowds, which are then single objects, as some converters write them.
     """
 
     path: Path
@@ -36,11 +36,11 @@ class CocoFile:
 
 
 def read_coco(path: Path) -> CocoFile:
-    """Read and check a file.
+    """Reads and checks a file.
 
     Raises:
-        OSError: if the file is missing, truncated or not JSON.
-        ValueError: naming the entry, for one of a wrong type, and ids that occur twice or refer to nothing.
+        OSError: the file is missing, truncated or not JSON.
+        ValueError: an entry has the wrong type, or an id occurs twice or refers to nothing; the message names it.
     """
     content = read_json(path)
     for part, members in NEEDED.items():
@@ -55,7 +55,7 @@ def read_coco(path: Path) -> CocoFile:
     for part in ("images", "categories"):
         ids = [_identifier(entry["id"], f"{path}: the id of an entry of {part!r}") for entry in content[part]]
         if len(set(ids)) != len(ids):
-            raise ValueError(f"{path}: two {part} have one id")
+            raise ValueError(f"{path}: two {part} have the same id")
     for number, entry in enumerate(content["images"]):
         _check_image(entry, f"{path}: entry {number} of 'images'")
     names = {entry["id"]: str(entry["name"]) for entry in content["categories"]}
@@ -79,10 +79,9 @@ def is_crowd(entry: dict[str, Any]) -> bool:
 
 
 def find_images(json_path: Path, names: Sequence[str], folder: str | Path | None) -> list[tuple[Path, PurePosixPath]]:
-    """Find the images that a file names, with their paths below the folder in which they lie.
+    """Finds the images that a file names, with their paths below the folder that holds them.
 
-    Names may have backslashes, and folders of the computer that they come from: of such a name the longest end that is
-    a file counts.
+    Names may have backslashes and folders of another computer; the longest end of such a name that is a file counts.
 
     Args:
         json_path: the COCO file.
@@ -90,8 +89,8 @@ def find_images(json_path: Path, names: Sequence[str], folder: str | Path | None
         folder: folder of the images; if None, that of the JSON file, `images` in it or `images` beside it.
 
     Raises:
-        FileNotFoundError: if an image is missing; up to five are named.
-        ValueError: if two names lead to one file.
+        FileNotFoundError: an image is missing; up to five are named.
+        ValueError: two names lead to the same file.
     """
     folders = [json_path.parent / part for part in FOLDERS] if folder is None else [Path(folder)]
     found: list[tuple[Path, PurePosixPath]] = []
@@ -103,7 +102,7 @@ def find_images(json_path: Path, names: Sequence[str], folder: str | Path | None
             ending = _ends(name)[0]
             place = folders[0] / ending, ending
         found.append(place)
-    # Where all problems are listed, each image is reported when its tile is read.
+    # When all problems are being listed, each image is reported when its tile is read.
     if missing and not is_collecting():
         raise FileNotFoundError(
             f"{folders[0]}: no image {some_of(missing)} of {json_path}; if they lie elsewhere, pass images='<folder>'"
@@ -124,7 +123,7 @@ def _find(name: str, folders: Sequence[Path]) -> tuple[Path, PurePosixPath] | No
 
 
 def _ends(name: str) -> list[PurePosixPath]:
-    """The name as a relative path, and its ever shorter ends; an absolute one last of all."""
+    """The name as a relative path, then its ever shorter ends; an absolute path comes last."""
     path = PurePosixPath(name.replace("\\", "/"))
     parts = [part for part in path.parts if part != "/"]
     ends = [PurePosixPath(*parts[start:]) for start in range(len(parts))]
@@ -132,7 +131,7 @@ def _ends(name: str) -> list[PurePosixPath]:
 
 
 def _add(found: CocoFile, entry: dict[str, Any], number: int) -> None:
-    """Put an annotation to its image."""
+    """Assigns an annotation to its image."""
     what = f"annotation {entry.get('id', f'number {number}')}"
     image = _identifier(entry["image_id"], f"{found.path}: image_id of {what}")
     category = entry.get("category_id")

@@ -18,9 +18,9 @@ COUNTED_MARGIN = 16
 def list_conic(
     path: str | Path, split: str | None = None, mpp: float = 0.5, allow_empty: bool = True
 ) -> list[TileRecord]:
-    """List the patches of a CoNIC download: `images.npy`, `labels.npy`, `patch_info.csv`, `counts.csv`.
+    """Lists the patches of a CoNIC download: `images.npy`, `labels.npy`, `patch_info.csv`, `counts.csv`.
 
-    Patches are named as in `patch_info.csv` (`<image of Lizard>-<number>`), or by their position where that file is
+    Patches are named as in `patch_info.csv` (`<image of Lizard>-<number>`), or by their position if that file is
     missing. `TileRecord.metadata` has the source image and the official counts by type. Patches at the edge of a
     source image overlap their neighbours, and neighbours look alike: split by `metadata["source"]`, never by patch.
 
@@ -31,8 +31,8 @@ def list_conic(
         allow_empty: accept patches without nuclei.
 
     Raises:
-        OSError: if an array is missing or damaged.
-        ValueError: if the files do not fit together.
+        OSError: an array is missing or damaged.
+        ValueError: the files do not fit together.
     """
     check_split(split, (), "CoNIC")
     root = Path(path)
@@ -42,7 +42,7 @@ def list_conic(
 
 
 def decode_conic(record: TileRecord) -> Tile:
-    """Read one patch; channel 0 of the labels holds the ids, channel 1 the types."""
+    """Reads one patch; channel 0 of the labels holds the ids, channel 1 the types."""
     labels = np.asarray(open_npy(record.label_path, (None, SIDE, SIDE, 2))[record.index])
     image = to_uint8(open_npy(record.image_path, (None, SIDE, SIDE, 3))[record.index], record.image_path)
     return make_tile(record, image, labels[..., 0], labels[..., 1])
@@ -76,7 +76,7 @@ def _list_folder(folder: Path, mpp: float, allow_empty: bool) -> list[TileRecord
 
 
 def _read_rows(path: Path, number: int, columns: tuple[str, ...]) -> list[dict[str, str]]:
-    """Return the rows of a CSV file, none where it does not exist."""
+    """Returns the rows of a CSV file; none if it does not exist."""
     if not path.is_file():
         return []
     rows = read_csv(path)

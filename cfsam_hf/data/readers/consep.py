@@ -36,15 +36,15 @@ def list_consep(
     mpp: float = 0.25,
     allow_empty: bool = False,
 ) -> list[TileRecord]:
-    """List the tiles of a CoNSeP folder.
+    """Lists the tiles of a CoNSeP folder.
 
-    Images are found by the stem of the `.mat` file, whatever their format.
+    Images are found by the stem of the `.mat` file, in any format.
 
-    Official files hold seven raw types, copies in circulation the paper's four merged ones, and nothing in a file
-    says which. `stored_types="auto"` reads the types of all nuclei of the tiles listed: an id above 4 means raw files.
-    Files of which none has such an id are taken for merged, provided there are at least three with nuclei: 25 of the
-    27 training tiles hold spindle-shaped nuclei (raw 5 to 7), so three raw files without any would be unusual.
-    With fewer files the reader asks instead of guessing.
+    Official files hold seven raw types, copies in circulation hold the paper's four merged ones, and nothing in a file
+    says which. `stored_types="auto"` reads the types of all nuclei of the listed tiles: an id above 4 means raw files.
+    If no file has such an id, the files count as merged, provided that at least three have nuclei: 25 of the 27
+    training tiles hold spindle-shaped nuclei (raw 5 to 7), so three raw files without any would be unusual. With fewer
+    files the reader refuses to guess.
 
     Args:
         path: folder that holds `Train` and/or `Test`, or one of these itself.
@@ -55,8 +55,8 @@ def list_consep(
         allow_empty: accept tiles without nuclei.
 
     Raises:
-        OSError: if a folder or one file of a pair is missing, or a label file is damaged.
-        ValueError: for unknown options, or raw types asked of merged files.
+        OSError: a folder or one file of a pair is missing, or a label file is damaged.
+        ValueError: an option is unknown, or raw types are requested from merged files.
     """
     for name, value, known in (
         ("types", types, ("merged", "raw")),
@@ -78,7 +78,7 @@ def list_consep(
     if stored_types == "auto":
         stored_types = _detect_stored_types([label for _, _, _, label in pairs])
     if types == "raw" and stored_types == "merged":
-        raise ValueError(f"{root}: these files hold the four merged types, the seven raw ones cannot be had from them")
+        raise ValueError(f"{root}: these files hold the four merged types; the seven raw ones cannot be recovered")
     records = [
         TileRecord(
             dataset="consep",
@@ -99,7 +99,7 @@ def list_consep(
 
 
 def decode_consep(record: TileRecord) -> Tile:
-    """Read one tile: `inst_map` and `type_map` of the `.mat` file and the image of the same stem."""
+    """Reads one tile: `inst_map` and `type_map` of the `.mat` file and the image of the same stem."""
     content = read_mat(record.label_path, ("inst_map", "type_map"))
     type_map = content["type_map"]
     if record.options.get("merge"):
@@ -113,7 +113,7 @@ def decode_consep(record: TileRecord) -> Tile:
 
 
 def _split_folders(root: Path, split: str | None) -> list[tuple[str | None, Path]]:
-    """Return (fold, folder) of the splits asked for."""
+    """Returns (fold, folder) of the splits asked for."""
     check_split(split, ("train", "test"), "CoNSeP")
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: no such folder")
@@ -121,7 +121,7 @@ def _split_folders(root: Path, split: str | None) -> list[tuple[str | None, Path
         fold = root.name.lower() if root.name.lower() in ("train", "test") else None
         if split is not None and split != fold:
             raise ValueError(
-                f"{root}: this folder is one split itself, {split!r} is not in it; give its parent folder"
+                f"{root}: this folder is a single split and does not hold {split!r}; give its parent folder"
             )
         return [(fold, root)]
     folders = [(name, root / name.capitalize()) for name in ("train", "test") if split in (None, name)]
@@ -147,7 +147,7 @@ def _detect_stored_types(label_files: list[Path]) -> str:
         with_nuclei += 1
     if with_nuclei < LEAST_FILES_TO_TELL:
         raise ValueError(
-            f"{label_files[0].parent}: too few files ({with_nuclei} with nuclei, no type id above 4) to tell "
+            f"{label_files[0].parent}: too few files ({with_nuclei} with nuclei, no type id above 4) to distinguish "
             "the four merged types from the seven raw ones; pass stored_types='merged' or stored_types='raw'"
         )
     return "merged"

@@ -20,7 +20,7 @@ LAST_AT_20X = 7
 def list_cpm15(
     path: str | Path, split: str | None = None, mpp: float | None = None, allow_empty: bool = False
 ) -> list[TileRecord]:
-    """List the CPM-15 tiles; there are no official splits.
+    """Lists the CPM-15 tiles; there are no official splits.
 
     The published layout is `image01.png`, `image01_mask.txt`, ... in one folder (the `image01_poly.png` are pictures
     of the annotation and are left out); HoVer-Net's is `Images/image_00.png`, ... and `Labels/*.mat`.
@@ -33,8 +33,8 @@ def list_cpm15(
         allow_empty: accept tiles without nuclei.
 
     Raises:
-        OSError: if nothing is there or one file of a pair is missing.
-        ValueError: for a split.
+        OSError: nothing is there or one file of a pair is missing.
+        ValueError: a split is given.
     """
     check_split(split, (), "CPM-15")
     root = Path(path)
@@ -48,7 +48,7 @@ def list_cpm15(
 
 
 def decode_cpm15_text(record: TileRecord) -> Tile:
-    """Read one tile; its text file holds "width height" and then one id per pixel, row by row."""
+    """Reads one tile; its text file holds "width height" and then one id per pixel, row by row."""
     try:
         values = np.array(record.label_path.read_text(encoding="ascii").split(), dtype=np.int64)
     except (ValueError, UnicodeDecodeError, OverflowError) as error:

@@ -1,4 +1,4 @@
-"""Reading single image and label files, and finding them; every error names the file.
+"""Finds and reads single image and label files; every error names the file.
 
 Images are read by the reader that inference uses (`model.pictures`): turned upright by EXIF, alpha on white, 16 bits
 scaled. A label map is turned by its own orientation tag, if it has one, and by nothing else: a map without the tag
@@ -18,15 +18,15 @@ from ..problems import is_collecting, refuse
 
 
 def read_image(path: Path, content: bytes | None = None) -> np.ndarray:
-    """Read an image as `(H, W, 3)` uint8 RGB, exactly as inference reads it.
+    """Reads an image as `(H, W, 3)` uint8 RGB, exactly as inference reads it.
 
     Args:
         path: the image file.
         content: the encoded image itself if it lies within the file `path`, which then only names it in errors.
 
     Raises:
-        OSError: if the file is missing, truncated, no image, or holds several pictures.
-        ValueError: if its values are out of range, or it has too many pixels.
+        OSError: the file is missing, truncated, no image, or holds several pictures.
+        ValueError: its values are out of range, or it has too many pixels.
     """
     return read_rgb(picture_of(path, content))
 
@@ -35,7 +35,7 @@ def picture_of(path: Path, content: bytes | None = None) -> EncodedPicture:
     """The encoded picture in a file; with `content`, the bytes of one within the file `path`.
 
     Raises:
-        FileNotFoundError: if there is no such file.
+        FileNotFoundError: the file does not exist.
     """
     if content is None and not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
@@ -43,12 +43,12 @@ def picture_of(path: Path, content: bytes | None = None) -> EncodedPicture:
 
 
 def images_by_stem(folder: Path) -> dict[str, Path]:
-    """Return the images directly in `folder` by stem, in natural order (`train_2` before `train_10`).
+    """Returns the images directly in `folder` by stem, in natural order (`train_2` before `train_10`).
 
-    Of several images with one stem, that of the first ending in `IMAGE_SUFFIXES` is taken.
+    If several images have the same stem, the one whose extension comes first in `IMAGE_SUFFIXES` is used.
 
     Raises:
-        OSError: if `folder` is no folder.
+        OSError: `folder` is not a folder.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder")
@@ -66,14 +66,14 @@ def images_by_stem(folder: Path) -> dict[str, Path]:
 def natural_key(name: str) -> tuple[tuple[tuple[int, int | str], ...], str]:
     """Sort key under which digits count as numbers: `natural_key("a2") < natural_key("a10")`."""
     parts = tuple((0, int(run)) if digits else (1, run) for digits, run in _runs(name))
-    # The name itself tells "a1" and "a01" apart, whose order would else be that of the file system.
+    # The name itself distinguishes "a1" from "a01", whose order would otherwise depend on the file system.
     return parts, name
 
 
 def pair_files(
     images: dict[str, Path], labels: dict[str, Path], what: str, image_folder: Path, label_folder: Path
 ) -> dict[str, tuple[Path, Path]]:
-    """Join images and annotations of the same stem.
+    """Pairs images and annotations of the same stem.
 
     Args:
         images: images by stem.
@@ -110,7 +110,7 @@ def _groups(names: list[str]) -> list[list[str]]:
 
 
 def _runs(name: str) -> list[tuple[bool, str]]:
-    """Split `name` into runs of digits and of other characters."""
+    """Splits `name` into runs of digits and of other characters."""
     runs: list[tuple[bool, str]] = []
     for character in name:
         digit = character.isdecimal() and character.isascii()

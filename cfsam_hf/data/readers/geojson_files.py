@@ -1,4 +1,4 @@
-"""Reading GeoJSON of nuclei and regions in pixels, as QuPath and other tools of pathology write it."""
+"""Reads GeoJSON of nuclei and regions in pixels, as written by QuPath and other pathology tools."""
 
 import contextlib
 import json
@@ -18,13 +18,13 @@ AREAS = ("Polygon", "MultiPolygon")
 WITHOUT_AREA = ("Point", "MultiPoint", "LineString", "MultiLineString")
 CHILDREN = ("childObjects", "children")
 MOST_CLASSES = 50
-"""More values than this are names or measurements of single objects."""
+"""A property with more values than this holds names or measurements of single objects."""
 
 CLASS_PROPERTIES = (
     *("type", "class", "classname", "celltype", "cellclass", "nucleustype", "nucleusclass", "category", "label"),
     *("classlabel", "typename", "predictedclass", "prediction"),
 )
-"""Where tools other than QuPath put the class, in small letters without separators: TIAToolbox, exports of tables."""
+"""Where tools other than QuPath put the class, in lower case without separators: TIAToolbox, exported tables."""
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,11 @@ class GeoFeature:
     """One outlined object.
 
     Attributes:
-        polygons: its polygons, one as a rule, each an exterior ring and its holes, `(K, 2)` xy in pixels.
-        name: its class, None if it has none. Parts of a derived class are joined as QuPath shows them, "A: B".
+        polygons: its polygons, usually one, each an exterior ring and its holes, `(K, 2)` xy in pixels.
+        name: its class; None if it has none. Parts of a derived class are joined as QuPath shows them, "A: B".
         kind: "annotation", "detection", "cell", "tile", "tma core" or "root" in QuPath's words; None if not stated.
         place: where it is in the file, for messages.
-        parent: kind of the object in whose list of children it is; None at the top.
+        parent: kind of the object whose list of children contains it; None at the top.
         has_children: whether other outlined objects are in its list of children.
         whole: whether all its polygons are one object, however far apart.
     """
@@ -56,7 +56,7 @@ class OutlineFile:
 
     Attributes:
         features: the objects with an area, in the order of the file, children after their parents.
-        notes: what was left out and what was read in another way than usual, a sentence each.
+        notes: what was left out or read in an unusual way, one sentence each.
         size: (height, width) of the image in pixels, None if the file does not state it.
     """
 
@@ -75,10 +75,10 @@ class _Raw:
 
 
 def read_geojson(path: Path, class_property: str | None = None) -> OutlineFile:
-    """Read a FeatureCollection, a list of features or a single feature, also a compressed one (`read_json`).
+    """Reads a FeatureCollection, a list of features or a single feature, compressed ones too (`read_json`).
 
-    Of QuPath's cells, which have two outlines, the nucleus is read. Objects in the lists `childObjects` or `children`
-    of others are read like the others. Objects without area (points, lines, empty geometries) are left out.
+    QuPath's cells have two outlines, of which the nucleus is read. Objects in the lists `childObjects` or `children`
+    of others are read too. Objects without area (points, lines, empty geometries) are left out.
 
     Args:
         path: the file.
@@ -86,14 +86,14 @@ def read_geojson(path: Path, class_property: str | None = None) -> OutlineFile:
             of `CLASS_PROPERTIES`.
 
     Raises:
-        OSError: if the file is missing, truncated or not JSON.
-        ValueError: naming the feature, for content that is not GeoJSON of outlines.
+        OSError: the file is missing, truncated or not JSON.
+        ValueError: the content is not GeoJSON of outlines; the message names the feature.
     """
     return parse_geojson(read_json(path), path, class_property)
 
 
 def parse_geojson(content: Any, path: Path, class_property: str | None = None) -> OutlineFile:
-    """Read the content of a GeoJSON file; `path` names it in errors. See `read_geojson`."""
+    """Reads the content of a GeoJSON file; `path` names it in errors. See `read_geojson`."""
     found = OutlineFile()
     without_area: Counter[str] = Counter()
     properties: list[dict[str, Any]] = []
@@ -121,10 +121,10 @@ def _top(content: Any, path: Path) -> list[Any]:
         kind = content.get("type")
         if kind in (*AREAS, *WITHOUT_AREA, "GeometryCollection"):
             raise ValueError(
-                f"{path}: a geometry and no feature ({kind}); in QuPath export with File, Export objects as GeoJSON"
+                f"{path}: a geometry, not a feature ({kind}); in QuPath, export with File, Export objects as GeoJSON"
             )
         if "features" not in content and {"images", "annotations"} <= set(content):
-            raise ValueError(f"{path}: a COCO file and no GeoJSON; read it with the reader `coco`")
+            raise ValueError(f"{path}: a COCO file, not GeoJSON; read it with the reader `coco`")
         content = content.get("features") if "features" in content or kind == "FeatureCollection" else [content]
     if not isinstance(content, list):
         raise ValueError(f"{path}: expected a GeoJSON FeatureCollection or a list of features")
@@ -148,9 +148,9 @@ def _children(content: dict[str, Any]) -> list[Any]:
 
 
 def kind_of(content: dict[str, Any]) -> str | None:
-    """Return QuPath's word for what an object is, however its version writes it.
+    """Returns QuPath's word for what an object is, in the spelling of any version.
 
-    0.4 and later write `objectType`, 0.3 `object_type`, 0.2 and earlier the class' name as `id`.
+    Versions 0.4 and later write `objectType`, 0.3 `object_type`, 0.2 and earlier the class name as `id`.
 
     >>> [kind_of({"id": "PathCellObject"}), kind_of({"properties": {"objectType": "tma_core"}})]
     ['cell', 'tma core']
@@ -167,7 +167,7 @@ def kind_of(content: dict[str, Any]) -> str | None:
 
 
 def _feature(raw: _Raw, class_property: str | None) -> tuple[GeoFeature | None, str]:
-    """The object; or None and why it is left out."""
+    """Returns the object, or None and the reason why it is left out."""
     content = raw.content
     if not isinstance(content, dict):
         raise ValueError(f"a feature is an object with a geometry, found {_shown(content)}")
@@ -198,7 +198,7 @@ def _feature(raw: _Raw, class_property: str | None) -> tuple[GeoFeature | None, 
 
 
 def _polygons(geometry: Any) -> tuple[list[Polygon], str]:
-    """The polygons of a geometry that enclose something; or none and a word for what it is instead."""
+    """The polygons of a geometry that enclose an area; or none, and a word for what it is instead."""
     found: list[Polygon] = []
     why = "empty"
     stack = [geometry]
@@ -224,10 +224,10 @@ def _polygons(geometry: Any) -> tuple[list[Polygon], str]:
 
 
 def read_ring(ring: Any) -> np.ndarray:
-    """Return a list of `[x, y]`, or more numbers each, as `(K, 2)` float64.
+    """Returns a list of `[x, y]`, or of longer positions, as `(K, 2)` float64.
 
     Raises:
-        ValueError: for anything else.
+        ValueError: the value is anything else.
     """
     try:
         points = np.array([point[:2] for point in ring], dtype=np.float64)
@@ -239,17 +239,17 @@ def read_ring(ring: Any) -> np.ndarray:
 
 
 def encloses(ring: np.ndarray) -> bool:
-    """Whether a ring `(K, 2)` of at least one point has points that do not lie on one line."""
+    """Whether the points of a ring `(K, 2)`, K at least 1, do not all lie on one line."""
     steps = ring - ring[0]
     far = steps[np.abs(steps).sum(axis=1).argmax()]
     return bool((steps[:, 0] * far[1] != steps[:, 1] * far[0]).any())
 
 
 def class_name(value: Any) -> str | None:
-    """Return the class that a value of `classification` means, None for none.
+    """Returns the class that a value of `classification` stands for; None if it stands for none.
 
-    Text, numbers, `{"name": ...}`, `{"names": [...]}` and lists are read, and such an object written as text, as
-    tables that are exported by GDAL hold it.
+    Accepted are text, numbers, `{"name": ...}`, `{"names": [...]}`, lists, and such an object written as text, as in
+    tables exported by GDAL.
 
     >>> [class_name(value) for value in ("Tumor", 3, {"names": ["A", "B"]}, '{"name": "Tumor"}', {}, "")]
     ['Tumor', '3', 'A: B', 'Tumor', None, None]
@@ -271,7 +271,7 @@ def class_name(value: Any) -> str | None:
 
 
 def _find_classes(found: OutlineFile, properties: Sequence[dict[str, Any]]) -> None:
-    """Take the classes from the property that holds them, where no feature has a `classification`."""
+    """Takes the classes from the property that holds them if no feature has a `classification`."""
     keys = {key.lower().replace("_", "").replace("-", "").replace(" ", ""): key for row in properties for key in row}
     for known in CLASS_PROPERTIES:
         if (key := keys.get(known)) is None:

@@ -15,10 +15,10 @@ CPM17_SPLITS = ("train", "test")
 def list_kumar(
     path: str | Path, split: str | None = None, mpp: float = 0.25, allow_empty: bool = False
 ) -> list[TileRecord]:
-    """List the Kumar tiles: `{train,test_same,test_diff}/{Images/*.tif,Labels/*.mat}`, 1000 px at 40x.
+    """Lists the Kumar tiles: `{train,test_same,test_diff}/{Images/*.tif,Labels/*.mat}`, 1000 px at 40x.
 
-    The organ comes from MoNuSeg's table by the patient in the file name. Kumar's 30 patients are those of MoNuSeg's
-    training set, its test tiles among them, but tiles of one name can be different images.
+    The organ comes from MoNuSeg's table by the patient in the file name. Kumar's 30 patients, those of its test tiles
+    included, are the patients of MoNuSeg's training set, but tiles with the same name can be different images.
 
     Args:
         path: folder that holds the three splits.
@@ -27,8 +27,8 @@ def list_kumar(
         allow_empty: accept tiles without nuclei.
 
     Raises:
-        OSError: if nothing is there or one file of a pair is missing.
-        ValueError: for an unknown split or two tiles of one name.
+        OSError: nothing is there or one file of a pair is missing.
+        ValueError: the split is unknown, or two tiles have the same name.
     """
     return _list_splits("kumar", path, split, KUMAR_SPLITS, mpp, allow_empty)
 
@@ -36,7 +36,7 @@ def list_kumar(
 def list_cpm17(
     path: str | Path, split: str | None = None, mpp: float | None = None, allow_empty: bool = False
 ) -> list[TileRecord]:
-    """List the CPM-17 tiles: `{train,test}/{Images/*.png,Labels/*.mat}`, 500 to 600 px.
+    """Lists the CPM-17 tiles: `{train,test}/{Images/*.png,Labels/*.mat}`, 500 to 600 px.
 
     Args:
         path: folder that holds the two splits.
@@ -51,7 +51,7 @@ def list_cpm17(
 
 
 def decode_hovernet(record: TileRecord) -> Tile:
-    """Read one tile: `inst_map` of the `.mat` file and the image of the same stem."""
+    """Reads one tile: `inst_map` of the `.mat` file and the image of the same stem."""
     return make_tile(record, read_image(record.image_path), read_mat(record.label_path, ("inst_map",))["inst_map"])
 
 
@@ -73,7 +73,7 @@ def _list_splits(
 def list_mat_folder(
     dataset: str, folder: Path, fold: str | None, mpp: float | None, allow_empty: bool
 ) -> list[TileRecord]:
-    """List the pairs of `folder/Images` and `folder/Labels/*.mat`; tiles of CPM-17 have their fold before the name."""
+    """Lists the pairs of `folder/Images` and `folder/Labels/*.mat`; names of CPM-17's tiles begin with their fold."""
     images = images_by_stem(folder / "Images")
     labels = {file.stem: file for file in (folder / "Labels").glob("*.mat") if not file.name.startswith(".")}
     pairs = pair_files(images, labels, ".mat file", folder / "Images", folder / "Labels")

@@ -1,4 +1,4 @@
-"""Reading ImageJ's regions of interest: a `.roi` file, or the `.zip` of the ROI Manager, by the library roifile."""
+"""Reads ImageJ's regions of interest with roifile: a `.roi` file, or the `.zip` of the ROI Manager."""
 
 import struct
 import zipfile
@@ -12,13 +12,13 @@ from .geojson_files import GeoFeature, OutlineFile, encloses, read_ring
 
 
 def read_imagej(path: Path) -> OutlineFile:
-    """Read polygons, freehand outlines, rectangles, ovals and composites; lines and points are left out.
+    """Reads polygons, freehand outlines, rectangles, ovals and composites; lines and points are left out.
 
     ROIs have no classes. Their names and groups are not read.
 
     Raises:
-        ImportError: if roifile is not installed.
-        OSError: if the file is damaged or no such file.
+        ImportError: roifile is not installed.
+        OSError: the file is damaged or not an ROI file.
     """
     try:
         import roifile
@@ -51,7 +51,7 @@ def _contents(path: Path) -> list[bytes]:
         with zipfile.ZipFile(path) as archive:
             members = [member for member in archive.infolist() if member.filename.lower().endswith(".roi")]
             if sum(member.file_size for member in members) > max(2**26, 200 * path.stat().st_size):
-                raise OSError(f"{path}: unpacks to too much for its size")
+                raise OSError(f"{path}: unpacks to more than is plausible for its size")
             return [archive.read(member) for member in members]
     except (zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError) as error:
         raise OSError(f"{path}: the archive cannot be read, or is truncated ({error})") from error

@@ -36,36 +36,36 @@ def list_instance_pairs(
     annotated_only: bool = False,
     check_ids: bool = True,
 ) -> list[TileRecord]:
-    """List the pairs of a folder.
+    """Lists the pairs of a folder.
 
     Either `<stem>.<image>` and `<stem>_instances.png` lie side by side, with optional `<stem>_types.png`, or they lie
     in the folders `images`, `labels` (or `masks`, `instances`) and optionally `types`, where label and type maps may
     have the plain stem. Label maps may also have the names that Cellpose (`<stem>_cp_masks.png`, `<stem>_masks.tif`),
     StarDist (`<stem>_labels.tif`), QuPath and others give them; `label_names.LABEL_ENDINGS` lists them all.
 
-    The label map has one channel of whole numbers, 0 background and one id per nucleus: a PNG or TIFF of any number
-    type, or a `.npy` array. The type map holds 1..T at nuclei; 0 there means that the nucleus' type is unknown.
+    The label map has one channel of whole numbers, 0 for background and one id per nucleus: a PNG or TIFF of any
+    number type, or a `.npy` array. The type map holds 1..T at nuclei; 0 there means that the type is unknown.
     `index.csv`, if present, has a row per tile: the column `id` (or `name`) is the stem, `tissue`, `mpp` and `fold`
     (or `split`) fill the schema and take precedence over the arguments, and all columns are kept in
     `TileRecord.metadata`.
 
     Args:
         path: the folder.
-        split: keep the tiles whose fold is this one; all where None.
+        split: keep only the tiles of this fold; None keeps all.
         mpp: micrometres per pixel of tiles for which the index has none; None if unknown.
         tissue: tissue of tiles for which the index has none.
         type_names: names of the type ids 1..T; needed if there are `_types.png` files.
         allow_empty: accept tiles without nuclei.
         dataset: name for `TileRecord.dataset`.
-        annotations: folder of the label and type maps if it is not that of the images. If label maps there end in
-            `_instances`, other pictures in it are left alone.
+        annotations: folder of the label and type maps, if it is not that of the images. If label maps there end in
+            `_instances`, other pictures in it are ignored.
         annotated_only: leave out images without a label map, which are an error otherwise.
-        check_ids: refuse label maps whose ids lie in many separate pieces, as those of masks, maps of classes and
-            resampled label maps do.
+        check_ids: refuse label maps whose ids lie in many separate pieces, as in masks, class maps and resampled label
+            maps.
 
     Raises:
-        OSError: if the folder or one file of a pair is missing.
-        ValueError: if types lack names, the index names a tile twice or has a bad mpp, or no tile is in `split`.
+        OSError: the folder or one file of a pair is missing.
+        ValueError: types lack names, the index names a tile twice or has an invalid mpp, or no tile is in `split`.
     """
     folder = Path(path)
     pairs, types = _find_files(folder, None if annotations is None else Path(str(annotations)), annotated_only)
@@ -104,7 +104,7 @@ def list_instance_pairs(
 def _find_files(
     folder: Path, annotations: Path | None, annotated_only: bool
 ) -> tuple[dict[str, tuple[Path, Path]], dict[str, Path]]:
-    """Return (image, label map) and type maps by the stem of the image."""
+    """Returns (image, label map) and type maps by the stem of the image."""
     what = "label map"
     named_folder = next((folder / name for name in LABEL_FOLDERS if (folder / name).is_dir()), None)
     if annotations is not None and annotations.resolve() != folder.resolve():
@@ -131,7 +131,7 @@ def _find_files(
 
 
 def decode_instance_pair(record: TileRecord) -> Tile:
-    """Read one pair."""
+    """Reads one pair."""
     instance_map = read_label_map(record.label_path)
     if record.options.get("check_ids", True) and (fault := label_map_fault(instance_map)):
         raise ValueError(f"{record.label_path}: {fault}; if the ids are right, read them with check_ids=false")

@@ -1,4 +1,4 @@
-"""Reading label maps: one channel of whole numbers, in whatever number type the tool at hand saved them."""
+"""Reads label maps: one channel of whole numbers, in any number type."""
 
 from pathlib import Path
 
@@ -15,26 +15,26 @@ _JPEG = b"\xff\xd8\xff"
 
 
 def read_label_map(path: Path, content: bytes | None = None) -> np.ndarray:
-    """Read a label image as `(H, W)` int32.
+    """Reads a label image as `(H, W)` int32.
 
-    Integers of 1 to 64 bits are read, and floats that hold whole numbers, as numpy, Fiji and MorphoLibJ save them;
-    `.npy` arrays as well.
+    Accepts integers of 1 to 64 bits, floats that hold whole numbers (as numpy, Fiji and MorphoLibJ save them), and
+    `.npy` arrays.
 
     Args:
         path: the image file.
         content: the encoded image itself if it lies within the file `path`, which then only names it in errors.
 
     Raises:
-        OSError: if the file is missing, truncated, not an image, or holds several pages.
-        ValueError: if it has several channels, whose meaning would be a guess; holds fractions or ids outside 0 to
-            2,147,483,647; has too many pixels; or is a JPEG, which does not keep ids.
+        OSError: the file is missing, truncated, not an image, or holds several pages.
+        ValueError: it has several channels, whose meaning is unknown; holds fractions or ids outside 0 to
+            2,147,483,647; has too many pixels; or is a JPEG, which does not preserve ids.
     """
     if content is None and path.suffix.lower() == ".npy":
         return _whole_ids(open_npy(path, (None, None)), path)
     picture = picture_of(path, content)
     with picture.open() as file:
         if file.read(len(_JPEG)) == _JPEG:
-            raise ValueError(f"{path}: a JPEG changes the ids that it stores; save the label map as PNG or TIFF")
+            raise ValueError(f"{path}: JPEG compression changes ids; save the label map as PNG or TIFF")
     label_map = read_stored(picture, indices=True)
     if label_map.ndim != 2:
         raise ValueError(f"{path}: a label map has one channel of whole numbers, found {label_map.shape[2]} channels")

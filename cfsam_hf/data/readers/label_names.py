@@ -1,4 +1,4 @@
-"""Which pictures of a folder are images and which are their label maps, under the names that other tools give them."""
+"""Decides which pictures in a folder are images and which are label maps, by the names that other tools give them."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -16,7 +16,7 @@ LABEL_ENDINGS = (
     *("-labels", "-label", "-labelled", "-labeled", "-masks", "-lbl", ".labels", ".label", ".masks"),
     *("_seg", "_segmentation", "_mask", "-mask", ".mask", "_gt"),
 )
-"""Of this package, Cellpose, StarDist, QuPath's export scripts, MorphoLibJ and others, in the order of preference."""
+"""From this package, Cellpose, StarDist, QuPath's export scripts, MorphoLibJ and others, in order of preference."""
 
 OTHER_ENDINGS = (
     *("_overlay", "_outlines", "_cp_outlines", "_cp_output", "_flows", "_cp_flows", "_dP", "_cellprob"),
@@ -26,14 +26,14 @@ OTHER_ENDINGS = (
 
 ARRAY = ".npy"
 PICKLED = "_seg.npy"
-"""What Cellpose's window saves: a pickle, which can run code when it is opened."""
+"""What Cellpose's graphical interface saves: a pickle, which can run code when it is opened."""
 
 
 def part_pictures(folder: Path) -> tuple[dict[str, Path], dict[str, Path], dict[str, Path]]:
-    """Return the images, label maps and type maps that lie side by side in a folder, each by the image's stem.
+    """Returns the images, label maps and type maps that lie side by side in a folder, each by the image's stem.
 
-    A picture whose name is that of another one and an ending of `LABEL_ENDINGS` is a label map; one of `OTHER_ENDINGS`
-    is left alone, and so is every result of this package but label maps and type maps.
+    A picture named like another one with an ending in `LABEL_ENDINGS` is a label map. One with an ending in
+    `OTHER_ENDINGS` is ignored, and so are all results of this package except label maps and type maps.
     """
     pictures = _pictures(folder)
     bases = {stem: _base(stem, pictures) for stem in pictures}
@@ -46,19 +46,19 @@ def part_pictures(folder: Path) -> tuple[dict[str, Path], dict[str, Path], dict[
 
 
 def image_files(folder: Path) -> dict[str, Path]:
-    """Return the images of a folder by stem, without label maps, type maps and results of this package."""
+    """Returns the images of a folder by stem, without label maps, type maps and results of this package."""
     return part_pictures(folder)[0]
 
 
 def label_files(
     folder: Path, images: Iterable[str], prefer_named: bool = False
 ) -> tuple[dict[str, Path], dict[str, Path]]:
-    """Return the label maps and the type maps of a folder of their own, by the stem of the image where one fits.
+    """Returns the label maps and type maps in a separate folder, by the stem of the matching image if there is one.
 
     Args:
-        folder: where they lie.
+        folder: the folder that holds them.
         images: stems of the images. A label map has the image's stem, with or without one of `LABEL_ENDINGS`.
-        prefer_named: leave other pictures alone where label maps end in `_instances`.
+        prefer_named: ignore other pictures if label maps end in `_instances`.
     """
     known, pictures = set(images), _pictures(folder)
     named = prefer_named and any(stem.endswith(INSTANCES) for stem in pictures)
@@ -74,19 +74,19 @@ def label_files(
 
 
 def refuse_pickles(folder: Path, stems: Iterable[str]) -> None:
-    """Refuse where Cellpose's own file is all that an image has."""
+    """Refuses an image that has no label map except Cellpose's own file."""
     for stem in stems:
         if (file := folder / f"{stem}{PICKLED}").is_file():
             refuse(
                 ValueError(
                     f"{file}: Cellpose's own file is a Python pickle and is not read, since it can run code; save the "
-                    "masks as PNG or TIFF (in Cellpose's window File, Save masks; on the command line --save_png)"
+                    "masks as PNG or TIFF (in Cellpose: File, Save masks; on the command line: --save_png)"
                 )
             )
 
 
 def _pictures(folder: Path) -> dict[str, Path]:
-    """Pictures and arrays by stem; a picture goes first where both have a stem."""
+    """Pictures and arrays by stem; a picture takes precedence over an array of the same stem."""
     arrays = {file.stem: file for file in folder.glob(f"*{ARRAY}") if not file.name.endswith(PICKLED)}
     pictures = arrays | images_by_stem(folder)
     return {stem: pictures[stem] for stem in sorted(pictures, key=natural_key)}
@@ -106,7 +106,7 @@ def _base(stem: str, pictures: Mapping[str, Path]) -> str | None:
 
 
 def _by_preference(pictures: Mapping[str, Path], bases: Mapping[str, str | None]) -> dict[str, Path]:
-    """Choose one label map for each image among those whose names fit."""
+    """Chooses one label map for each image among those whose names fit."""
     chosen: dict[str, Path] = {}
     for ending in (*LABEL_ENDINGS, ""):
         for stem, base in bases.items():

@@ -1,4 +1,4 @@
-"""Reading the JSON files of LabelMe and its relatives (AnyLabeling, X-AnyLabeling): one file per image."""
+"""Reads the JSON files of LabelMe and its relatives (AnyLabeling, X-AnyLabeling): one file per image."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -19,12 +19,12 @@ def is_labelme(content: Any) -> bool:
 
 
 def parse_labelme(content: dict[str, Any], path: Path) -> OutlineFile:
-    """Read the content of a file; `path` names it in errors.
+    """Reads the content of a file; `path` names it in errors.
 
     Polygons, rectangles and circles are objects; shapes of one label that share a `group_id` are parts of one object.
 
     Raises:
-        ValueError: naming the shape, for one that cannot be read.
+        ValueError: a shape cannot be read; the message names it.
     """
     found = OutlineFile(size=_size(content))
     left_out = 0

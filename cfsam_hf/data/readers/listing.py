@@ -10,14 +10,14 @@ from ..records import TileRecord
 
 
 def check_split(split: str | None, known: Sequence[str], dataset: str) -> None:
-    """Raise ValueError if `split` is neither None nor one of `known`."""
+    """Raises ValueError unless `split` is None or one of `known`."""
     if split is not None and split not in known:
         quoted = ", ".join(repr(name) for name in known)
         raise ValueError(f"{dataset} has {f'the splits {quoted}' if quoted else 'no official splits'}, got {split!r}")
 
 
 def finish_listing(records: Sequence[TileRecord], split: str | None, root: Path, layout: str) -> list[TileRecord]:
-    """Return the records of `split`, or all if it is None. A tile of unknown pixel size gets what its file states.
+    """Returns the records of `split`, or all if it is None. A tile of unknown pixel size gets what its file states.
 
     Args:
         records: all tiles found.
@@ -26,8 +26,8 @@ def finish_listing(records: Sequence[TileRecord], split: str | None, root: Path,
         layout: what was expected there, for the error.
 
     Raises:
-        FileNotFoundError: if there are no tiles, saying whether `root` itself is missing.
-        ValueError: if two tiles have one name, none is in `split`, or a file states pixels that are not square.
+        FileNotFoundError: there are no tiles; the message says whether `root` itself is missing.
+        ValueError: two tiles have the same name, none is in `split`, or a file states pixels that are not square.
     """
     if not records:
         if not noted():  # otherwise there are files, and their problems are reported
@@ -59,7 +59,7 @@ def _with_pixel_size(record: TileRecord) -> TileRecord:
 
 
 def subfolders(root: Path, depth: int = 1) -> list[Path]:
-    """Return `root` and its folders down to `depth`, sorted: archives often unpack into a folder of their own."""
+    """Returns `root` and its folders down to `depth`, sorted: archives often unpack into a folder of their own."""
     if not root.is_dir():
         return []
     found = [root]

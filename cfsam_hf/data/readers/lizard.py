@@ -18,7 +18,7 @@ FOLDS = ("1", "2", "3")
 def list_lizard(
     path: str | Path, split: str | None = None, mpp: float = 0.5, allow_empty: bool = False
 ) -> list[TileRecord]:
-    """List the images of a Lizard download: `Lizard_Images1/`, `Lizard_Images2/`, `Lizard_Labels/{Labels,info.csv}`.
+    """Lists the images of a Lizard download: `Lizard_Images1/`, `Lizard_Images2/`, `Lizard_Labels/{Labels,info.csv}`.
 
     The folders may lie in `path` or one folder deeper. `TileRecord.metadata` has the source (dpath, crag, glas,
     pannuke, consep): the images from CoNSeP are cut from its training and test tiles, those from PanNuke from its
@@ -31,8 +31,8 @@ def list_lizard(
         allow_empty: accept images without nuclei.
 
     Raises:
-        OSError: if a folder, a file of a pair or `info.csv` is missing.
-        ValueError: for an unknown split, or images that `info.csv` does not name.
+        OSError: a folder, a file of a pair or `info.csv` is missing.
+        ValueError: the split is unknown, or `info.csv` does not name an image.
     """
     check_split(split, FOLDS, "Lizard")
     root = Path(path)
@@ -74,7 +74,7 @@ def list_lizard(
 
 
 def decode_lizard(record: TileRecord) -> Tile:
-    """Read one image; the type of a nucleus is in the row of `class` whose `id` is its id, not in row number id."""
+    """Reads one image; the type of a nucleus is in the row of `class` whose `id` is its id, not in row number id."""
     content = read_mat(record.label_path, ("inst_map", "id", "class"))
     ids, types, instance_map = (
         whole_numbers(content[name], record.label_path, name) for name in ("id", "class", "inst_map")
@@ -93,7 +93,7 @@ def decode_lizard(record: TileRecord) -> Tile:
 
 
 def _read_info(path: Path) -> dict[str, dict[str, str]]:
-    """Return the rows of `info.csv` by the stem of the image."""
+    """Returns the rows of `info.csv` by the stem of the image."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; it gives the folds")
     rows = read_csv(path)

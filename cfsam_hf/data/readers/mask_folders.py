@@ -24,21 +24,21 @@ def list_mask_folders(
     tissue: str | None = None,
     allow_empty: bool = False,
 ) -> list[TileRecord]:
-    """List the images `<name>/images/<image>` of a folder, with the masks `<name>/masks/*.png`, one per nucleus.
+    """Lists the images `<name>/images/<image>` of a folder, with the masks `<name>/masks/*.png`, one per nucleus.
 
     The tile is named by the folder. Every pixel of a mask that is not 0 belongs to its nucleus. There are no types.
 
     Args:
         path: the folder that holds the folders of the images.
         split: must be None.
-        overlap: which mask keeps a pixel under several: the "later" one by name, or the "smaller" one.
+        overlap: which mask keeps a pixel that several cover: the "later" one by name, or the "smaller" one.
         mpp: micrometres per pixel, None if unknown.
         tissue: tissue of all images.
         allow_empty: accept images without masks.
 
     Raises:
-        OSError: if nothing is there, or a folder has no image or several.
-        ValueError: for a split or an unknown rule.
+        OSError: there are no images, or a folder has no image or several.
+        ValueError: a split is given, or the rule is unknown.
     """
     check_split(split, (), "A folder of masks")
     check_overlap_rule(overlap)
@@ -67,7 +67,7 @@ def list_mask_folders(
 
 
 def decode_mask_folder(record: TileRecord) -> Tile:
-    """Read one image and join its masks; ids are 1..N in the order of their names."""
+    """Reads one image and joins its masks; ids are 1..N in the order of their names."""
     image = read_image(record.image_path)
     height, width = image.shape[:2]
     masks = images_by_stem(record.label_path) if record.label_path.is_dir() else {}
@@ -80,7 +80,7 @@ def decode_mask_folder(record: TileRecord) -> Tile:
                 f"x {width} (rows x columns)"
             )
         if (pieces := count_pieces(mask)) > MOST_PIECES:
-            raise ValueError(f"{file}: the mask has {pieces} separate pieces; it must be of one nucleus")
+            raise ValueError(f"{file}: the mask has {pieces} separate pieces; it must hold a single nucleus")
         pixels.append(np.flatnonzero(mask))
     instance_map, _, overlaps = paint_pixels(pixels, height, width, overlap=str(record.options["overlap"]))
     return make_tile(record, image, instance_map, overlaps=overlaps)

@@ -1,4 +1,4 @@
-"""What a MATLAB file claims to hold, checked before it is read: memory is taken for what the claims say."""
+"""Checks what a MATLAB file claims to hold before it is read, since memory is allocated for what it claims."""
 
 import struct
 import zlib
@@ -7,7 +7,7 @@ from pathlib import Path
 HEADER = 128
 MI_MATRIX, MI_COMPRESSED = 14, 15
 MOST_EXPANSION = 1032
-"""Bytes that a byte of Deflate can stand for."""
+"""Bytes that one byte of Deflate can expand to."""
 
 PREFIX = 4096
 """Bytes of an array that hold its flags, its shape, its name and the tag of its numbers."""
@@ -19,7 +19,7 @@ V4_NUMBER_BYTES = (8, 4, 4, 2, 2, 1)
 
 
 def check_mat_sizes(path: Path) -> None:
-    """Raise ValueError if an element of a MATLAB file up to version 7.2 claims more bytes than the file can hold."""
+    """Raises ValueError if an element of a MATLAB file up to version 7.2 claims more bytes than the file can hold."""
     size = path.stat().st_size
     with path.open("rb") as file:
         header = file.read(HEADER)
@@ -45,7 +45,7 @@ def check_mat_sizes(path: Path) -> None:
 
 
 def _check_version_4(header: bytes, size: int) -> None:
-    """Check the first variable of a file of version 4: the length of its name, and its shape."""
+    """Checks the first variable of a file of version 4: the length of its name, and its shape."""
     if len(header) < V4_HEADER:
         return
     orders = [order for order in "<>" if 0 <= struct.unpack(f"{order}i", header[:4])[0] < 5000]
@@ -61,7 +61,7 @@ def _check_version_4(header: bytes, size: int) -> None:
 
 
 def _check_array(content: bytes, order: str, most: int) -> None:
-    """Check the claims of an array, of which `content` is the beginning; it can have `most` bytes."""
+    """Checks the claims of an array that starts with `content` and can have at most `most` bytes."""
     if len(content) < 8:
         return
     kind, length = struct.unpack(f"{order}II", content[:8])

@@ -51,7 +51,7 @@ def list_monusac(
     mpp: float | None = None,
     allow_empty: bool = False,
 ) -> list[TileRecord]:
-    """List the images of a MoNuSAC download: `<split folder>/<TCGA patient>/<patient>_<k>.{svs,tif,xml}`.
+    """Lists the images of a MoNuSAC download: `<split folder>/<TCGA patient>/<patient>_<k>.{svs,tif,xml}`.
 
     The split folders are `MoNuSAC_images_and_annotations` and `MoNuSAC Testing Data and Annotations`; `path` holds
     them or is one of them. Images are named `train_<stem>` and `test_<stem>`, since two patients (TCGA-A2-A0ES and
@@ -62,13 +62,13 @@ def list_monusac(
     Args:
         path: the folder.
         split: "train" or "test"; both if None.
-        overlap: which polygon keeps a pixel under several: the "later" one in the file, or the "smaller" one.
+        overlap: which polygon keeps a pixel that several cover: the "later" one in the file, or the "smaller" one.
         mpp: micrometres per pixel, overriding the XML's `MicronsPerPixel`. 0.25 if neither is given.
         allow_empty: accept images without nuclei.
 
     Raises:
-        OSError: if nothing is there or one of a pair is missing.
-        ValueError: for an unknown split or rule.
+        OSError: there are no images, or one file of a pair is missing.
+        ValueError: the split or the rule is unknown.
     """
     check_split(split, tuple(FOLDERS), "MoNuSAC")
     check_overlap_rule(overlap)
@@ -100,7 +100,7 @@ def list_monusac(
 
 
 def decode_monusac(record: TileRecord) -> Tile:
-    """Read one image and rasterise its polygons; ids are 1..N in the order of the file.
+    """Reads one image and rasterises its polygons; ids are 1..N in the order of the file.
 
     Regions of the class "Ambiguous" are not nuclei: they are marked as not annotated, since the official evaluation
     leaves them out.
@@ -138,7 +138,7 @@ def decode_monusac(record: TileRecord) -> Tile:
 
 
 def _pairs(patient: Path) -> list[tuple[str, Path, Path]]:
-    """Return (stem, image, XML) of a patient's folder."""
+    """Returns (stem, image, XML) of a patient's folder."""
     images = {file.stem: file for file in patient.glob("*.svs")} | images_by_stem(patient)
     labels = {file.stem: file for file in patient.glob("*.xml")}
     images = {stem: images[stem] for stem in sorted(images, key=natural_key)}

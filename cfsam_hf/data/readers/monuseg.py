@@ -45,12 +45,12 @@ _PATIENTS = {
 
 
 def patient_of(tile_id: str) -> str:
-    """Return the TCGA patient of a tile: `patient_of("TCGA-A7-A13E-01Z-00-DX1")` is "TCGA-A7-A13E"."""
+    """Returns the TCGA patient of a tile: `patient_of("TCGA-A7-A13E-01Z-00-DX1")` is "TCGA-A7-A13E"."""
     return "-".join(tile_id.split("-")[:3])
 
 
 def organ_of(tile_id: str) -> str | None:
-    """Return the organ of a tile by the published tables, None for patients that they do not name."""
+    """Returns the organ of a tile by the published tables, None for patients that they do not name."""
     return _PATIENTS.get(patient_of(tile_id), (None, None))[1]
 
 
@@ -61,7 +61,7 @@ def list_monuseg(
     mpp: float | None = None,
     allow_empty: bool = False,
 ) -> list[TileRecord]:
-    """List the tiles of a MoNuSeg folder.
+    """Lists the tiles of a MoNuSeg folder.
 
     `path` is one of these layouts, or a folder whose sub-folders are, all of which are then read:
     `Tissue Images/*.tif` with `Annotations/*.xml` (training), `*.tif` and `*.xml` side by side (test), or
@@ -71,14 +71,14 @@ def list_monuseg(
 
     Args:
         path: the folder.
-        split: "train" or "test"; all where None.
-        overlap: which polygon keeps a pixel under several: the "later" one in the file, or the "smaller" one.
+        split: "train" or "test"; all if None.
+        overlap: which polygon keeps a pixel that several cover: the "later" one in the file, or the "smaller" one.
         mpp: micrometres per pixel, overriding the XML's `MicronsPerPixel`. 0.25 if neither is given.
         allow_empty: accept tiles without nuclei.
 
     Raises:
-        OSError: if `path` has none of the layouts or one of a pair is missing.
-        ValueError: for an unknown split or rule, a tile that occurs twice, or no tile in `split`.
+        OSError: `path` has none of the layouts, or one file of a pair is missing.
+        ValueError: the split or the rule is unknown, a tile occurs twice, or no tile is in `split`.
     """
     check_split(split, ("train", "test"), "MoNuSeg")
     check_overlap_rule(overlap)
@@ -97,7 +97,7 @@ def list_monuseg(
 
 
 def decode_monuseg_xml(record: TileRecord) -> Tile:
-    """Read one image and rasterise its polygons; ids are 1..N in the order of the file."""
+    """Reads one image and rasterises its polygons; ids are 1..N in the order of the file."""
     image = read_image(record.image_path)
     annotations, stored_mpp = read_aperio_xml(record.label_path)
     polygons = [polygon for annotation in annotations for polygon in annotation.polygons]

@@ -19,7 +19,7 @@ def list_nuinsseg(
     mpp: float = 0.25,
     allow_empty: bool = False,
 ) -> list[TileRecord]:
-    """List the tiles of a NuInsSeg download: `<organ>/tissue images/*.png`, `<organ>/label masks modify/*.tif`.
+    """Lists the tiles of a NuInsSeg download: `<organ>/tissue images/*.png`, `<organ>/label masks modify/*.tif`.
 
     The `label masks modify` are read (in `label masks` the pixels of overlaps hold the sum of two ids). Tiles are
     named by their stem, with the organ before it where the stem does not begin with it.
@@ -33,8 +33,8 @@ def list_nuinsseg(
         allow_empty: accept tiles without nuclei.
 
     Raises:
-        OSError: if nothing is there or one of a pair is missing.
-        ValueError: for a split.
+        OSError: there are no tiles, or one file of a pair is missing.
+        ValueError: a split is given.
     """
     check_split(split, (), "NuInsSeg")
     root = Path(path)
@@ -65,7 +65,7 @@ def list_nuinsseg(
 
 
 def decode_nuinsseg(record: TileRecord) -> Tile:
-    """Read one tile."""
+    """Reads one tile."""
     vague_path = record.options.get("vague_path")
     annotated = None if vague_path is None else read_image(vague_path).max(axis=-1) == 0
     return make_tile(record, read_image(record.image_path), read_label_map(record.label_path), annotated=annotated)

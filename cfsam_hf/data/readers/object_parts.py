@@ -1,4 +1,4 @@
-"""Taking features of several polygons apart: most hold several nuclei, some one nucleus that is torn."""
+"""Separates features of several polygons: most hold several nuclei, some hold one nucleus in pieces."""
 
 from collections.abc import Sequence
 
@@ -9,10 +9,10 @@ from skimage.measure import points_in_poly
 from ..polygons import Polygon
 
 TORN_PARTS = 3
-"""A feature of more separate polygons is a group of nuclei: what CellViT writes per class, or QuPath on merging."""
+"""A feature with more separate polygons is a group of nuclei, as CellViT writes per class and QuPath after merging."""
 
 TORN_GAP = 2.0
-"""Pixels between the parts of a torn nucleus."""
+"""Largest gap in pixels between the parts of one nucleus."""
 
 TOUCHING = 1.0
 """Pixels. Outlines along pixel edges that are nearer than this share an edge or a corner, or overlap."""
@@ -23,15 +23,15 @@ AT_BORDER = 1.0
 def separate_nuclei(
     polygons: Sequence[Polygon], size: tuple[int, int] | None = None, whole: bool = False
 ) -> list[tuple[Polygon, ...]]:
-    """Group the polygons of a feature into nuclei.
+    """Groups the polygons of a feature into nuclei.
 
-    Polygons that touch belong together. So do two or three polygons that lie a gap of `TORN_GAP` apart, or that the
-    border of the image cuts from one nucleus.
+    Polygons that touch belong together. So do two or three polygons that are at most `TORN_GAP` apart, or that the
+    border of the image has cut from one nucleus.
 
     Args:
         polygons: of one feature.
         size: (height, width) of the image in pixels, None if unknown.
-        whole: the feature is one nucleus whatever its parts, as those of cells are.
+        whole: whether the feature is one nucleus regardless of its parts, as in cells.
 
     Returns:
         The polygons of each nucleus, in the order of their first ones.
@@ -99,7 +99,7 @@ def _dense(ring: np.ndarray, other: np.ndarray, gap: float) -> np.ndarray:
     starts, ends = ring, np.roll(ring, -1, axis=0)
     near = ((np.maximum(starts, ends) >= low) & (np.minimum(starts, ends) <= high)).all(axis=1)
     starts, ends = starts[near], ends[near]
-    # What a segment has in the box is at most the box' own length.
+    # The part of a segment inside the box is at most as long as the box.
     reach = float((high - low).sum())
     lengths = np.abs(ends - starts).sum(axis=1)
     parts = [
@@ -110,7 +110,7 @@ def _dense(ring: np.ndarray, other: np.ndarray, gap: float) -> np.ndarray:
 
 
 def _cut_by_border(first: np.ndarray, second: np.ndarray, size: tuple[int, int]) -> bool:
-    """Whether both reach the same border of the image, with less between them than the smaller one is long there."""
+    """Whether both reach the same border of the image, with a gap shorter than the smaller one's length there."""
     for axis, extent in ((0, size[1]), (1, size[0])):
         along = 1 - axis
         for near in (

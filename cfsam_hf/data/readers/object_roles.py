@@ -1,4 +1,4 @@
-"""Which objects of an export are nuclei, which bound the annotated area, and which are neither."""
+"""Decides which objects of an export are nuclei, which bound the annotated area, and which are neither."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -12,13 +12,13 @@ from .geojson_files import GeoFeature
 from .object_parts import separate_nuclei
 
 LARGE = 20
-"""An outline of this many times the median area may be a region and no nucleus."""
+"""An outline of this many times the median area may be a region instead of a nucleus."""
 
 VERY_LARGE = 100
-"""An outline of this many times the median area is no nucleus: its diameter is ten times the usual one."""
+"""An outline of this many times the median area is not a nucleus: its diameter is ten times the usual one."""
 
 AROUND = 4
-"""In a file with detections an annotation of this many times the area of a detection in it is a region."""
+"""In a file with detections, an annotation of this many times the area of a detection inside it is a region."""
 
 TILE_SHARE = 0.5
 SMALLEST_TILE = 200 * 200
@@ -32,13 +32,13 @@ SUBCELLULAR = "Subcellular"
 
 @dataclass
 class Roles:
-    """The objects of a file by what they mean.
+    """The objects of a file by their role.
 
     Attributes:
         nuclei: one feature per nucleus.
-        regions: the annotated area is theirs; if there are none, it is the whole image.
+        regions: they form the annotated area; without regions, it is the whole image.
         ignored: areas that are not annotated.
-        notes: what was left out or read in another way, a sentence each.
+        notes: what was left out or read in an unusual way, one sentence each.
     """
 
     nuclei: list[GeoFeature] = field(default_factory=list)
@@ -53,11 +53,11 @@ def sort_objects(
     ignore_class: str,
     size: tuple[int, int] | None = None,
 ) -> Roles:
-    """Tell nuclei, regions and other objects apart.
+    """Distinguishes nuclei, regions and other objects.
 
     Regions have the class `region_class`. In a file with detections or cells, annotations that are far larger than
-    these, or lie around them, are regions of another class: they bound the annotated area if all detections lie in
-    them, and are left out otherwise. QuPath's tiles, TMA cores and objects within cells are left out.
+    these, or contain them, are regions of another class: they bound the annotated area if they contain all detections,
+    and are left out otherwise. QuPath's tiles, TMA cores and objects within cells are left out.
 
     Args:
         features: the objects of a file.
@@ -65,7 +65,7 @@ def sort_objects(
         size: (height, width) of the image in pixels, None if unknown.
 
     Raises:
-        ValueError: for an outline that must be a region but of which neither class nor kind says so.
+        ValueError: an outline must be a region, but neither its class nor its kind says so.
     """
     roles = Roles()
     left_out: Counter[str] = Counter()
@@ -109,11 +109,11 @@ def _take_apart(features: Sequence[GeoFeature], size: tuple[int, int] | None, ro
 
 
 def _tell_regions(nuclei: list[GeoFeature], region_class: str, size: tuple[int, int] | None, roles: Roles) -> None:
-    """Put the nuclei among the candidates into `roles`, and the regions that have no class for it."""
+    """Adds to `roles` the nuclei among the candidates, and the regions without a region class."""
     areas = np.array([_area(feature) for feature in nuclei])
     boxes = np.array([_box(feature) for feature in nuclei]).reshape(-1, 4)
     found = np.array([feature.kind in FOUND for feature in nuclei], dtype=bool)
-    # Without the largest: of two objects, the median would lie between them.
+    # The largest is left out: the median of two objects would lie between them.
     usual = areas[found] if found.any() else np.sort(areas)[:-1]
     median = float(np.median(usual)) if len(usual) else np.inf
     most = np.inf if size is None or np.prod(size) < SMALLEST_TILE else TILE_SHARE * float(np.prod(size))
@@ -158,14 +158,14 @@ def _use_regions(regions: list[GeoFeature], region_class: str, roles: Roles) -> 
 def _refusal(feature: GeoFeature, box: np.ndarray, what: str, region_class: str) -> str:
     return (
         f"the outline from {box[:2].tolist()} to {box[2:].tolist()} (class {feature.name!r}) {what}; if it bounds the "
-        f"annotated area give it a class like {region_class!r}, else leave it out of the export"
+        f"annotated area, give it a class like {region_class!r}; otherwise leave it out of the export"
     )
 
 
 def _inside(
     nuclei: Sequence[GeoFeature], boxes: np.ndarray, position: int, others: np.ndarray, most: int | None = None
 ) -> list[int]:
-    """The nuclei among `others` that lie wholly within another object; no more than `most` are looked for."""
+    """The nuclei among `others` that lie completely within another object; at most `most` of them."""
     low, high = boxes[position, :2], boxes[position, 2:]
     within = (boxes[others, :2] >= low).all(axis=1) & (boxes[others, 2:] <= high).all(axis=1)
     inside = []

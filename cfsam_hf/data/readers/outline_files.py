@@ -1,4 +1,4 @@
-"""Files of outlines beside images: which belong to which image, and reading them whatever tool wrote them."""
+"""Pairs files of outlines with their images, and reads them in the formats of all supported tools."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,18 +12,18 @@ from .text_files import read_json
 
 GEOJSON_ENDINGS = (".geojson", ".geojson.gz", ".geojson.zip")
 OTHER_ENDINGS = (".json", ".json.gz", "_rois.zip", "_roiset.zip", ".roi", ".zip")
-"""Taken only where the rest of the name is that of an image: other files have these endings, too."""
+"""Used only if the rest of the name is that of an image, since other files have these endings too."""
 
 IMAGEJ_ENDINGS = (".roi", ".zip")
 
 
 def outline_files(folder: Path, images: Mapping[str, Path]) -> dict[str, Path]:
-    """Return the files of outlines in a folder by the stem of their image, in any mixture of upper and lower case.
+    """Returns the files of outlines in a folder by the stem of their image; case does not matter.
 
     The name before the ending is the stem of the image or its whole name (`a.tif.geojson`).
 
     Args:
-        folder: where they lie.
+        folder: the folder that holds them.
         images: images by stem.
     """
     stems = {image.name: stem for stem, image in images.items()}
@@ -46,15 +46,15 @@ def is_outline_file(path: Path) -> bool:
 
 
 def read_outlines(path: Path, class_property: str | None = None) -> OutlineFile:
-    """Read a file of outlines: GeoJSON in its dialects, LabelMe's JSON, or ImageJ's ROIs.
+    """Reads a file of outlines: any dialect of GeoJSON, LabelMe's JSON, or ImageJ's ROIs.
 
     Args:
         path: the file.
         class_property: as in `read_geojson`.
 
     Raises:
-        OSError: if the file is missing or damaged.
-        ValueError: naming the object, for content that cannot be used.
+        OSError: the file is missing or damaged.
+        ValueError: the content cannot be used; the message names the object.
     """
     if path.name.lower().endswith(IMAGEJ_ENDINGS) and not path.name.lower().endswith(GEOJSON_ENDINGS):
         return read_imagej(path)

@@ -26,10 +26,10 @@ SIDE = 256
 def list_pannuke(
     path: str | Path, split: str | None = None, mpp: float = 0.25, allow_empty: bool = True
 ) -> list[TileRecord]:
-    """List the patches of a PanNuke download: `Fold n/images/foldn/{images,types}.npy`, `Fold n/masks/foldn/...`.
+    """Lists the patches of a PanNuke download: `Fold n/images/foldn/{images,types}.npy`, `Fold n/masks/foldn/...`.
 
-    The folds may lie in `path` or one folder deeper, and `path` may be a single fold. The large files are mapped, not
-    read: a patch costs its own bytes. Patches are named `fold1_0000`, ...
+    The folds may lie in `path` or one folder deeper, and `path` may be a single fold. The large files are
+    memory-mapped, so a patch costs only its own bytes. Patches are named `fold1_0000`, ...
 
     Args:
         path: the folder.
@@ -39,8 +39,8 @@ def list_pannuke(
         allow_empty: accept patches without nuclei; 343 of the 7,901 have none.
 
     Raises:
-        OSError: if there is no fold or one of its three files is missing or damaged.
-        ValueError: for an unknown split, or files that do not fit together.
+        OSError: there is no fold or one of its three files is missing or damaged.
+        ValueError: the split is unknown, or files do not fit together.
     """
     check_split(split, FOLDS, "PanNuke")
     root = Path(path)
@@ -54,7 +54,7 @@ def list_pannuke(
 
 
 def decode_pannuke(record: TileRecord) -> Tile:
-    """Read one patch.
+    """Reads one patch.
 
     Every id of every channel is one nucleus. If channels overlap, the last one wins, as in CellViT's preparation;
     ids are made 1..N, by type.
@@ -76,7 +76,7 @@ def decode_pannuke(record: TileRecord) -> Tile:
 
 
 def _overlaps(channels: np.ndarray, instance_map: np.ndarray) -> Overlaps:
-    """Count what several channels claim; `channels` is (H, W, types) of ids."""
+    """Counts what several channels claim; `channels` is (H, W, types) of ids."""
     shared = (channels > 0).sum(axis=-1) > 1
     ids = [channels[..., position] for position in range(channels.shape[-1])]
     annotated = sum(len(np.unique(channel[channel > 0])) for channel in ids)

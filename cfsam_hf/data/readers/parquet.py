@@ -1,4 +1,4 @@
-"""Parquet shards that `write_shards` made of any data set: one row a tile, images and maps as encoded pictures."""
+"""Parquet shards that `write_shards` wrote: one row per tile, images and maps as encoded pictures."""
 
 import json
 import re
@@ -20,15 +20,15 @@ METADATA_KEY = b"cfsam_hf"
 PICTURES = ("image", "instance_map", "type_map", "annotated")
 PLAIN = ("position", "id", "tissue", "mpp", "fold", "details")
 STORED_UNKNOWN_TYPE = 255
-"""Pixels of a type map's picture of nuclei without an annotated type: pictures hold no negative numbers."""
+"""Value of a type map's picture at nuclei without an annotated type: pictures hold no negative numbers."""
 
 SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})")
 
 
 def list_parquet(path: str | Path, split: str | None = None) -> list[TileRecord]:
-    """List the tiles of a folder of shards, or of one shard; only the plain columns are read.
+    """Lists the tiles of a folder of shards, or of one shard; only the plain columns are read.
 
-    Tiles come as the data set's own reader gives them: in its order, under its name (`TileRecord.dataset`), with its
+    Tiles are returned as by the data set's own reader: in its order, under its name (`TileRecord.dataset`), with its
     type names.
 
     Args:
@@ -36,8 +36,8 @@ def list_parquet(path: str | Path, split: str | None = None) -> list[TileRecord]
         split: keep the tiles of this fold; all if None.
 
     Raises:
-        OSError: if there are no shards, one of a numbered set is missing, or one is damaged.
-        ValueError: if a file was not written by `write_shards`, shards do not belong together, or no tile is in
+        OSError: there are no shards, one of a numbered set is missing, or one is damaged.
+        ValueError: a file was not written by `write_shards`, shards do not belong together, or no tile is in
             `split`.
     """
     root = Path(path)
@@ -64,7 +64,7 @@ def list_parquet(path: str | Path, split: str | None = None) -> list[TileRecord]
 
 
 def decode_parquet(record: TileRecord) -> Tile:
-    """Read one row."""
+    """Reads one row."""
     path, group, row = record.image_path, record.options["group"], record.options["row"]
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
@@ -86,7 +86,7 @@ def decode_parquet(record: TileRecord) -> Tile:
 
 
 def _read_shard(path: Path) -> tuple[dict[str, Any], list[tuple[int, TileRecord]]]:
-    """Return the metadata, and the records with their positions in the data set."""
+    """Returns the metadata, and the records with their positions in the data set."""
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             metadata = file.schema_arrow.metadata or {}
@@ -137,14 +137,14 @@ def _records(
 
 
 def _check_complete(root: Path, files: list[Path]) -> None:
-    """Raise FileNotFoundError where a shard of a numbered set (`train-00000-of-00003.parquet`) is missing."""
+    """Raises FileNotFoundError if a shard of a numbered set (`train-00000-of-00003.parquet`) is missing."""
     names = {file.stem for file in files}
     for file in files:
         if (match := SHARD.fullmatch(file.stem)) is None or match[2] != "00000":
             continue
         for number in range(int(match[3])):
             if (name := f"{match[1]}-{number:05d}-of-{match[3]}") not in names:
-                refuse(FileNotFoundError(f"{root / name}.parquet: no such file, of a set of {int(match[3])} shards"))
+                refuse(FileNotFoundError(f"{root / name}.parquet: missing from a set of {int(match[3])} shards"))
 
 
 def _one_line(error: BaseException) -> str:

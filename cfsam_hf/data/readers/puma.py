@@ -35,7 +35,7 @@ def list_puma(
     mpp: float = 0.23,
     allow_empty: bool = False,
 ) -> list[TileRecord]:
-    """List the regions of a PUMA download.
+    """Lists the regions of a PUMA download.
 
     The layout is `01_training_dataset_tif_ROIs/training_set_{primary,metastatic}_roi_NNN.tif` with
     `01_training_dataset_geojson_nuclei/<stem>_nuclei.geojson`.
@@ -43,13 +43,13 @@ def list_puma(
     Args:
         path: folder that holds the two.
         split: must be None, only the training set is published.
-        overlap: which polygon keeps a pixel under several: the "later" one in the file, or the "smaller" one.
+        overlap: which polygon keeps a pixel that several cover: the "later" one in the file, or the "smaller" one.
         mpp: micrometres per pixel.
         allow_empty: accept regions without nuclei.
 
     Raises:
-        OSError: if nothing is there or one of a pair is missing.
-        ValueError: for a split or an unknown rule.
+        OSError: there are no regions, or one file of a pair is missing.
+        ValueError: a split is given, or the rule is unknown.
     """
     check_split(split, (), "PUMA")
     check_overlap_rule(overlap)
@@ -81,7 +81,7 @@ def list_puma(
 
 
 def decode_puma(record: TileRecord) -> Tile:
-    """Read one region and rasterise its polygons; ids are 1..N in the order of the file."""
+    """Reads one region and rasterises its polygons; ids are 1..N in the order of the file."""
     image = read_image(record.image_path)
     height, width = image.shape[:2]
     content = read_geojson(record.label_path)

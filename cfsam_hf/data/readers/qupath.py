@@ -17,7 +17,7 @@ from .outline_files import outline_files, read_outlines
 
 FEWEST_OUTSIDE = 2
 OUTSIDE_SHARE = 0.5
-"""Of the outlines that hold no pixel: more mean that the coordinates are not pixels of this image."""
+"""Share of outlines without a pixel; a larger one means that the coordinates are not pixels of this image."""
 
 
 def list_qupath(
@@ -34,36 +34,36 @@ def list_qupath(
     annotated_only: bool = False,
     class_property: str | None = None,
 ) -> list[TileRecord]:
-    """List the images of a folder that have outlines beside them, `<stem>.geojson` or another file of the same stem.
+    """Lists the images of a folder that have outlines beside them, `<stem>.geojson` or another file of the same stem.
 
-    Read are GeoJSON as QuPath (File, Export objects as GeoJSON), CellViT, TIAToolbox, LazySlide and dlup write it,
-    under the endings `.geojson` and `.json` and compressed (`.gz`, `.zip`); LabelMe's `.json`; and ImageJ's `.roi`
-    and `.zip` (with roifile installed). Annotations, detections and cells (their nuclei) are nuclei alike, in pixels
-    of the image. Their class is the type, a nucleus without class has an unknown type; if no nucleus has a class, the
-    data set has no types. The separate parts of a MultiPolygon are nuclei of their own.
+    The reader accepts GeoJSON as QuPath (File, Export objects as GeoJSON), CellViT, TIAToolbox, LazySlide and dlup
+    write it, in files that end in `.geojson` or `.json`, also compressed (`.gz`, `.zip`); LabelMe's `.json`; and
+    ImageJ's `.roi` and `.zip` (with roifile installed). Annotations, detections and cells (their nuclei) all count as
+    nuclei, in pixels of the image. The class of a nucleus is its type; a nucleus without a class has an unknown type;
+    if no nucleus has a class, the data set has no types. Separate parts of a MultiPolygon are separate nuclei.
 
     Annotations of the class "Region*" bound the area in which all nuclei are outlined; what lies outside, or in an
-    "Ignore*" annotation, is not annotated. Without regions the whole image is. Other annotations around detections or
-    cells bound it, too, if all of these lie within. `Tile.notes` says what was left out.
+    "Ignore*" annotation, is not annotated. Without regions, the whole image is annotated. Other annotations around
+    detections or cells bound it too if they contain all of these. `Tile.notes` says what was left out.
 
     Args:
         path: the folder.
         split: must be None.
         type_names: names of the type ids 1..T. If None, the classes found in all files, in alphabetical order: give
             them if several folders must agree.
-        region_class, ignore_class: patterns of class names, `*` stands for anything.
-        overlap: which outline keeps a pixel under several: "later" in the file, or the "smaller" one.
+        region_class, ignore_class: patterns of class names; `*` matches anything.
+        overlap: which outline keeps a pixel that several cover: the "later" one in the file, or the "smaller" one.
         mpp: micrometres per pixel, None if unknown; the export does not state it.
         tissue: tissue of all images.
-        allow_empty: accept images without nuclei (a region without nuclei is information, too).
-        annotations: folder of the exports if it is not that of the images; or one export, of the image of its stem (of
-            the only image, whatever its name), which then is the only tile.
+        allow_empty: accept images without nuclei (a region without nuclei is information too).
+        annotations: folder of the exports, if it is not that of the images; or a single export, which belongs to the
+            image with its stem (or to the only image, whatever its name), which is then the only tile.
         annotated_only: leave out images without an export, which are an error otherwise.
         class_property: the property of a feature that holds its class, if it is not `classification`.
 
     Raises:
-        OSError: if nothing is there, one file of a pair is missing or a file is damaged.
-        ValueError: for a split or an unknown rule.
+        OSError: there are no images, one file of a pair is missing, or a file is damaged.
+        ValueError: a split is given, or the rule is unknown.
     """
     check_split(split, (), "A QuPath folder")
     check_overlap_rule(overlap)
@@ -112,14 +112,14 @@ def list_qupath(
 
 
 def decode_qupath(record: TileRecord) -> Tile:
-    """Read one image and rasterise its outlines; ids are 1..N in the order of the file."""
+    """Reads one image and rasterises its outlines; ids are 1..N in the order of the file."""
     image = read_image(record.image_path)
     height, width = image.shape[:2]
     content = _read(record.label_path, record.options)
     if content.size not in (None, (height, width)):
         raise ValueError(
-            f"{record.label_path}: is of an image of {content.size[0]} x {content.size[1]}, but {record.image_path} "
-            f"is {height} x {width} (rows x columns)"
+            f"{record.label_path}: describes an image of {content.size[0]} x {content.size[1]}, but "
+            f"{record.image_path} is {height} x {width} (rows x columns)"
         )
     roles = _roles(content, record.label_path, record.options, (height, width))
     shapes = [feature.polygons for feature in roles.nuclei]
@@ -128,8 +128,8 @@ def decode_qupath(record: TileRecord) -> Tile:
     instance_map, positions, overlaps = rasterise_shapes(shapes, height, width, overlap=str(record.options["overlap"]))
     if overlaps.undrawn >= FEWEST_OUTSIDE and overlaps.undrawn > OUTSIDE_SHARE * len(shapes):
         raise ValueError(
-            f"{record.label_path}: {overlaps.undrawn} of its {len(shapes)} outlines hold no pixel of the image "
-            f"{record.image_path}; coordinates must be pixels of this image, not of a slide, micrometres or shares"
+            f"{record.label_path}: {overlaps.undrawn} of its {len(shapes)} outlines contain no pixel of the image "
+            f"{record.image_path}; coordinates must be pixels of this image, not of a slide, micrometres or fractions"
         )
     annotated = None
     if roles.regions or roles.ignored:

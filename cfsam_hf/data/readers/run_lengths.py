@@ -1,4 +1,4 @@
-"""COCO's run lengths of masks, plain and compressed, to pixels."""
+"""Converts COCO's run lengths of masks, plain and compressed, to pixels."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ LONGEST_SHIFT = 60
 
 
 def run_length_pixels(counts: str | Sequence[int], height: int, width: int) -> np.ndarray:
-    """Return the flat indices `row * width + column` of a mask's pixels.
+    """Returns the flat indices `row * width + column` of a mask's pixels.
 
     Args:
         counts: lengths of runs of background, mask, background, ... down the columns of the image; or their compressed
@@ -17,7 +17,7 @@ def run_length_pixels(counts: str | Sequence[int], height: int, width: int) -> n
         height, width: size of the image in pixels.
 
     Raises:
-        ValueError: if the lengths do not add up to the image.
+        ValueError: the lengths do not add up to the image.
 
     Example (the lower left pixel and the upper middle one):
 
@@ -34,7 +34,7 @@ def run_length_pixels(counts: str | Sequence[int], height: int, width: int) -> n
     integers = lengths.dtype == object and all(type(length) is int for length in lengths.ravel())
     if lengths.ndim != 1 or not (integers or np.issubdtype(lengths.dtype, np.integer)) or lengths.min(initial=0) < 0:
         raise ValueError("run lengths must be a list of whole numbers of at least 0")
-    # Each one is checked before they are summed: a sum that wraps around would be believed, and memory overrun.
+    # Each one is checked before they are summed: a sum that wraps around would look valid and overrun memory.
     if lengths.max(initial=0) > height * width:
         raise ValueError(f"run lengths add up to more than {height} x {width}")
     lengths = lengths.astype(np.int64)

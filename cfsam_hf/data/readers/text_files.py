@@ -1,4 +1,4 @@
-"""Reading JSON and CSV files of other programs; every error names the file and says what is wrong in words."""
+"""Reads JSON and CSV files of other programs; every error names the file and says what is wrong."""
 
 import csv
 import gzip
@@ -12,17 +12,17 @@ MOST_UNPACKED = 2**30
 """Bytes of text that a compressed file may hold."""
 
 MOST_EXPANSION = 200
-"""Compressed outlines expand 5 to 30 times; a small file that expands much more is meant to fill the memory."""
+"""Compressed outlines expand 5 to 30 times; a small file that expands much more is probably an attack on memory."""
 
 FREE_EXPANSION = 2**26
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file, which may be compressed by gzip, or alone in a ZIP archive.
+    """Reads a JSON file, which may be compressed by gzip, or alone in a ZIP archive.
 
     Raises:
-        OSError: if the file is missing, truncated, not JSON, or nested too deeply.
-        ValueError: if a compressed file expands to too much, or an archive holds several JSON files.
+        OSError: the file is missing, truncated, not JSON, or nested too deeply.
+        ValueError: a compressed file expands too much, or an archive holds several JSON files.
     """
     content = _unpacked(path)
     try:
@@ -34,12 +34,12 @@ def read_json(path: Path) -> Any:
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
-    """Read the rows of a CSV file by the columns of its header.
+    """Reads the rows of a CSV file by the columns of its header.
 
     A missing cell is empty; cells beyond the header are dropped.
 
     Raises:
-        OSError: if the file is missing or not such a file.
+        OSError: the file is missing or not a CSV file.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:

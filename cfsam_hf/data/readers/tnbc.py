@@ -19,9 +19,9 @@ SLIDE = re.compile(r"Slide_(\d+)")
 def list_tnbc(
     path: str | Path, split: str | None = None, mpp: float = 0.25, allow_empty: bool = False
 ) -> list[TileRecord]:
-    """List the tiles of a TNBC download: `Slide_01/01_1.png`, ... with `GT_01/01_1.png`, ...
+    """Lists the tiles of a TNBC download: `Slide_01/01_1.png`, ... with `GT_01/01_1.png`, ...
 
-    There are no official splits; `TileRecord.metadata["patient"]` is the slide's number, by which to split.
+    There are no official splits; split by `TileRecord.metadata["patient"]`, which is the slide's number.
 
     Args:
         path: the folder, or one that holds it.
@@ -30,8 +30,8 @@ def list_tnbc(
         allow_empty: accept tiles without nuclei.
 
     Raises:
-        OSError: if nothing is there or one of a pair is missing.
-        ValueError: for a split.
+        OSError: there are no tiles, or one file of a pair is missing.
+        ValueError: a split is given.
     """
     check_split(split, (), "TNBC")
     root = Path(path)
@@ -62,7 +62,7 @@ def list_tnbc(
 
 
 def decode_tnbc(record: TileRecord) -> Tile:
-    """Read one tile; a nucleus is a 4-connected component of the mask, so nuclei that touch are one."""
+    """Reads one tile; a nucleus is a 4-connected component of the mask, so nuclei that touch are one."""
     mask = read_image(record.label_path)
     if not ((mask == mask[..., :1]) & ((mask == 0) | (mask == 255))).all():
         raise ValueError(f"{record.label_path}: expected a mask of 0 and 255, found other values")

@@ -26,5 +26,5 @@ def evaluate_module(name: str) -> str:
         True
     """
     if name not in EVALUATE_MODULES:
-        raise ValueError(f"no evaluate module {name!r}; there are {', '.join(EVALUATE_MODULES)}")
+        raise ValueError(f"no evaluate module {name!r}; choose from {', '.join(EVALUATE_MODULES)}")
     return str(Path(__file__).parent / name)

@@ -144,7 +144,7 @@ def test_preset_with_changes():
     assert AugmentationOptions.preset("strong", blur_sigma=3.0).blur_sigma == 3
     with pytest.raises(ValueError, match="none, light, standard, strong, got 'heavy'"):
         AugmentationOptions.preset("heavy")
-    with pytest.raises(ValueError, match="unknown augmentation options blur_sgima; there are turn_probability"):
+    with pytest.raises(ValueError, match="unknown augmentation options blur_sgima; choose from turn_probability"):
         AugmentationOptions.preset("light", blur_sgima=1)
 
 

@@ -204,7 +204,9 @@ def test_all_crowds_are_objects(tmp_path, value):
     )
     tile = list_coco(path)[0].load()
     assert (tile.instance_map.max(), tile.annotated) == (10, None)
-    assert tile.notes == ("10 of 10 annotations of a.png have iscrowd 1, as all of the file: read as single objects",)
+    assert tile.notes == (
+        "10 of 10 annotations of a.png have iscrowd 1, like all others in the file: read as single objects",
+    )
     path = write(
         tmp_path,
         [annotation(99, [polygon(2, 2)], image=8), annotation(1, masks[0], iscrowd=value), annotation(2, masks[1])],
@@ -252,7 +254,7 @@ def test_damaged_files_are_named(tmp_path):
         with pytest.raises(ValueError, match=r"truth\.json: annotation 4 refers to image"):
             list_coco(write(tmp_path, [entry]))
     path = write(tmp_path, [], categories=[{"id": 1, "name": "a"}, {"id": 1, "name": "b"}])
-    with pytest.raises(ValueError, match="two categories have one id"):
+    with pytest.raises(ValueError, match="two categories have the same id"):
         list_coco(path)
     for text, message in (
         ("[]", "no list 'images'"),

@@ -76,14 +76,14 @@ def test_order_folds_and_metadata(raw):
     assert [record.id for record in list_consep(raw, split="test", mpp=0.275)] == ["test_1"]
     assert list_consep(raw, split="test", mpp=0.275)[0].load().mpp == 0.275
     assert [record.fold for record in list_consep(raw / "Train")] == ["train", "train"]
-    with pytest.raises(ValueError, match="one split itself"):
+    with pytest.raises(ValueError, match="a single split"):
         list_consep(raw / "Train", split="test")
 
 
 def test_merged_files_are_recognised(merged):
     tile = list_consep(merged)[0].load()
     assert types_by_id(tile.instance_map, tile.type_map) == {1: [1], 2: [2], 4: [3], 5: [4]}
-    with pytest.raises(ValueError, match="cannot be had"):
+    with pytest.raises(ValueError, match="cannot be recovered"):
         list_consep(merged, types="raw")
 
 

@@ -79,9 +79,9 @@ def test_what_cannot_be_read_is_refused_in_words(tmp_path, broken, message):
 
 
 def test_a_geometry_alone_and_a_coco_file_are_named(tmp_path):
-    with pytest.raises(ValueError, match="a geometry and no feature"):
+    with pytest.raises(ValueError, match="a geometry, not a feature"):
         parse_geojson(SQUARE, tmp_path)
-    with pytest.raises(ValueError, match="a COCO file and no GeoJSON; read it with the reader `coco`"):
+    with pytest.raises(ValueError, match="a COCO file, not GeoJSON; read it with the reader `coco`"):
         parse_geojson({"images": [], "annotations": [], "categories": []}, tmp_path)
 
 

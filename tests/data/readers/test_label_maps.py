@@ -73,7 +73,7 @@ def test_other_numbers_are_refused(tmp_path, array, message):
 
 def test_a_jpeg_is_no_label_map(tmp_path):
     path = save_image(tmp_path / "a.jpg", nuclei().astype(np.uint8))
-    with pytest.raises(ValueError, match=r"a\.jpg: a JPEG changes the ids"):
+    with pytest.raises(ValueError, match=r"a\.jpg: JPEG compression changes ids"):
         read_label_map(path)
 
 

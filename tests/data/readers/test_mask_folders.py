@@ -34,7 +34,7 @@ def test_what_is_wrong_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"m4\.png: the mask is 7 x 7 but the image .*a1\.png is 40 x 50"):
         list_mask_folders(tmp_path)[0].load()
     save_image(path, (nuclei(ids=range(1, 10)) > 0).astype(np.uint8))
-    with pytest.raises(ValueError, match=r"m4\.png: the mask has 9 separate pieces; it must be of one nucleus"):
+    with pytest.raises(ValueError, match=r"m4\.png: the mask has 9 separate pieces; it must hold a single nucleus"):
         list_mask_folders(tmp_path)[0].load()
     truncate(path, 0.2)
     with pytest.raises(OSError, match=r"m4\.png"):

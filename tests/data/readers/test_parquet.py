@@ -122,7 +122,7 @@ def test_damaged_and_missing_shards_are_named(tmp_path):
         with pytest.raises(OSError, match=r"train-00001-of-00002\.parquet: not a Parquet file"):
             list_tiles("parquet", tmp_path)
     files[-1].unlink()
-    with pytest.raises(FileNotFoundError, match=r"train-00001-of-00002\.parquet: no such file, of a set of 2"):
+    with pytest.raises(FileNotFoundError, match=r"train-00001-of-00002\.parquet: missing from a set of 2"):
         list_tiles("parquet", tmp_path)
 
 

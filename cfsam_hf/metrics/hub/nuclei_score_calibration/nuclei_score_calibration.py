@@ -7,8 +7,8 @@ import evaluate
 import numpy as np
 
 _DESCRIPTION = """
-Expected calibration error (ECE) of the scores of predicted nuclei: a score is right as often as it says, where nuclei
-of that score match a true one (IoU > 0.5) in that share of cases. Nuclei are pooled over all images.
+Expected calibration error (ECE) of the scores of predicted nuclei. Scores are calibrated if the share of nuclei that
+match a true one (IoU > 0.5) equals their score. Nuclei are pooled over all images.
 """
 
 _KWARGS_DESCRIPTION = """
