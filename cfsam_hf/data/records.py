@@ -29,7 +29,7 @@ class Tile:
         overlaps: what was lost because a label map gives each pixel to one nucleus; nothing if the data set itself has
             label maps.
         notes: what the reader left out of the annotation file or read in an unusual way, one sentence each.
-        points: whether nuclei were annotated by points: `instance_map` then holds discs around them instead of outlines,
+        points: whether nuclei were annotated by points: `instance_map` then holds discs around them, not outlines,
             so the tile trains only types and cannot be scored.
     """
 
