@@ -1,4 +1,4 @@
-"""The tests, in the rooms of the package that they test; what several share lies at the top."""
+"""The tests, in folders that mirror the rooms of the package; shared helpers are at the top."""
 
 from pathlib import Path
 

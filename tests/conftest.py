@@ -1,4 +1,4 @@
-"""Shared fixtures: offline mode, the tiny model's configuration, and the real data where it is at hand."""
+"""Shared fixtures: offline mode, exported checkpoints, scripts of `examples/`, and the real data if available."""
 
 import importlib.util
 import os

@@ -1,4 +1,4 @@
-"""Maps to decode in tests: made from label maps, as a model with a mask stride would give them, or random."""
+"""Maps to decode in tests: made from label maps, as a model with a mask stride would predict them, or random."""
 
 import cv2
 import numpy as np

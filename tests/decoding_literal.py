@@ -1,4 +1,4 @@
-"""Decoding and outlines written out pixel by pixel from their definitions: slow, the reference for the fast forms."""
+"""Decoding and outlines pixel by pixel from their definitions: a slow reference for the fast implementations."""
 
 import numpy as np
 from scipy import ndimage

@@ -1,4 +1,4 @@
-"""The Markdown pages of the repository, taken apart: code blocks, links, anchors and code spans."""
+"""Parses the Markdown pages of the repository: code blocks, links, anchors and code spans."""
 
 import re
 import shlex

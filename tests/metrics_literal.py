@@ -1,4 +1,4 @@
-"""Slow literal definitions of the metrics, and random label maps: what the fast forms are tested against."""
+"""Slow literal definitions of the metrics and random label maps, against which the fast ones are tested."""
 
 import itertools
 import math

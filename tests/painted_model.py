@@ -1,4 +1,4 @@
-"""A model that reads its maps off the colours of the image, and the painter of such images: exact tests end to end."""
+"""A model that reads its maps from the colours of an image, and a painter of such images: exact tests."""
 
 import numpy as np
 import torch

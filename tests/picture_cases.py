@@ -1,4 +1,4 @@
-"""Writers of odd picture files, and what each must read as; for the tests of reading and of the command."""
+"""Writers of unusual image files with the pixels that each must give; for the tests of reading and of the command."""
 
 import io
 import os

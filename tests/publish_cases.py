@@ -1,4 +1,4 @@
-"""What the tests of publishing share: a picture, and a checkpoint loaded in a process without the package."""
+"""Shared by the tests of publishing: a picture, and a checkpoint loaded in a process without the package."""
 
 import os
 import subprocess

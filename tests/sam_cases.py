@@ -1,4 +1,4 @@
-"""A plain `SamModel` with random weights, saved in a folder: the base that adapters are made for."""
+"""A plain `SamModel` with random weights in a folder: the base of the adapters in tests."""
 
 import copy
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Why: whatever lies in a folder of images gives a right answer or one line that names it, and the rest is done."""
+"""Why: any file in a folder of images must give a correct result or one line that names it, and stop no other."""
 
 import os
 import re

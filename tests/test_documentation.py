@@ -1,4 +1,4 @@
-"""What README and docs show must run, and what they name must exist: code, commands, options, files, links."""
+"""Why: what README and docs show must run, and what they name must exist: code, commands, options, files, links."""
 
 import ast
 import configparser

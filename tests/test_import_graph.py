@@ -1,4 +1,4 @@
-"""Why: the rooms of the package stay comfortable only while arrows lead downwards and nothing runs in a circle."""
+"""Why: rooms stay independent only if imports follow the table of rooms and form no circle."""
 
 from pathlib import Path
 

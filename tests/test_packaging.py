@@ -1,4 +1,4 @@
-"""Why: what is installed must be whole (code, checkpoint, licence), declare what it imports, and be pinned for CI."""
+"""Why: the installed package must be complete (code, checkpoint, licence), declare its imports, and be pinned."""
 
 import ast
 import configparser

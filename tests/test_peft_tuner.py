@@ -1,4 +1,4 @@
-"""MALA as a method of stock PEFT: every call that a PEFT user makes works, or says why not; the maths is the same."""
+"""Why: every call of a PEFT user must work with MALA, or explain why not, and compute the same as CF-SAM."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Why: importing the package must cost next to nothing, and transformers must know the model wherever it is used."""
+"""Why: importing the package must cost almost nothing, and transformers must always know the model."""
 
 import ast
 import importlib

@@ -1,4 +1,4 @@
-"""The one tiny model that the tests share: 32 channels, 4 layers, 64 px, half of its layers windowed."""
+"""The tiny model that the tests share: 32 channels, 4 layers, 64 px, half of its layers windowed."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""Tiles, a base and recipes small enough that a run takes seconds, for the tests of training."""
+"""Tiles, a base and recipes small enough for runs of seconds; for the tests of training."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The classical baseline must find plain nuclei at any pixel size, and be quick."""
+"""Why: the classical baseline must find plain nuclei at any pixel size, and quickly."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The U-Net baseline: same outputs, losses, processor and decoding as CF-SAM, loaded and run in the same way."""
+"""Why: the U-Net baseline must have CF-SAM's outputs, losses, processor and decoding, and load in the same way."""
 
 import numpy as np
 import pytest

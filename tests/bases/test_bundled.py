@@ -1,4 +1,4 @@
-"""Checkpoint folders: the bundled one is found, small, licensed and whole; a compact one loads as float32."""
+"""Why: the bundled checkpoint must be found, small, licensed and complete; a compact one must load as float32."""
 
 import json
 

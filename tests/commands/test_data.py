@@ -1,4 +1,4 @@
-"""Why: `cfsam data` is run on downloads of gigabytes; it must tell all that is wrong at once, and never half-write."""
+"""Why: `cfsam data` runs on gigabytes; it must report all problems at once and never write half of its output."""
 
 import json
 import re

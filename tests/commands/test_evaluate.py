@@ -1,4 +1,4 @@
-"""The command must give one results file that holds, whatever is evaluated, and say in a line what does not fit."""
+"""Why: the command must write one valid results file for any system, and report a mismatch in one line."""
 
 import errno
 import hashlib

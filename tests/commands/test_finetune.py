@@ -1,4 +1,4 @@
-"""The command must print a short table where it works, and a line where it does not, with nothing half written."""
+"""Why: the command must print a short table on success and one line on failure, and leave nothing half-written."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Why: a user must learn from one command what a checkpoint is, and above all under which licence its weights are."""
+"""Why: one command must say what a checkpoint is and, above all, under which licence its weights are."""
 
 import json
 

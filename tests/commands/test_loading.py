@@ -1,4 +1,4 @@
-"""A checkpoint as the command line names it becomes a pipeline, and never runs code of its own."""
+"""Why: a checkpoint named on the command line must become a pipeline without ever running its own code."""
 
 import io
 import json

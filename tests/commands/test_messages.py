@@ -1,4 +1,4 @@
-"""What went wrong, in one line: in the command's words, and at the end of a script."""
+"""Why: an error must be one line, in the words of the command or at the end of a script."""
 
 import ast
 import os

@@ -1,4 +1,4 @@
-"""Every image of a folder must be segmented or reported, whatever lies in it, and every file must be complete."""
+"""Why: every image of a folder must be segmented or reported, whatever the folder holds, and every file complete."""
 
 import errno
 import json

@@ -1,4 +1,4 @@
-"""`cfsam segment`: its options reach the pipeline, the network, the files and what `--resume` goes by."""
+"""Why: the options of `cfsam segment` must reach the pipeline, the network, the files and `--resume`."""
 
 import re
 

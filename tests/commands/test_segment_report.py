@@ -1,4 +1,4 @@
-"""Why: what `cfsam segment` prints must speak of its own options, and be one line whatever names hold."""
+"""Why: what `cfsam segment` prints must name its own options, and be one line whatever names contain."""
 
 from cfsam_hf.commands.segment_report import as_options
 

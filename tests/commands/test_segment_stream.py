@@ -1,4 +1,4 @@
-"""Why: reading, network and writing overlap, and neither an error nor a signal may mix up or halve the results."""
+"""Why: reading, network and writing overlap; no error and no signal may mix up results or leave half of them."""
 
 import re
 import signal

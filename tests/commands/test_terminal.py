@@ -1,4 +1,4 @@
-"""Why: the command must answer wrong use, version and help at once, and never with a traceback."""
+"""Why: the command must answer wrong usage, `--version` and `--help` at once, and never with a traceback."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""A check that misses a damaged file is worse than none: each kind of fault is planted, and found with its file."""
+"""Why: a check that misses a damaged file is worse than none; each kind of fault is planted and must be found."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Data items as they are written on a command line, and the tiles that they stand for."""
+"""Why: data items from a command line must select exactly the tiles that they name."""
 
 import csv
 import inspect

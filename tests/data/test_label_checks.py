@@ -1,4 +1,4 @@
-"""A mask or a damaged label map trains wrong nuclei: it must be recognised, and real label maps must pass."""
+"""Why: a mask or damaged label map trains wrong nuclei; it must be recognised, and real label maps must pass."""
 
 import doctest
 import re

@@ -1,4 +1,4 @@
-"""A patient on both sides of a split makes scores too good: known overlaps of the public data sets must be told."""
+"""Why: a patient on both sides of a split inflates scores; known overlaps of the public data sets must be reported."""
 
 import logging
 from dataclasses import replace

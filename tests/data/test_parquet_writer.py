@@ -1,4 +1,4 @@
-"""A conversion takes long and much room: it must be whole or absent, and refuse early what it cannot store."""
+"""Why: a conversion takes time and space; it must be complete or absent, and refuse early what it cannot store."""
 
 import sys
 from dataclasses import replace

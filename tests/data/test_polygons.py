@@ -1,4 +1,4 @@
-"""Rasterising must give each pixel to the polygon that holds its centre: an oracle per pixel, and our own contours."""
+"""Why: each pixel must go to the polygon that contains its centre, as in a literal test and for our own contours."""
 
 import numpy as np
 import pytest

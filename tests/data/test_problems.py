@@ -1,4 +1,4 @@
-"""A check must list every problem at once, where a reader stops at the first: both come from the same lines."""
+"""Why: a check must list every problem at once where a reader stops at the first, with the same code."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Every reader ends in `make_tile`: what it lets through is what training and evaluation believe."""
+"""Why: every reader ends in `make_tile`; training and evaluation rely on what it lets through."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Why: `load_nuclei_dataset` promises rows that decode late and metadata that costs nothing; both really run here."""
+"""Why: `load_nuclei_dataset` promises rows that decode late and metadata that costs nothing."""
 
 import pickle
 from dataclasses import replace

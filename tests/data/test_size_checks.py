@@ -1,4 +1,4 @@
-"""Coordinates in micrometres and a wrong pixel size train without a word: the sizes of nuclei show both."""
+"""Why: wrong pixel sizes and coordinates in micrometres train without an error; the sizes of nuclei reveal both."""
 
 import doctest
 

@@ -1,4 +1,4 @@
-"""Split files decide what is never trained on: no tile on both sides, and the counts they state are the true ones."""
+"""Why: split files decide what is never trained on; no tile may be on both sides, and stated counts must be right."""
 
 import csv
 import json

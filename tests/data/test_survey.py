@@ -1,4 +1,4 @@
-"""What `cfsam data info` counts goes into papers: every figure is checked on tiles counted by hand."""
+"""Why: what `cfsam data info` counts goes into papers; every figure is checked against tiles counted by hand."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Why: counts and pictures of a data set rest on this, so the annotation must be measured exactly as its maps say."""
+"""Why: counts and pictures of a data set depend on these measurements, which must follow its maps exactly."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Data sets with different type names must train one model: renamed, merged or ignored, never confused."""
+"""Why: data sets with different type names must train one model, with types renamed, merged or ignored as stated."""
 
 import json
 import pickle

@@ -1,4 +1,4 @@
-"""The sheet must show each change alone, at full probability, with outlines on the nuclei."""
+"""Why: the sheet must show each change alone, at full probability, with outlines on the nuclei."""
 
 import numpy as np
 import pytest

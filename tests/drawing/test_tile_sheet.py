@@ -1,4 +1,4 @@
-"""People judge a data set by its sheet: it must show tiles of all kinds, and each nucleus in its type's colour."""
+"""Why: people judge a data set by its sheet; it must show all kinds of tiles and the right colours of nuclei."""
 
 from collections import Counter
 from pathlib import Path

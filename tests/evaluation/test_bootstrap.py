@@ -1,4 +1,4 @@
-"""Intervals stand on the same formulas as the scores: both must agree, and resampling must do what it says."""
+"""Why: intervals use the same formulas as the scores; both must agree, and resampling must work as stated."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""The search for decoding parameters: it finds what the maps were made for, and tries nothing that cannot matter."""
+"""Why: the search for decoding parameters must find known optima and skip parameters without effect."""
 
 from dataclasses import replace
 

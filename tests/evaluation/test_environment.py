@@ -1,4 +1,4 @@
-"""Why: a result must say which source it came from, and never name the commit of a project that only surrounds it."""
+"""Why: a result must name the source that produced it, never the commit of a surrounding project."""
 
 import shutil
 import subprocess

@@ -1,4 +1,4 @@
-"""Why: whoever looks for errors trusts these pictures, so each must show the nuclei it names, in the right colour."""
+"""Why: these pictures guide the search for errors, so each must show the right nuclei in the right colour."""
 
 import io
 

@@ -1,4 +1,4 @@
-"""Errors that are there by construction must each be found once, under their own name, and cost what they cost."""
+"""Why: errors that exist by construction must each be found once, in the right class, with the right cost."""
 
 from collections import Counter
 

@@ -1,4 +1,4 @@
-"""Somebody else's label maps come in many forms; each must give the nuclei and types that were written."""
+"""Why: label maps of other systems come in many formats; each must give the nuclei and types that were written."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""A calibration that bends the scores the wrong way, or judges itself, would be worse than none."""
+"""Why: a calibration that distorts scores, or is judged on its own data, would be worse than none."""
 
 import numpy as np
 import pytest

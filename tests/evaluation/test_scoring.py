@@ -1,4 +1,4 @@
-"""A tile's score must compare what can be compared, name what does not fit, and not depend on who computed it."""
+"""Why: scoring must compare what is comparable, name what is not, and not depend on which process computes it."""
 
 import math
 from dataclasses import replace

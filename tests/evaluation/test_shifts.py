@@ -1,4 +1,4 @@
-"""Each condition must change what it says, by the strength it says, the same way in every run, and the truth along."""
+"""Why: each condition must change the tile as stated, identically in every run, and the truth with it."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Scores are worth nothing unless the file that holds them says which weights they are of."""
+"""Why: scores are worthless unless their file says which weights they belong to."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""Tables are copied into papers: figures, gaps and averaging must be those of the results."""
+"""Why: tables are copied into papers; figures, gaps and averaging must match the results."""
 
 import itertools
 import json

@@ -1,4 +1,4 @@
-"""Settings are chosen on tuning tiles, never on validation tiles; a checkpoint's file survives its new values."""
+"""Why: settings are chosen on tuning tiles, never on validation tiles, and writing them must change nothing else."""
 
 import json
 from pathlib import Path

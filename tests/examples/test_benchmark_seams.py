@@ -1,4 +1,4 @@
-"""The seam statistic must see the seams of naive stitching, and the default tiling must show none."""
+"""Why: the seam statistic must detect naive stitching, and find no seams with the default tiling."""
 
 import numpy as np
 import pytest

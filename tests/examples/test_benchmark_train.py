@@ -1,4 +1,4 @@
-"""The benchmark of training options measures what it says, and its ratios are to the reference."""
+"""Why: the benchmark of training options must measure what it says, with ratios to the reference."""
 
 import argparse
 

@@ -1,4 +1,4 @@
-"""`calibrate_scores.py`: a checkpoint's scores become probabilities, and loading reads what was written."""
+"""Why: `calibrate_scores.py` must turn scores into probabilities that loading the checkpoint then uses."""
 
 import json
 

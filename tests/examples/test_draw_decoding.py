@@ -1,4 +1,4 @@
-"""The picture of the documentation must show the steps that decoding takes."""
+"""Why: the picture in the documentation must show the steps that decoding takes."""
 
 import numpy as np
 import skimage.data

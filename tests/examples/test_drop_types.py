@@ -1,4 +1,4 @@
-"""`examples/tools/drop_types.py`: a base without types and without SAM's masks for prompts."""
+"""Why: `drop_types.py` must leave a working base without types and without SAM's masks for prompts."""
 
 import torch
 

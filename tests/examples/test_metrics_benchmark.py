@@ -1,4 +1,4 @@
-"""The benchmark's two forms must agree, or its ratio means nothing."""
+"""Why: the two implementations in the benchmark must agree, or their ratio means nothing."""
 
 import argparse
 import json

@@ -1,4 +1,4 @@
-"""A card must say what a stranger needs, and no figure in it may differ from what was measured."""
+"""Why: a card must say what a stranger needs, and every figure in it must equal the measured one."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""The robustness script: its table is of the scores that it took, and the plain row is what `cfsam evaluate` says."""
+"""Why: the robustness table must hold the scores that were measured, with `cfsam evaluate`'s in the plain row."""
 
 import json
 

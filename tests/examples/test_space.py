@@ -1,4 +1,4 @@
-"""Why: what the page for a Space shows and hands out must follow its filters; and it must be installable as it is."""
+"""Why: what the page for a Space shows and offers must follow its filters, and its requirements must install."""
 
 import html
 import json

@@ -1,4 +1,4 @@
-"""The decoding search of `examples/tools/tune_decoding.py`: what it chooses is what loading reads."""
+"""Why: loading a checkpoint must use what `tune_decoding.py` has chosen."""
 
 import pytest
 

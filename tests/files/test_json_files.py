@@ -1,4 +1,4 @@
-"""Why: records are read by other programs and after crashes; they must be valid JSON, whole lines, and on the disk."""
+"""Why: other programs read the records, also after crashes; they must be valid JSON, whole lines, and on disk."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Why: a process can be killed between any two steps; what it leaves must be old or new, and be cleaned up later."""
+"""Why: a process can be killed between any two steps; its files must be old or new, and be cleaned up later."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Why: which images are segmented, and the names of their results, must be predictable for any folder."""
+"""Why: which images are segmented, and how their results are named, must be predictable for any folder."""
 
 import os
 from pathlib import Path, PurePath

@@ -1,4 +1,4 @@
-"""Why: the record decides what is skipped and what the summary holds; damage and other runs must not mislead it."""
+"""Why: the record decides what is skipped and summarised; damage and other runs must not mislead it."""
 
 import json
 import threading

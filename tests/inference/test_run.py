@@ -1,4 +1,4 @@
-"""Why: a library user must get an outcome for each job, in order, whatever fails, and whole files if they leave."""
+"""Why: a library user must get an outcome for each job, in order, whatever fails, and complete files when leaving."""
 
 import contextlib
 import doctest

@@ -1,4 +1,4 @@
-"""Why: one table says what is written for an image; all of it must appear, be replaced and be removed together."""
+"""Why: one table lists what is written for an image; all of it must appear, be replaced and be removed together."""
 
 from pathlib import PurePath
 

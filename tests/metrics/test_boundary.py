@@ -1,4 +1,4 @@
-"""Boundary F1 against its definition with every pair of boundary pixels."""
+"""Why: boundary F1 must equal its definition over every pair of boundary pixels."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""The score is promised to be a probability; its calibration error must be the textbook one."""
+"""Why: scores are meant as probabilities; their calibration error must be the textbook one."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Detection and type F1 stand beside published figures: their pairing and formula must be those of HoVer-Net."""
+"""Why: detection and type F1 appear beside published figures; pairing and formula must be HoVer-Net's."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""The `evaluate` modules must load from their folder without network and agree with the plain functions."""
+"""Why: the `evaluate` modules must load from their folder without a network and agree with the functions."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""One-to-one pairing decides AJI+ and detection: it must find the optimum in every block, by either solver."""
+"""Why: AJI+ and detection rest on one-to-one pairing, which must be optimal in every block with either solver."""
 
 import numpy as np
 import pytest

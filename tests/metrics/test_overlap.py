@@ -1,4 +1,4 @@
-"""The overlap table carries every instance metric: it must equal counting by masks, whatever the ids and dtypes."""
+"""Why: every instance metric reads the overlap table; it must equal counting with masks for any ids and dtypes."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The metrics stand alone (no model, no torch), and the examples in their documentation must run."""
+"""Why: the metrics must work without a model and torch, and the examples in their docstrings must run."""
 
 import ast
 import doctest

@@ -1,4 +1,4 @@
-"""One call scores an image and one makes the data set's table: they must equal the single metrics, also at size."""
+"""Why: one call scores an image and one makes the data set's table; both must equal the single metrics."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""PanNuke's and CoNIC's scores are averages of averages: each must equal its protocol written out with channels."""
+"""Why: PanNuke's and CoNIC's scores are averages of averages; each must equal its protocol written out."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Adapter files: the base is known again in every precision; damaged and foreign files are refused with a reason."""
+"""Why: adapter files must recognise their base in every precision, and damaged or foreign ones be refused."""
 
 import json
 import os

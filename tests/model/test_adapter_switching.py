@@ -1,4 +1,4 @@
-"""Several adapters in one model: each gives what a model of its own would give, and none leaves a trace in another."""
+"""Why: several adapters in one model must each give what a separate model gives, and leave no trace in the others."""
 
 import copy
 import json

@@ -1,4 +1,4 @@
-"""The configuration: types, names and colours agree; what is out of range is refused with its value."""
+"""Why: types, names and colours must agree, and values out of range be refused by name."""
 
 import pytest
 from transformers import AutoConfig, SamConfig

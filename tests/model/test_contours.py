@@ -1,4 +1,4 @@
-"""Outlines leave the package as polygons: they must be valid, enclose exactly the nucleus's pixels and be minimal."""
+"""Why: outlines leave the package as polygons: valid, minimal, and enclosing exactly the nucleus's pixels."""
 
 import numpy as np
 import pytest

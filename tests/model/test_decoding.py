@@ -1,4 +1,4 @@
-"""Decoding decides what a nucleus is: its definition, its independence of the surroundings, its limits."""
+"""Why: decoding defines what a nucleus is; it must follow its definition, whatever the surroundings."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Bands must give the nuclei of the whole image, to the last bit, while holding few rows of its maps."""
+"""Why: decoding in bands must give the nuclei of the whole image bit for bit, while holding few rows of its maps."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""The adapted encoder is SAM's encoder at step 0, for every attention and window, and runs at every size."""
+"""Why: the adapted encoder must equal SAM's at step 0, for every attention and window, and run at every size."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The image processor must give the network the pixels it was trained on, and its outputs back in image pixels."""
+"""Why: the processor must give the network the pixels it was trained on, and map outputs back to image pixels."""
 
 import dataclasses
 import re

@@ -1,4 +1,4 @@
-"""The losses: additive over images, exactly zero where an image lacks what a term needs, and right where it counts."""
+"""Why: losses must be additive over images, and exactly zero if an image lacks what a term needs."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""MALA: the fused per-image kernel is the literal sum of convolutions, and the adapter starts as zero."""
+"""Why: MALA's fused per-image kernel must equal the literal sum of convolutions, and the adapter start at zero."""
 
 import pytest
 import torch

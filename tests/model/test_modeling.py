@@ -1,4 +1,4 @@
-"""The model: shapes, parts switched off, freezing, loading and saving, precision, compilation and export."""
+"""Why: shapes, switched-off parts, freezing, saving, precision, compilation and export of the model must be right."""
 
 import accelerate
 import pytest

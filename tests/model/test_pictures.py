@@ -1,4 +1,4 @@
-"""Any picture must become the same uint8 RGB by a documented scale, and what is no picture one clear error."""
+"""Why: any picture must become uint8 RGB by a documented rule, and anything else give one clear error."""
 
 import os
 import struct

@@ -1,4 +1,4 @@
-"""The pipeline must find the same nuclei whatever the image's size, tiles, batch, form and resolution."""
+"""Why: the pipeline must find the same nuclei for any image size, tiling, batch size, form and resolution."""
 
 import json
 import warnings

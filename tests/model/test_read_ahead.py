@@ -1,4 +1,4 @@
-"""A stage that works ahead must keep order, errors and bounds, and must end when nobody wants it."""
+"""Why: a stage that works ahead must keep order, errors and bounds, and end when nobody needs it."""
 
 import threading
 import time

@@ -1,4 +1,4 @@
-"""What refinement is worth: the readings are of one network, and each is decoded with thresholds of its own."""
+"""Why: refinement is judged on one network, each reading decoded with its own thresholds."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The result is what every output is made of: its columns, dtypes, units and contours must hold for any image."""
+"""Why: every output is made from the result; columns, dtypes, units and contours must be right for any image."""
 
 import numpy as np
 import pandas as pd

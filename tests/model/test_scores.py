@@ -1,4 +1,4 @@
-"""A score is what users sort and select nuclei by: its measures by their definitions, whatever else is on the tile."""
+"""Why: users sort and select nuclei by score, whose measures must not depend on what else is on the tile."""
 
 import numpy as np
 import pytest

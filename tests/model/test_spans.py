@@ -1,4 +1,4 @@
-"""Runs stand for pixels everywhere in decoding: regions, holes and sums by runs must be those of the pixels."""
+"""Why: decoding works on runs instead of pixels; regions, holes and sums must equal those of the pixels."""
 
 import numpy as np
 import pytest

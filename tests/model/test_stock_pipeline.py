@@ -1,4 +1,4 @@
-"""transformers' own `pipeline("image-segmentation")` must work unmodified: it is what a stranger tries first."""
+"""Why: a stranger tries transformers' own `pipeline("image-segmentation")` first; it must work unmodified."""
 
 import numpy as np
 import PIL.Image

@@ -1,4 +1,4 @@
-"""Tiles must cover every pixel of an image of any size, and blending must neither shift, scale nor seam the maps."""
+"""Why: tiles must cover every pixel of any image, and blending must not shift, scale or leave seams in the maps."""
 
 from itertools import pairwise
 

@@ -1,4 +1,4 @@
-"""The type branch: its trunk, what it makes of nuclei, what it is trained with, and where its weights come from."""
+"""Why: the type branch must load its trunk, classify nuclei, and train only what it should."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""Maps that are turned back wrongly spoil every nucleus: distances must keep their direction in all eight views."""
+"""Why: a map turned back wrongly spoils every nucleus; distances must keep their direction in all eight views."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""An exported folder must load anywhere, with and without this package, to the very same outputs."""
+"""Why: an exported folder must load anywhere, with and without this package, and give identical outputs."""
 
 import ast
 import json

@@ -1,4 +1,4 @@
-"""An Inference Endpoint must answer what Hugging Face's own client sends, and say what is wrong with a request."""
+"""Why: an Inference Endpoint must answer what Hugging Face's client sends, and explain a wrong request."""
 
 import base64
 import io

@@ -1,4 +1,4 @@
-"""Why: a push publishes what it sends, so a key, a token or a file from elsewhere must never be among it."""
+"""Why: a push publishes what it sends, so keys, tokens and files from elsewhere must never be included."""
 
 import shutil
 from pathlib import Path, PurePosixPath

@@ -1,4 +1,4 @@
-"""Why: one slide in many containers must give the same pixels at any pixel size, and a bad one a sentence."""
+"""Why: the same slide in any format must give the same pixels at any pixel size, and a damaged one a sentence."""
 
 import cv2
 import numpy as np

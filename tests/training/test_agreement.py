@@ -1,4 +1,4 @@
-"""Two views of a crop have to be cut, turned and laid upon each other exactly, or their agreement teaches nonsense."""
+"""Why: two views of a crop must be cut, turned and aligned exactly, or their agreement teaches nonsense."""
 
 from dataclasses import replace
 

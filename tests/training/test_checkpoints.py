@@ -1,4 +1,4 @@
-"""Training checkpoints: what they hold, that they restore it, and which of them stay."""
+"""Why: training checkpoints must hold and restore everything that trains, and only the right ones are kept."""
 
 import logging
 import re

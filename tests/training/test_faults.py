@@ -1,4 +1,4 @@
-"""Faults: a killed run goes on to the same weights; full disks, losses that are not finite, other recipes."""
+"""Why: a killed run must resume to the same weights; full disks, infinite losses and other recipes are reported."""
 
 import errno
 import json

@@ -1,4 +1,4 @@
-"""Fine-tuning must keep the encoder, survive a kill, score both models alike, and write nothing for bad input."""
+"""Why: fine-tuning must keep the encoder, survive a kill, score both models alike, and write nothing for bad input."""
 
 import json
 

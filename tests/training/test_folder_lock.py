@@ -1,4 +1,4 @@
-"""Two runs must never write to one folder at once; a dead run must never keep the next one out."""
+"""Why: two runs must never write to one folder at once; a dead run must never block the next one."""
 
 import errno
 import fcntl

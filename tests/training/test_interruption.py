@@ -1,4 +1,4 @@
-"""A signal costs neither work nor exactness: a checkpoint, one line, the exit status, and later the same weights."""
+"""Why: a signal must leave a checkpoint, one line and an exit status, and resuming must reach the same weights."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""Peak memory is what was in use at most since the reset, over what was there before."""
+"""Why: peak memory must be the most in use since the reset, beyond what was in use before."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Windows in which two crops meet: pixels and all their labels have to come from the same crop."""
+"""Why: in windows that combine two crops, pixels and all their labels must come from the same crop."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The model that a recipe trains: its types, what a base gives it, and what is kept for the backward pass."""
+"""Why: the model of a recipe must have the right types and take the right weights from its base."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Optimiser groups, learning rates, and the averages that are kept."""
+"""Why: optimiser groups, learning rates and averaged weights must follow the recipe."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Own tiles must be found with whatever annotation they have, parted without leaks, and kept as they are."""
+"""Why: own tiles must be found with any annotation format, split without leaks, and kept unchanged."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Recipes: files and flags are read alike, nothing unknown or unread passes, every committed recipe is valid."""
+"""Why: files and flags must be read alike, unknown values refused, and every committed recipe valid."""
 
 import re
 from dataclasses import fields, replace

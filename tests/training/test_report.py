@@ -1,4 +1,4 @@
-"""The report of a run and the pictures in it: self-contained, true to the log, and in order whatever is missing."""
+"""Why: the report of a run must be self-contained, match the log, and cope with anything that is missing."""
 
 import base64
 import html

@@ -1,4 +1,4 @@
-"""A run resumes only what it started: no other recipe, no changed pixels or labels, no damaged weights."""
+"""Why: a run must resume only its own work: no other recipe, changed pixels or labels, or damaged weights."""
 
 import json
 import os

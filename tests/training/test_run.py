@@ -1,4 +1,4 @@
-"""The script itself, from tiles to a folder that loads, and the pieces of a run that it puts together."""
+"""Why: the training script must work from tiles to a folder that loads, with all the pieces of a run."""
 
 import json
 import os

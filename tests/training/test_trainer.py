@@ -1,4 +1,4 @@
-"""transformers' own Trainer trains the model: it finds the labels, averages as it should, and evaluates."""
+"""Why: transformers' own Trainer must find the labels, average correctly, and evaluate the model."""
 
 import numpy as np
 import pytest

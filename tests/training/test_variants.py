@@ -1,4 +1,4 @@
-"""Each variant is what its name says, trains what it should, and begins as the others do."""
+"""Why: each variant must be what its name says, train what it should, and start like the others."""
 
 import logging
 

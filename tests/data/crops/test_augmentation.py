@@ -1,4 +1,4 @@
-"""Augmentation may change how a stain looks, not where nuclei are, what white is, or what a seed gives."""
+"""Why: augmentation may change how a stain looks, but not where nuclei are, what white is, or what a seed gives."""
 
 from dataclasses import fields, replace
 

@@ -1,4 +1,4 @@
-"""Crops must depend on (seed, index) alone, keep labels on their pixels, and show rare types."""
+"""Why: crops must depend only on (seed, index), keep labels on their pixels, and show rare types."""
 
 import pickle
 from dataclasses import replace

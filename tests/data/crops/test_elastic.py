@@ -1,4 +1,4 @@
-"""Bent tissue must not fold over, else a nucleus appears twice and labels lie."""
+"""Why: bent tissue must not fold over itself, or a nucleus appears twice and labels are wrong."""
 
 import numpy as np
 import pytest

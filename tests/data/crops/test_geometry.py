@@ -1,4 +1,4 @@
-"""One warp moves image and labels: a picture whose colours tell the labels must still tell them afterwards."""
+"""Why: one warp moves image and labels, so colours that encode the labels must still match them afterwards."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Balanced sampling must be the published formula, and rare types and tissues must be seen as often as it says."""
+"""Why: balanced sampling must follow the published formula and show rare types and tissues as often as it says."""
 
 from dataclasses import fields
 

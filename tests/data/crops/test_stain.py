@@ -1,4 +1,4 @@
-"""Stain transfer must do what torchstain does to a whole tile, and be no burden to those who do not use it."""
+"""Why: stain transfer must do what torchstain does to a whole tile, and cost nothing when it is off."""
 
 import sys
 

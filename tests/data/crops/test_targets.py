@@ -1,4 +1,4 @@
-"""Targets are what the heads learn: they must equal a slow literal definition, for torn and one-pixel nuclei too."""
+"""Why: the heads learn these targets, so they must equal a slow literal definition, even for torn nuclei."""
 
 import sys
 

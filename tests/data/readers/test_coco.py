@@ -1,4 +1,4 @@
-"""COCO numbers columns first and categories as it likes: masks must land upright and types in order."""
+"""Why: COCO stores columns first and numbers categories freely; masks must be upright and types in order."""
 
 import doctest
 import json

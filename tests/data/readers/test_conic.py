@@ -1,4 +1,4 @@
-"""CoNIC packs its patches into two arrays: a row off, and every label lies on another image."""
+"""Why: CoNIC packs its patches into two arrays; an offset by one puts every label on the wrong image."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""CoNSeP comes with seven raw or four merged types, in floats, as PNG or JPEG: types must come right from each."""
+"""Why: CoNSeP circulates with seven raw or four merged types, as floats, PNG or JPEG; types must be right for each."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""CPM-15 circulates as text files of ids and as .mat files, numbered differently: both must come right."""
+"""Why: CPM-15 circulates as text files and as .mat files with different numbering; both must be read correctly."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Files arrive in many modes and states: read what is plain, name what is not, and order tiles as people count."""
+"""Why: images come in many modes and states; valid ones are read, others are named, and tiles are in natural order."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Damaged and hostile annotation files must give an answer or a sentence that names the file, and nothing else."""
+"""Why: damaged and hostile annotation files must give a result or a sentence that names the file, nothing else."""
 
 import pytest
 

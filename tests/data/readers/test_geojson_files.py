@@ -1,4 +1,4 @@
-"""GeoJSON of pathology has many dialects: every object is read, left out with a count, or refused in a sentence."""
+"""Why: GeoJSON has many dialects; every object must be read, counted as left out, or refused in a sentence."""
 
 import doctest
 import json

@@ -1,4 +1,4 @@
-"""Kumar and CPM-17 share a layout and differ in splits: names must stay unique and folds right."""
+"""Why: Kumar and CPM-17 share a layout but not their splits; names must stay unique and folds correct."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""ROI Manager archives hold ovals, rectangles, composites and lines: areas become nuclei, the rest is counted."""
+"""Why: ROI archives hold ovals, rectangles, composites and lines; areas become nuclei, and the rest is counted."""
 
 import zipfile
 

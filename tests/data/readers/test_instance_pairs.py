@@ -1,4 +1,4 @@
-"""A folder of pictures with label maps is how people bring their own data: pairs, types and index must be right."""
+"""Why: users bring folders of images with label maps; pairs, types and the index must be right."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Label maps come in the number types of many tools: each must keep its ids, and what is not one is refused."""
+"""Why: tools save label maps in many number types; each must keep its ids, and anything else is refused."""
 
 import numpy as np
 import pytest

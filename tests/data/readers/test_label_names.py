@@ -1,4 +1,4 @@
-"""Label maps carry the names of the tools that made them: they must pair with their images and not become images."""
+"""Why: label maps have the names that tools give them; they must pair with their images and never count as images."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""In Lizard's files the type of nucleus 7 is not in row 7: types go by the variable `id`."""
+"""Why: in Lizard's files the type of nucleus 7 is not in row 7; types must follow the variable `id`."""
 
 from pathlib import Path
 

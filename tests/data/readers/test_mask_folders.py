@@ -1,4 +1,4 @@
-"""One mask per nucleus is how the Data Science Bowl and its followers store nuclei: each file must be one nucleus."""
+"""Why: the Data Science Bowl stores one mask per nucleus; each file must become one nucleus."""
 
 import numpy as np
 import pytest

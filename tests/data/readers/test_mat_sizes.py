@@ -1,4 +1,4 @@
-"""A MATLAB file of a few bytes can claim gigabytes, which are taken from the machine before they are missed."""
+"""Why: a MATLAB file of a few bytes can claim gigabytes, which must be refused before they are allocated."""
 
 import struct
 import tracemalloc

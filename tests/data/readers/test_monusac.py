@@ -1,4 +1,4 @@
-"""MoNuSAC writes classes into attributes, loses TIFFs and has regions of doubt: none may become a wrong nucleus."""
+"""Why: MoNuSAC hides classes in attributes, lacks TIFFs and has ambiguous regions; none may become a wrong nucleus."""
 
 from pathlib import Path
 

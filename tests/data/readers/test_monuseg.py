@@ -1,4 +1,4 @@
-"""MoNuSeg's XML has gaps, slips and overlaps: polygons must land on their pixels and slips must do no harm."""
+"""Why: MoNuSeg's XML has gaps, slips and overlaps; polygons must be drawn correctly and slips must do no harm."""
 
 from pathlib import Path
 

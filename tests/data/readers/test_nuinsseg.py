@@ -1,4 +1,4 @@
-"""NuInsSeg has three kinds of masks a tile: the one without summed ids is right, and vague areas are no background."""
+"""Why: NuInsSeg has three kinds of masks; the one without summed ids is right, and vague areas are not background."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""One nucleus in several pieces and several nuclei in one feature look alike: each must be counted as it is."""
+"""Why: a nucleus in pieces and several nuclei in one feature look alike; both must be counted correctly."""
 
 import doctest
 

@@ -1,4 +1,4 @@
-"""Exports mix nuclei with regions, tiles, cores and spots: these must neither train as nuclei nor vanish silently."""
+"""Why: exports mix nuclei with regions, tiles, cores and spots, which must not train as nuclei nor vanish silently."""
 
 import numpy as np
 import pytest

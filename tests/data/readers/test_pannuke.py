@@ -1,4 +1,4 @@
-"""PanNuke's channels overlap and its ids have gaps; its files are gigabytes: patches must come right and alone."""
+"""Why: PanNuke's channels overlap, ids have gaps and files are gigabytes; single patches must be read correctly."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Shards must give back what went in, to the bit, and stream through `datasets`; damage must be named."""
+"""Why: shards must restore the tiles bit for bit and stream through `datasets`; damage must be reported."""
 
 from dataclasses import fields, replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""PUMA's classes are names without numbers and its outlines may have parts: each must get its type and its pixels."""
+"""Why: PUMA's classes have no numbers and its outlines may have parts; types and pixels must be right."""
 
 import json
 from pathlib import Path

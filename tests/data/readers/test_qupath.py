@@ -1,4 +1,4 @@
-"""QuPath exports mix nuclei, regions and classes in several dialects: nuclei must be nuclei, regions must not."""
+"""Why: QuPath exports mix nuclei, regions and classes in several dialects; only nuclei may become nuclei."""
 
 import gzip
 import json

@@ -1,4 +1,4 @@
-"""TNBC gives masks, not nuclei: components must be told apart, and a mask that is none must be refused."""
+"""Why: TNBC gives masks, not nuclei; components must be separated, and anything that is not a mask refused."""
 
 from pathlib import Path
 
