@@ -1,6 +1,6 @@
-"""Dice, AJI and PQ against reference values of other people's code and against their literal definitions.
+"""Why: Dice, AJI and PQ must equal the values of published code and their literal definitions.
 
-`pytest -s tests/test_metrics_segmentation.py -k values` prints ours beside the reference.
+`pytest -s tests/metrics/test_segmentation.py -k values` prints ours beside the reference.
 """
 
 import json
