@@ -55,7 +55,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         help="folder of the run: new, empty, or that of the interrupted run to resume",
     )
     parser.add_argument(
-        "--mpp", type=positive(float), help="pixel size of the images in micrometres (default: the checkpoint's)"
+        "--mpp",
+        type=positive(float),
+        help="pixel size of the images in micrometres (default: as each file states it, else the checkpoint's)",
     )
     parser.add_argument(
         "--types",

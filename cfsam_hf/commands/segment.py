@@ -41,7 +41,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         ),
         epilog=(
             "A folder is searched with its sub-folders, which are mirrored below OUT; a pattern in quotes is mirrored "
-            "from its first wildcard on. Results of earlier runs are never taken for images, in any folder. Images "
+            "from its first wildcard on. Results of earlier runs are never treated as images, in any folder. Images "
             "with the same name and different endings keep them: a.png and a.tif give a.png.geojson and "
             "a.tif.geojson. If an image fails, stderr has a line about it, the other images are segmented, and the "
             "exit status is 1. A second run replaces all files of an image; several runs may write into one folder "

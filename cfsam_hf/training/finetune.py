@@ -78,7 +78,7 @@ class FinetuneOptions:
 
     Attributes:
         checkpoint: where training starts: `cfsam-tiny`, or the folder or Hub id of a CF-SAM checkpoint or of a SAM.
-        mpp: micrometres per pixel of the images; None assumes the checkpoint's.
+        mpp: micrometres per pixel of the images; None: as each file states it, else the checkpoint's.
         types: names of the types in order; None uses the classes of the GeoJSON files.
         annotated_only: skip images without an annotation.
         held_out: names of tiles to hold out; None draws them; empty holds none out.
@@ -323,7 +323,7 @@ def _notes(
     """Facts about the tiles that the user should know."""
     notes = []
     if options.mpp is None and any(tile.mpp is None for tile in tiles):
-        notes.append(f"without --mpp the checkpoint's pixel size of {model.config.mpp:g} um is assumed")
+        notes.append(f"{model.config.mpp:g} um per pixel is assumed where a file states no pixel size (see --mpp)")
     if empty := [tile.id for tile in tiles if not tile.count]:
         notes.append(f"{len(empty)} of the tiles have no nuclei and train the background")
     if partly := [tile for tile in tiles if tile.annotated_share < 1]:
