@@ -105,7 +105,7 @@ def test_a_wrong_request_is_answered_in_the_clients_error(painted, online):
         client = InferenceClient(address)
         with pytest.raises(huggingface_hub.errors.BadRequestError, match="instance"):
             client.image_segmentation(painted[3], subtask="panoptic")
-        with pytest.raises(huggingface_hub.errors.BadRequestError, match="no image"):
+        with pytest.raises(huggingface_hub.errors.BadRequestError, match="not an image"):
             client.image_segmentation(b"\x89PNG but not really")
 
 
@@ -162,16 +162,16 @@ def test_the_mask_threshold_moves_the_outlines():
         (None, 'no "inputs"'),
         ({}, 'no "inputs"'),
         ({"inputs": "not base64!"}, "not base64"),
-        ({"inputs": base64.b64encode(b"text").decode()}, "no image"),
+        ({"inputs": base64.b64encode(b"text").decode()}, "not an image"),
         ({"inputs": 7}, "got int"),
-        ({"inputs": b""}, "no image"),
+        ({"inputs": b""}, "not an image"),
         ({"parameters": [1]}, "got list"),
         ({"parameters": {"treshold": 0.5}}, "treshold"),
         ({"parameters": {"threshold": 2}}, "threshold must be a number from 0 to 1, got 2"),
         ({"parameters": {"threshold": "high"}}, "'high'"),
         ({"parameters": {"threshold": True}}, "True"),
         ({"parameters": {"mask_threshold": float("nan")}}, "mask_threshold"),
-        ({"parameters": {"subtask": "panoptic"}}, "take instance"),
+        ({"parameters": {"subtask": "panoptic"}}, "use instance"),
         ({"parameters": {"subtask": "depth"}}, "'depth'"),
         ({"parameters": {"mpp": 0}}, "mpp"),
         ({"parameters": {"mpp": 1000}}, "mpp"),

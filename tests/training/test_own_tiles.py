@@ -117,7 +117,7 @@ def test_a_class_that_is_not_among_the_given_types_and_tiles_without_nuclei_are_
         summarize_own_tiles(list_own_tiles(qupath, qupath, type_names=["round"]))
     for path in qupath.glob("*.geojson"):
         path.write_text('{"type": "FeatureCollection", "features": []}')
-    with pytest.raises(ValueError, match="no nucleus in the annotations of tile0"):
+    with pytest.raises(ValueError, match="no nuclei in the annotations of tile0"):
         summarize_own_tiles(list_own_tiles(qupath, qupath))
 
 
