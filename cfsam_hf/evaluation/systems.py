@@ -74,7 +74,7 @@ def checkpoint_system(
         "autocast_dtype": autocast_dtype,
         **({} if style is None else {"style": style}),
     }
-    options = {"views": views, "autocast_dtype": autocast_dtype, "style": style}
+    options: dict[str, Any] = {"views": views, "autocast_dtype": autocast_dtype, "style": style}
     folder = Path(source).resolve()
     # Training names every model's folder `model`, which says nothing.
     plain = folder.parent.name if folder.name == "model" else folder.name

@@ -1,5 +1,7 @@
 """The configuration of CF-SAM: SAM's configuration, with this model's fields at top level."""
 
+import unicodedata
+from collections.abc import Mapping
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
@@ -16,6 +18,11 @@ JOINS = ("double", "single", "separable")
 
 NEUTRAL_STYLE = "neutral"
 
+MAX_DILATION = 256
+"""Cells between the taps of a convolution: at mask stride 2, farther than a tile reaches."""
+
+MAX_NAME_LENGTH = 100
+"""Characters in the name of a type or style."""
 
 DEFAULT_TYPE_COLORS = (
     "#009e73",
@@ -43,6 +50,12 @@ def rgb(color: str) -> tuple[int, int, int]:
     return int(color[1:3], 16), int(color[3:5], 16), int(color[5:7], 16)
 
 
+def _is_name(name: Any) -> bool:
+    # Names are written to terminals, tables and pictures, so a stranger's must not hold escape sequences.
+    is_text = isinstance(name, str) and 0 < len(name.strip()) <= len(name) <= MAX_NAME_LENGTH
+    return is_text and not any(unicodedata.category(character) == "Cc" for character in name)
+
+
 class NucleusTypesMixin:
     """For a configuration class with the fields `num_types`, `id2label`, `label2id` and `type_colors`."""
 
@@ -68,6 +81,12 @@ class NucleusTypesMixin:
             raise ValueError(
                 f"id2label must name the types 1..{self.num_types} (0 is background), got the ids {sorted(names)}."
             )
+        for type_id, name in names.items():
+            if not _is_name(name):
+                raise ValueError(
+                    f"id2label must give each type a name of 1 to {MAX_NAME_LENGTH} characters without control "
+                    f"characters, got {name!r:.60} for the type {type_id}."
+                )
         if len(set(names.values())) != len(names):
             raise ValueError(f"Two types have the same name in id2label: {names}.")
         self.id2label = {0: "background", **dict(sorted(names.items()))}
@@ -274,6 +293,10 @@ class CfSamConfig(NucleusTypesMixin, SamConfig):
             setattr(self, name, sorted(layers))
         if self.use_hmfm and not self.fusion_layers:
             raise ValueError("use_hmfm needs at least one layer in fusion_layers.")
+        if any(not 1 <= dilation <= MAX_DILATION for dilation in self.refinement_dilations):
+            raise ValueError(
+                f"refinement_dilations must lie in 1..{MAX_DILATION}, got {list(self.refinement_dilations)!r:.60}."
+            )
         self.adapter_kernel_sizes = [int(k) for k in self.adapter_kernel_sizes]
         if not self.adapter_kernel_sizes or any(k < 1 or k % 2 == 0 for k in self.adapter_kernel_sizes):
             raise ValueError(f"adapter_kernel_sizes must be odd and positive, got {self.adapter_kernel_sizes}.")
@@ -334,7 +357,7 @@ class CfSamConfig(NucleusTypesMixin, SamConfig):
 
     def _check_styles(self) -> None:
         self.styles = list(self.styles)
-        if len({*self.styles, NEUTRAL_STYLE}) != len(self.styles) + 1 or not all(self.styles):
+        if len({*self.styles, NEUTRAL_STYLE}) != len(self.styles) + 1 or not all(map(_is_name, self.styles)):
             raise ValueError(f"styles must be distinct names other than {NEUTRAL_STYLE!r}, got {self.styles}.")
         if not 0 <= self.style_dropout <= 1:
             raise ValueError(f"style_dropout must lie in [0, 1], got {self.style_dropout}.")
@@ -347,6 +370,10 @@ class CfSamConfig(NucleusTypesMixin, SamConfig):
         """
         own = {name for name in CfSamConfig.__annotations__ if name in kwargs} | ({"id2label"} & set(kwargs))
         config_dict = dict(config_dict)
+        for names in (config_dict.get("id2label"), kwargs.get("id2label")):
+            for key in names if isinstance(names, Mapping) else ():
+                if not str(key).isdecimal():
+                    raise ValueError(f"id2label must name the types by their numbers, got the key {key!r:.60}.")
         if not __name__.startswith(f"{TRANSFORMERS_DYNAMIC_MODULE_NAME}."):
             # A self-describing folder names the code files in it. Where this package is installed its own classes
             # serve, and transformers must neither ask for trust in the folder's nor write their names elsewhere.

@@ -46,6 +46,14 @@ def test_without_types_there_is_one_label_and_no_type():
         ({"num_types": 2, "type_loss_weights": [1.0, 1.0]}, "3 values"),
         ({"format_version": 99}, "99"),
         ({"fusion_dim": 0}, "fusion_dim"),
+        ({"refinement_dilations": [1, 0]}, r"1\.\.256, got \[1, 0\]"),
+        ({"refinement_dilations": [10**6]}, r"1\.\.256, got \[1000000\]"),
+        ({"id2label": {1: ["a"]}}, r"got \['a'\] for the type 1"),
+        ({"id2label": {1: 5}}, "got 5 for the type 1"),
+        ({"id2label": {1: " "}}, "name of 1 to 100 characters .* got ' ' for"),
+        ({"id2label": {1: "a", 2: "\x1b[2J"}}, r"without control characters, got '\\x1b\[2J' for the type 2"),
+        ({"id2label": {1: "a" * 101}}, "got 'aaaa.* for the type 1"),
+        ({"styles": ["a\nb"]}, "styles must be distinct names"),
     ],
 )
 def test_what_is_out_of_range_is_refused_with_its_value(options, message):
@@ -77,6 +85,12 @@ def test_the_stored_number_of_types_given_again_keeps_names_colours_and_weights(
     assert config.type_names == own["id2label"]
     assert config.type_colors == own["type_colors"]
     assert config.type_loss_weights == own["type_loss_weights"]
+
+
+def test_types_are_named_by_number(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "cfsam", "id2label": {"x": "a"}}')
+    with pytest.raises(ValueError, match="id2label must name the types by their numbers, got the key 'x'"):
+        CfSamConfig.from_pretrained(tmp_path)
 
 
 def test_a_plain_sam_configuration_is_read_as_it_is(tmp_path):
