@@ -1,6 +1,7 @@
 """Times the network on this machine and reports ratios within one run.
 
     python examples/benchmarks/benchmark.py model                    # cfsam-tiny's size, tiles of 256 px
+    python examples/benchmarks/benchmark.py model --parts forms --pixels 576 --threads 1
     python examples/benchmarks/benchmark.py model --size vit-b --pixels 1024 --rounds 3 \
         --settings "bfloat16; batch of 2"
 
@@ -9,14 +10,23 @@ model. The second table compares settings of a forward pass (threads, precision,
 size, tile size) with the plain one, per megapixel. The weights are random; the time does not depend on them. The
 encoder without MALA is the same module with `adapter = None`, so that nothing else differs. Measurements alternate,
 and medians are compared.
+
+With `--parts forms` the table shows operations and CPU time of each part for the form of the first cfsam-tiny, for
+that of the recipe `cfsam_tiny_long.yaml`, and for variants of the latter. CPU time is the process's own, so other work
+on the machine matters little, but threads that wait count: use one.
 """
 
 import argparse
 import statistics
 import time
+from collections import defaultdict
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import torch
+import yaml
+from torch.utils.flop_counter import FlopCounterMode
 
 from cfsam_hf import CfSamConfig, CfSamForNucleiSegmentation
 from cfsam_hf.commands.messages import errors_in_one_line
@@ -139,6 +149,101 @@ def settings_table(args: argparse.Namespace) -> list[str]:
     return markdown_table(["setting", "per megapixel", "ratio"], rows)
 
 
+RECIPE = Path(__file__).parents[1] / "recipes/cfsam_tiny_long.yaml"
+TYPE_NAMES = dict(enumerate(("background", "miscellaneous", "inflammatory", "epithelial", "spindle-shaped")))
+PARTS = {
+    "encoder": "sam.vision_encoder",
+    "fusion": "fusion",
+    "mask decoder": "sam.mask_decoder.transformer",
+    "trunk": "trunk",
+    "stem": "mask_features.stem",
+    "joins": "mask_features.join",
+    "refinement": "refinement",
+    "type branch": "type_branch",
+}
+FIRST_FORM = "first cfsam-tiny"
+
+
+def forms() -> dict[str, dict[str, Any]]:
+    """Options of `tiny_config` for each form of the network."""
+    long = yaml.safe_load(RECIPE.read_text(encoding="utf-8"))["model_options"]
+    return {
+        FIRST_FORM: {"type_trunk": "efficientnet-lite0"},
+        "long run": long,
+        "long run, separable joins": {**long, "join": "separable"},
+        "long run, double joins": {**long, "join": "double"},
+        "long run, kernels per image": {**long, "adapter_window": None},
+        "long run, without MALA": {**long, "use_mala": False},
+    }
+
+
+def timed_parts(model: CfSamForNucleiSegmentation) -> dict[str, float]:
+    """A dictionary to which every forward pass adds the CPU time of each part."""
+    spent: dict[str, float] = defaultdict(float)
+    modules = dict(model.named_modules())
+
+    def add(part: str, sign: float) -> Callable[..., None]:
+        def hook(*_: object) -> None:
+            spent[part] += sign * time.process_time()
+
+        return hook
+
+    for part, name in PARTS.items():
+        # A list of modules is not called itself.
+        for module in modules.get(name, []) if part == "joins" else filter(None, [modules.get(name)]):
+            module.register_forward_pre_hook(add(part, -1.0))
+            module.register_forward_hook(add(part, 1.0))
+    return spent
+
+
+def forms_table(args: argparse.Namespace) -> list[str]:
+    """A table of operations and CPU time by form and part, and of each form's time relative to the first's."""
+    pixel_values = torch.randn(1, 3, args.pixels, args.pixels)
+    models, spent, operations, sizes = {}, {}, {}, {}
+    for form, options in forms().items():
+        torch.manual_seed(0)
+        model = CfSamForNucleiSegmentation(tiny_config(id2label=TYPE_NAMES, **options)).eval()
+        models[form] = model.to(memory_format=torch.channels_last)
+        with FlopCounterMode(display=False) as counter:
+            model(pixel_values)
+        counted = counter.get_flop_counts()
+        of_parts = {
+            part: sum(counted.get(f"{type(model).__name__}.{name}", {}).values()) for part, name in PARTS.items()
+        }
+        of_parts["joins"] = sum(
+            sum(counts.values())
+            for name, counts in counted.items()
+            if name.removeprefix(f"{type(model).__name__}.{PARTS['joins']}.").isdigit()
+        )
+        operations[form] = {**of_parts, "whole": counter.get_total_flops()}
+        sizes[form] = sum(parameter.numel() for parameter in model.parameters())
+        spent[form] = timed_parts(model)
+    seconds: dict[str, dict[str, list[float]]] = {form: defaultdict(list) for form in models}
+    for _ in range(args.rounds):
+        for form, model in models.items():
+            spent[form].clear()
+            began = time.process_time()
+            model(pixel_values)
+            seconds[form]["whole"].append(time.process_time() - began)
+            for part, value in spent[form].items():
+                seconds[form][part].append(value)
+    reference = statistics.median(seconds[FIRST_FORM]["whole"])
+    rows = []
+    for form in models:
+        cells = [
+            f"{operations[form][part] / 1e9:.1f}, {statistics.median(seconds[form][part]) / reference:.3f}"
+            if seconds[form][part]
+            else ""
+            for part in [*PARTS, "whole"]
+        ]
+        rows.append([form, f"{sizes[form] / 1e6:.2f} M", *cells])
+    return [
+        f"GFLOP, and CPU time relative to the whole network of the {FIRST_FORM}:",
+        "",
+        *markdown_table(["form", "parameters", *PARTS, "whole"], rows),
+    ]
+
+
 def named_settings(text: str) -> list[str]:
     """Settings by name, separated by semicolons."""
     names = [name.strip() for name in text.split(";") if name.strip()]
@@ -149,6 +254,9 @@ def named_settings(text: str) -> list[str]:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--size", choices=("tiny", "vit-b"), default="tiny")
+    parser.add_argument(
+        "--parts", choices=("mala", "forms"), default="mala", help="which table of parts is printed (default: mala)"
+    )
     parser.add_argument("--pixels", type=int, default=256, help="side of the tile")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -164,6 +272,9 @@ def run(args: argparse.Namespace) -> None:
         f"{args.size}, tiles of {args.pixels} px, {args.threads} threads, medians of {args.rounds} rounds; "
         f"{environment('cpu')['hardware']}\n"
     )
+    if args.parts == "forms":
+        print("\n".join(forms_table(args)))
+        return
     print("\n".join(parts_table(args)))
     print()
     print("\n".join(settings_table(args)))

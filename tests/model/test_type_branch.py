@@ -301,7 +301,7 @@ def test_types_alone_have_no_outlines_to_agree(branch_base):
 
 
 def test_what_a_model_without_branch_is_refused(typed_base, trunk_file):
-    with pytest.raises(ValueError, match=r"type_trunk_weights is .*, but the model has no type branch; add"):
+    with pytest.raises(ValueError, match=r"type_trunk_weights is .*, but the model has no type branch and no"):
         build_model(recipe(typed_base, type_trunk_weights=str(trunk_file)), ["a"])
     with pytest.raises(ValueError, match=r"train_types_alone is set, but the model has no type branch; add"):
         build_model(recipe(typed_base, train_types_alone=True), ["a"])
