@@ -19,7 +19,7 @@ ROOMS = {
     "peft_tuner": {"model"},
     "registration": {"model"},
     "bases": {"model", "files"},
-    "slides": {"model"},
+    "slides": {"model", "files"},
     "features": {"model"},
     "outputs": {"model", "files"},
     "inference": {"model", "slides", "outputs", "drawing", "files"},

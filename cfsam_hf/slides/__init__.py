@@ -1,7 +1,24 @@
-"""Whole slides: opening the scanner's file and reading regions of it at any pixel size."""
+"""Whole slides: opening the scanner's file, reading regions of it at any pixel size, finding its tissue."""
 
+from .areas import Areas, read_areas
+from .bundled import demo_slide
 from .description import describe_slide, format_slide
 from .opening import open_slide
 from .slide import Level, Slide
+from .tissue import TissueMask, find_tissue, read_tissue, tissue_geojson, whole_slide
 
-__all__ = ["Level", "Slide", "describe_slide", "format_slide", "open_slide"]
+__all__ = [
+    "Areas",
+    "Level",
+    "Slide",
+    "TissueMask",
+    "demo_slide",
+    "describe_slide",
+    "find_tissue",
+    "format_slide",
+    "open_slide",
+    "read_areas",
+    "read_tissue",
+    "tissue_geojson",
+    "whole_slide",
+]

@@ -115,11 +115,7 @@ class Slide(ABC):
 
     def read_region(self, x: float, y: float, width: int, height: int, mpp: float | None = None) -> np.ndarray:
         """
-        A rectangle of the slide at any pixel size.
-
-        The best level is read and resampled: by area averaging when it shrinks, which avoids aliasing, and by cubic
-        interpolation when it grows. Pixels that are not square become square. Neighbouring regions fit together,
-        because the resampling at an edge sees the pixels beyond it.
+        A rectangle of the slide at any pixel size; see [`read_scaled`]. Pixels that are not square become square.
 
         Args:
             x, y: the upper left corner in pixels of level 0; it may lie outside.
@@ -133,14 +129,24 @@ class Slide(ABC):
             ValueError: the size is not positive, or `mpp` is given but the pixel size of the slide is unknown.
             OSError: the file is damaged or cannot be read; the message names it.
         """
-        if width < 1 or height < 1:
-            raise ValueError(f"a region must have at least one pixel, got {width}x{height}")
         if mpp is None:
             steps = (1.0, 1.0)
         elif self.pixel_size is None:
             raise ValueError(f"{self.path!r} states no pixel size; pass mpp=... to open_slide")
         else:
             steps = (mpp / self.pixel_size.x, mpp / self.pixel_size.y)
+        return self.read_scaled(x, y, width, height, steps)
+
+    def read_scaled(self, x: float, y: float, width: int, height: int, steps: tuple[float, float]) -> np.ndarray:
+        """
+        A rectangle of the slide, each pixel of which covers `steps` (x, y) pixels of level 0.
+
+        The best level is read and resampled: by area averaging when it shrinks, which avoids aliasing, and by cubic
+        interpolation when it grows. Neighbouring regions fit together, because the resampling at an edge sees the
+        pixels beyond it. Arguments, result and errors are those of [`read_region`].
+        """
+        if width < 1 or height < 1:
+            raise ValueError(f"a region must have at least one pixel, got {width}x{height}")
         number = self.best_level(min(steps))
         level = self.levels[number]
         scales = (self.size[0] / level.width, self.size[1] / level.height)

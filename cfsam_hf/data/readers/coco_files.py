@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from ...files.json_input import read_json
 from ..problems import is_collecting, refuse
 from .files import some_of
-from .text_files import read_json
 
 NEEDED = {"images": ("id", "file_name"), "annotations": ("image_id",), "categories": ("id", "name")}
 FOLDERS = ("", "images", "../images")

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from ...files.json_input import read_json
 from ..polygons import Polygon, are_coordinates
-from .text_files import read_json
 
 AREAS = ("Polygon", "MultiPolygon")
 WITHOUT_AREA = ("Point", "MultiPoint", "LineString", "MultiLineString")

@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from ...files.json_input import read_json
 from ...files.own_results import is_own_result
 from .files import natural_key
 from .geojson_files import OutlineFile, parse_geojson
 from .imagej_files import read_imagej
 from .labelme_files import is_labelme, parse_labelme
-from .text_files import read_json
 
 GEOJSON_ENDINGS = (".geojson", ".geojson.gz", ".geojson.zip")
 OTHER_ENDINGS = (".json", ".json.gz", "_rois.zip", "_roiset.zip", ".roi", ".zip")

@@ -1,36 +1,7 @@
-"""Reads JSON and CSV files of other programs; every error names the file and says what is wrong."""
+"""Reads CSV files of other programs; every error names the file and says what is wrong."""
 
 import csv
-import gzip
-import json
-import zipfile
-import zlib
 from pathlib import Path
-from typing import Any
-
-MOST_UNPACKED = 2**30
-"""Bytes of text that a compressed file may hold."""
-
-MOST_EXPANSION = 200
-"""Compressed outlines expand 5 to 30 times; a small file that expands much more is probably an attack on memory."""
-
-FREE_EXPANSION = 2**26
-
-
-def read_json(path: Path) -> Any:
-    """Reads a JSON file, which may be compressed by gzip, or alone in a ZIP archive.
-
-    Raises:
-        OSError: the file is missing, truncated, not JSON, or nested too deeply.
-        ValueError: a compressed file expands too much, or an archive holds several JSON files.
-    """
-    content = _unpacked(path)
-    try:
-        return json.loads(content)
-    except RecursionError as error:
-        raise OSError(f"{path}: not a JSON file that can be read (nested too deeply)") from error
-    except ValueError as error:  # syntax, bytes that are not text, numbers of too many digits
-        raise OSError(f"{path}: not a JSON file that can be read, or truncated ({error})") from error
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
@@ -47,29 +18,3 @@ def read_csv(path: Path) -> list[dict[str, str]]:
     except (csv.Error, UnicodeDecodeError) as error:
         raise OSError(f"{path}: not a CSV file that can be read ({error})") from error
     return [{column: cell or "" for column, cell in row.items() if column is not None} for row in rows]
-
-
-def _unpacked(path: Path) -> bytes:
-    size = path.stat().st_size
-    limit = min(MOST_UNPACKED, max(FREE_EXPANSION, MOST_EXPANSION * size))
-    try:
-        with path.open("rb") as file:
-            magic = file.read(4)
-        if magic[:2] == b"\x1f\x8b":
-            with gzip.open(path) as unpacked:
-                content = unpacked.read(limit + 1)
-        elif magic == b"PK\3\4":
-            with zipfile.ZipFile(path) as archive:
-                names = [name for name in archive.namelist() if name.lower().endswith((".json", ".geojson"))]
-                names = [name for name in names if not name.startswith("__MACOSX")]
-                if len(names) != 1:
-                    raise ValueError(f"{path}: the archive holds {len(names)} JSON files; it must hold one")
-                with archive.open(names[0]) as unpacked:
-                    content = unpacked.read(limit + 1)
-        else:
-            return path.read_bytes()
-    except (EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
-        raise OSError(f"{path}: the compressed file cannot be read, or is truncated ({error})") from error
-    if len(content) > limit:
-        raise ValueError(f"{path}: unpacks to more than {limit:,} bytes, too much for a file of {size:,}")
-    return content
