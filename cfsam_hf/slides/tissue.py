@@ -196,9 +196,7 @@ def _read_mask(path: Path) -> np.ndarray:
         stored = colors.max(axis=2)
     # Values that lie between black and the brightest and are nowhere even are what JPEG and smoothing make of edges.
     between = (stored > 0) & (stored < stored.max(initial=0))
-    even = cv2.erode(stored.astype(np.float32), np.ones((3, 3))) == cv2.dilate(
-        stored.astype(np.float32), np.ones((3, 3))
-    )
+    even = cv2.morphologyEx(stored.astype(np.float32), cv2.MORPH_GRADIENT, np.ones((3, 3))) == 0
     threshold = stored.max(initial=0) / 2 if 2 * (between & even).sum() < between.sum() else 0
     mask: np.ndarray = stored > threshold
     return mask
