@@ -58,9 +58,9 @@ class BaseIdentity:
     def of(cls, model: Any) -> "BaseIdentity":
         """The identity of the frozen part of a new or just loaded model."""
         info = model.config.checkpoint_info or {}
-        training = info.get("training") or {}
-        if info.get("base_model") and not training.get("train_encoder"):
-            return cls(str(info["base_model"]), info.get("base_revision"))
+        training, revision = info.get("training"), info.get("base_revision")
+        if info.get("base_model") and not (isinstance(training, Mapping) and training.get("train_encoder")):
+            return cls(str(info["base_model"]), None if revision is None else str(revision))
         source = str(getattr(model, "name_or_path", "") or "")
         if source and Path(source).resolve().parent == _BUNDLED:
             return cls(Path(source).name)

@@ -21,6 +21,9 @@ NEUTRAL_STYLE = "neutral"
 MAX_DILATION = 256
 """Cells between the taps of a convolution: at mask stride 2, farther than a tile reaches."""
 
+MAX_TYPES, MAX_LAYERS = 1000, 1000
+"""Limits of what lists are made for, since a configuration may come from a stranger."""
+
 MAX_NAME_LENGTH = 100
 """Characters in the name of a type or style."""
 
@@ -69,8 +72,8 @@ class NucleusTypesMixin:
         names = self._given_names()
         if self.num_types is None:
             self.num_types = 0 if list(names.values()) == ["nucleus"] else len(names)
-        if self.num_types < 0:
-            raise ValueError(f"num_types must be 0 or more, got {self.num_types}.")
+        if not 0 <= self.num_types <= MAX_TYPES:
+            raise ValueError(f"num_types must lie in 0..{MAX_TYPES}, got {self.num_types!r:.20}.")
         if self.num_types == 0:
             if names not in ({}, {1: "nucleus"}):
                 raise ValueError(f"num_types is 0 but id2label names the types {names}; remove one of the two.")
@@ -280,6 +283,8 @@ class CfSamConfig(NucleusTypesMixin, SamConfig):
 
     def _check_adapter_and_fusion(self) -> None:
         num_layers = self.vision_config.num_hidden_layers
+        if num_layers > MAX_LAYERS:
+            raise ValueError(f"vision_config.num_hidden_layers must be at most {MAX_LAYERS}, got {num_layers!r:.20}.")
         if self.adapter_layers is None:
             self.adapter_layers = list(range(num_layers))
         if self.fusion_layers is None:

@@ -119,7 +119,7 @@ class Form(Enum):
     STREAM = "an iterator or a torch data set, whose results are an iterator"
 
 
-def split_inputs(inputs: Any) -> tuple[Form, Iterable]:
+def split_inputs(inputs: Any) -> tuple[Form, Iterable[Any]]:
     """
     The pictures among the inputs of a call.
 
@@ -147,7 +147,7 @@ def split_inputs(inputs: Any) -> tuple[Form, Iterable]:
     raise TypeError(f"cannot read an image from {type(inputs).__name__}: pass a picture or a list of pictures")
 
 
-def pixel_sizes(mpp: Any, images: Iterable) -> Iterator[float | None]:
+def pixel_sizes(mpp: Any, images: Iterable[Any]) -> Iterator[float | None]:
     """
     Micrometres per pixel of each image, None where unknown: one value is repeated without end.
 
@@ -175,7 +175,7 @@ class _Items:
     def __len__(self) -> int:
         return len(self._items)
 
-    def __iter__(self) -> Iterator:
+    def __iter__(self) -> Iterator[Any]:
         return (self._items[index] for index in range(len(self._items)))
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -145,6 +146,16 @@ def test_a_base_is_called_by_name_revision_and_content():
     base = replace(BASE, hashes={"bfloat16": "0123456789abcdef"})
     assert str(base) == "'facebook/sam-vit-base' (revision 70c1a07f, bfloat16 content 0123456789ab)"
     assert str(BaseIdentity("mine")) == "'mine'"
+
+
+@pytest.mark.parametrize("training", [None, {}, [1], "a", {"train_encoder": False}])
+def test_a_checkpoint_says_which_base_it_was_trained_from(training):
+    info = {"base_model": "owner/sam", "base_revision": 7, "training": training}
+    model = SimpleNamespace(config=CfSamConfig(checkpoint_info=info), name_or_path="runs/mine")
+    assert BaseIdentity.of(model) == BaseIdentity("owner/sam", "7")
+    info["training"] = {"train_encoder": True}
+    model.config = CfSamConfig(checkpoint_info=info)
+    assert BaseIdentity.of(model) == BaseIdentity("runs/mine")
 
 
 def test_an_adapter_of_vit_b_is_small():

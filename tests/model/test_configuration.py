@@ -46,6 +46,12 @@ def test_without_types_there_is_one_label_and_no_type():
         ({"num_types": 2, "type_loss_weights": [1.0, 1.0]}, "3 values"),
         ({"format_version": 99}, "99"),
         ({"fusion_dim": 0}, "fusion_dim"),
+        ({"num_types": 10**12}, r"num_types must lie in 0\.\.1000, got 1000000000000"),
+        ({"num_labels": 10**12}, r"num_types must lie in 0\.\.1000, got 999999999999"),
+        (
+            {"vision_config": {"num_hidden_layers": 10**12}},
+            "num_hidden_layers must be at most 1000, got 10000",
+        ),
         ({"refinement_dilations": [1, 0]}, r"1\.\.256, got \[1, 0\]"),
         ({"refinement_dilations": [10**6]}, r"1\.\.256, got \[1000000\]"),
         ({"id2label": {1: ["a"]}}, r"got \['a'\] for the type 1"),
