@@ -26,10 +26,10 @@ def list_coco(
 ) -> list[TileRecord]:
     """Lists the images of a COCO file.
 
-    Types 1..T are the categories in the order of their ids; a file with one category has no types. Annotations with
-    `iscrowd` are not nuclei: their area is not annotated. If all annotations of the file have it, they are single
-    objects, since some converters set it for every run-length mask. Images are named by `file_name` without its
-    extension, with folders joined by "_". An image's own `mpp`, if the file states one, takes precedence.
+    Types 1..T are the names of the categories in the order of their ids; a file with one name has no types.
+    Annotations with `iscrowd` are not nuclei: their area is not annotated. If all annotations of the file have it,
+    they are single objects, since some converters set it for every run-length mask. Images are named by `file_name`
+    without its extension, with folders joined by "_". An image's own `mpp`, if the file states one, takes precedence.
 
     Args:
         path: the JSON file, or a folder that holds it.
@@ -51,8 +51,10 @@ def list_coco(
     check_overlap_rule(overlap)
     json_path = _json_file(Path(path), annotations)
     content = read_coco(json_path)
-    type_of_category = {category: type_id for type_id, category in enumerate(content.categories, start=1)}
-    type_names = {type_id: content.categories[category] for category, type_id in type_of_category.items()}
+    # Some exporters give the name of a class to its super-category as well.
+    type_of_name = {name: type_id for type_id, name in enumerate(dict.fromkeys(content.categories.values()), start=1)}
+    type_of_category = {category: type_of_name[name] for category, name in content.categories.items()}
+    type_names = {type_id: name for name, type_id in type_of_name.items()}
     places = find_images(json_path, [entry["file_name"] for entry in content.images], images)
     records = [
         TileRecord(

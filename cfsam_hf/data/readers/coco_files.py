@@ -56,10 +56,16 @@ def read_coco(path: Path) -> CocoFile:
         ids = [_identifier(entry["id"], f"{path}: the id of an entry of {part!r}") for entry in content[part]]
         if len(set(ids)) != len(ids):
             raise ValueError(f"{path}: two {part} have the same id")
+        texts = [number for number in ids if isinstance(number, str)]
+        if 0 < len(texts) < len(ids):
+            raise ValueError(
+                f"{path}: the id of an entry of {part!r} is the text {texts[0]!r:.100}, that of another one a number; "
+                "all must be of one kind"
+            )
     for number, entry in enumerate(content["images"]):
         _check_image(entry, f"{path}: entry {number} of 'images'")
-    names = {entry["id"]: str(entry["name"]) for entry in content["categories"]}
-    ordered = sorted(names, key=lambda number: (isinstance(number, str), number))
+    names = {entry["id"]: _category_name(entry, path) for entry in content["categories"]}
+    ordered = sorted(names)
     found = CocoFile(
         path,
         content["images"],
@@ -162,6 +168,13 @@ def _check_image(entry: dict[str, Any], what: str) -> None:
     mpp = entry.get("mpp")
     if mpp is not None and (isinstance(mpp, bool) or not isinstance(mpp, int | float) or not 0 <= mpp < float("inf")):
         raise ValueError(f"{what}: mpp must be a number of micrometres per pixel, found {mpp!r:.100}")
+
+
+def _category_name(entry: dict[str, Any], path: Path) -> str:
+    name = entry["name"]
+    if isinstance(name, bool) or not isinstance(name, int | float | str) or not str(name).strip():
+        raise ValueError(f"{path}: the name of category {entry['id']!r} must be text, found {name!r:.100}")
+    return str(name).strip()
 
 
 def _identifier(value: Any, what: str) -> Any:

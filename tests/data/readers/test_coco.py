@@ -243,10 +243,40 @@ def test_entries_of_odd_types_are_named(tmp_path, part, member, value, message):
         list_coco(path)
 
 
-def test_ids_may_be_numbers_and_texts(tmp_path):
-    categories = [{"id": "x", "name": "b"}, {"id": 3, "name": "n"}, {"id": 10, "name": "m"}]
-    (record,) = list_coco(write(tmp_path, [annotation(1, [polygon(2, 2)])], categories=categories))
-    assert record.type_names == {1: "n", 2: "m", 3: "b"}
+@pytest.mark.parametrize("ids", [("x", 3), (3, "x"), ("3", 3), (1.5, "x")])
+def test_ids_are_all_numbers_or_all_texts(tmp_path, ids):
+    """No order of the classes would be right, and "3" is another id than 3."""
+    categories = [{"id": number, "name": name} for number, name in zip(ids, "ab", strict=True)]
+    with pytest.raises(ValueError, match=r"truth\.json: the id of an entry of 'categories' is the text '[x3]'"):
+        list_coco(write(tmp_path, [], categories=categories))
+    texts = [{"id": "y", "name": "b"}, {"id": "x", "name": "a"}]
+    (record,) = list_coco(write(tmp_path, [annotation(1, [polygon(2, 2)], category="y")], categories=texts))
+    assert record.type_names == {1: "a", 2: "b"}
+
+
+def test_ids_of_images_are_of_one_kind(tmp_path):
+    path = write(tmp_path, [], images=("a.png", "b.png"))
+    path.write_text(path.read_text().replace('"id": 8', '"id": "8"'))
+    with pytest.raises(ValueError, match=r"the id of an entry of 'images' is the text '8'"):
+        list_coco(path)
+
+
+@pytest.mark.parametrize("name", [None, True, {"a": 1}, ["a"], "", "  "])
+def test_names_of_categories_are_text(tmp_path, name):
+    with pytest.raises(ValueError, match=r"truth\.json: the name of category 3 must be text"):
+        list_coco(write(tmp_path, [], categories=[{"id": 3, "name": name}]))
+
+
+def test_a_super_category_of_the_same_name_is_the_same_class(tmp_path):
+    """Roboflow's exports begin with one."""
+    categories = [{"id": 0, "name": "n"}, {"id": 1, "name": "n"}, {"id": 2, "name": "m"}]
+    entries = [annotation(1, [polygon(2, 2)], category=1), annotation(2, [polygon(20, 20)], category=2)]
+    (record,) = list_coco(write(tmp_path, entries, categories=categories))
+    assert record.type_names == {1: "n", 2: "m"}
+    tile = record.load()
+    assert types_by_id(tile.instance_map, tile.type_map) == {1: [1], 2: [2]}
+    (record,) = list_coco(write(tmp_path, entries[:1], categories=categories[:2]))
+    assert record.type_names == {}
 
 
 def test_damaged_files_are_named(tmp_path):
