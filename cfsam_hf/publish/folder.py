@@ -53,8 +53,13 @@ def code_files() -> list[Path]:
     return sorted(path for path in MODEL_CODE.glob("*.py") if path.name != "__init__.py")
 
 
+NEEDED_BY = {"tifffile": ("imagecodecs",)}
+"""What packages import without requiring it: tifffile decodes the compressions of most slides by imagecodecs."""
+
+
 def code_requirements(files: list[Path]) -> list[str]:
-    """The requirements of this package (such as `"numpy>=1.26"`) that the given files import.
+    """The requirements of this package (such as `"numpy>=1.26"`) that the given files import, directly or through
+    packages that need others to do all that they are used for.
 
     Raises:
         OSError: this package is not installed.
@@ -67,6 +72,7 @@ def code_requirements(files: list[Path]) -> list[str]:
     needed = {
         _normalised(name) for file in files for module in get_imports(file) for name in providers.get(module, [])
     }
+    needed |= {_normalised(other) for name in needed & set(NEEDED_BY) for other in NEEDED_BY[name]}
     lines = [line for line in declared if ";" not in line]
     return sorted(line for line in lines if _normalised(re.split(r"[^\w.-]", line, maxsplit=1)[0]) in needed)
 
