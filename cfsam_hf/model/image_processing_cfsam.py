@@ -22,7 +22,7 @@ from .maps import MapLayout, NucleiMaps, stack_maps
 from .pictures import DEFAULT_MAX_PIXELS, read_rgb
 from .pixel_size import check_mpp, resample_image, resample_nuclei, resampled_size
 from .result import DecodedNuclei, NucleiResult
-from .tiling import check_tiling, pad_right_bottom
+from .tiling import check_tiling, pad_right_bottom, padded_size
 
 try:
     from transformers.image_processing_outputs import SemanticSegmentationPostProcessorOutput
@@ -63,6 +63,8 @@ class CfSamImageProcessorKwargs(ImagesKwargs, total=False):  # type: ignore[call
         Minimum number of pixels that neighbouring tiles share.
     pad_multiple (`int`, *optional*, defaults to `self.pad_multiple`):
         Height and width of `pixel_values` are multiples of this, the model's patch size.
+    pad_size (`dict[str, int]`, *optional*, defaults to `self.pad_size`):
+        Height and width to which images of all calls are padded; by default those of the largest image of a call.
     max_pixels (`int`, *optional*, defaults to `self.max_pixels`):
         Larger images are refused, files before they are decoded.
     max_pass_pixels (`int`, *optional*, defaults to `self.max_pass_pixels`):
@@ -259,11 +261,11 @@ class CfSamImageProcessor(PilBackend):
         image_std: Sequence[float],
         pad_multiple: int,
         max_pass_pixels: int | None,
+        pad_size: Mapping[str, Any] | None = None,
         return_tensors: str | None = None,
         **kwargs: Any,
     ) -> BatchFeature:
-        height, width = (max(image.shape[axis] for image in images) for axis in (0, 1))
-        height, width = (-(-length // pad_multiple) * pad_multiple for length in (height, width))
+        height, width = padded_size(images, pad_multiple, pad_size)
         if max_pass_pixels is not None and height * width > max_pass_pixels:
             raise ValueError(
                 f"an image of {width}x{height} px is too large for one pass of the network "

@@ -3,7 +3,7 @@
 The network may see the image in several views, mirrored and turned, whose maps are blended into one.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -190,6 +190,27 @@ def tile_windows(height: int, width: int, tile_size: int, overlap: int, views: i
         for x in axis_starts(width, tile_size, overlap, number / views)
     ]
     return sorted(windows, key=lambda window: (window.y, window.x))
+
+
+def padded_size(
+    images: Sequence[np.ndarray], multiple: int, size: Mapping[str, int | None] | None = None
+) -> tuple[int, int]:
+    """
+    Height and width of the tensor that holds some images (H, W, C): those of `size`, else of the largest image,
+    rounded up to a multiple.
+
+    Raises:
+        ValueError: `size` lacks its "height" or "width", or is smaller than an image.
+    """
+    height, width = (max(image.shape[axis] for image in images) for axis in (0, 1))
+    if size is not None:
+        rows, columns = size.get("height"), size.get("width")
+        if not rows or not columns:
+            raise ValueError(f"pad_size must have a height and a width, got {size}")
+        if rows < height or columns < width:
+            raise ValueError(f"an image of {width}x{height} px is larger than pad_size, {columns}x{rows}")
+        height, width = rows, columns
+    return -(-height // multiple) * multiple, -(-width // multiple) * multiple
 
 
 def pad_right_bottom(image: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -335,3 +335,15 @@ def test_maps_are_stacked_in_the_documented_order():
     assert np.allclose(maps.types.sum(axis=0), 1, atol=1e-6)
     with pytest.raises(ValueError, match=r"\(8, H, W\)"):
         layout.split(np.zeros((7, 4, 5)))
+
+
+def test_a_pad_size_holds_for_every_call_and_is_saved(tmp_path):
+    processor = CfSamImageProcessor(pad_size={"height": 40, "width": 70})
+    for height, width in ((30, 60), (40, 70)):
+        values = processor(np.zeros((height, width, 3), np.uint8), return_tensors="np")["pixel_values"]
+        assert values.shape == (1, 3, 48, 80)
+    processor.save_pretrained(tmp_path)
+    assert CfSamImageProcessor.from_pretrained(tmp_path).pad_size == {"height": 40, "width": 70}
+    for wrong in ({"height": 20, "width": 70}, {"height": 40, "width": 59}):
+        with pytest.raises(ValueError, match="an image of 60x30 px is larger than pad_size"):
+            processor(np.zeros((30, 60, 3), np.uint8), pad_size=wrong)

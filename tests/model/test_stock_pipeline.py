@@ -139,3 +139,23 @@ def test_the_figures_of_the_documentation_come_from_what_the_stock_pipeline_make
     assert outcomes.row(0.0) == f"8 | {7 / 8:.3f} | {7 / 8:.3f}"
     assert outcomes.row(0.9) == f"2 | {1 / 8:.3f} | 0.500"
     assert (outcomes + outcomes).row(0.7) == f"12 | {10 / 16:.3f} | {10 / 12:.3f}"
+
+
+@pytest.mark.parametrize("subtask", ["instance", "semantic"])
+def test_batches_of_several_sizes_need_one_pad_size(subtask):
+    pictures = [PIL.Image.fromarray(paint(*size, 4)[0]) for size in ((64, 64), (75, 90), (33, 50))]
+    stock = painted_stock()
+    with pytest.raises(RuntimeError, match="Sizes of tensors must match"):
+        stock(pictures, subtask=subtask, batch_size=2)
+    alone = stock(pictures, subtask=subtask, threshold=0.0)
+    stock.image_processor.pad_size = {"height": 80, "width": 100}
+    together = stock(pictures, subtask=subtask, threshold=0.0, batch_size=2)
+    assert [len(items) for items in together] == [len(items) for items in alone]
+    for items, others, picture in zip(together, alone, pictures, strict=True):
+        for item, other in zip(items, others, strict=True):
+            assert item["label"] == other["label"]
+            assert item["mask"].size == picture.size
+            assert np.array_equal(np.asarray(item["mask"]), np.asarray(other["mask"]))
+    stock.image_processor.pad_size = {"height": 64, "width": 100}
+    with pytest.raises(ValueError, match="an image of 90x75 px is larger than pad_size, 100x64"):
+        stock(pictures, batch_size=2)
