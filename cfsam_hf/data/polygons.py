@@ -18,6 +18,11 @@ FARTHEST_BEYOND = 50
 """Annotators overshoot the border by a few pixels; polygons that lie farther out belong to another image."""
 
 
+FEWEST_UNDRAWN = 2
+UNDRAWN_SHARE = 0.5
+"""Share of outlines without a pixel; a larger one means that the coordinates are not pixels of this image."""
+
+
 @dataclass(frozen=True)
 class Overlaps:
     """What was lost by drawing the annotated nuclei of a tile into one label map.
@@ -142,6 +147,21 @@ def check_reach(vertices: Sequence[np.ndarray], height: int, width: int, label_p
         raise ValueError(
             f"{label_path}: polygons reach {farthest:.0f} px but the image {image_path} has only "
             f"{height} x {width} (rows x columns)"
+        )
+
+
+def check_drawn(undrawn: int, total: int, label_path, image_path) -> None:
+    """Raise ValueError, naming the files, if most outlines hold no pixel of the image.
+
+    Args:
+        undrawn: number of outlines that hold no pixel.
+        total: number of all outlines.
+        label_path, image_path: named in the error.
+    """
+    if undrawn >= FEWEST_UNDRAWN and undrawn > UNDRAWN_SHARE * total:
+        raise ValueError(
+            f"{label_path}: {undrawn} of its {total} outlines contain no pixel of the image {image_path}; coordinates "
+            "must be pixels of this image, not of a slide, micrometres or fractions"
         )
 
 

@@ -9,12 +9,12 @@ SEARCHED_BYTES = 2**16
 
 
 def is_own_result(path: str | os.PathLike[str]) -> bool:
-    """Whether this package wrote the file as a result: a label map, an overlay, polygons, a table.
+    """Whether this package wrote the file as a result: a label map, an overlay, polygons, ROIs, a table.
 
     The answer comes from the content, so it holds in any folder and after renaming: each format carries the package's
-    name in metadata near the beginning of the file (Parquet: near its end). CSV has no room for metadata and is never
-    recognised. A folder search for images leaves out what this function recognises; a label map that the caller names
-    as such, for instance as a prediction to score, is a valid input.
+    name in metadata near the beginning of the file (Parquet and ZIP archives: near its end). CSV has no room for
+    metadata and is never recognised. A folder search for images leaves out what this function recognises; a label map
+    that the caller names as such, for instance as a prediction to score, is a valid input.
 
     Args:
         path: any file.
@@ -29,7 +29,7 @@ def is_own_result(path: str | os.PathLike[str]) -> bool:
             head = file.read(SEARCHED_BYTES)
             if SOFTWARE.encode() in head:
                 return True
-            if not head.startswith(b"PAR1"):
+            if not head.startswith((b"PAR1", b"PK")):
                 return False
             file.seek(max(0, os.fstat(file.fileno()).st_size - SEARCHED_BYTES))
             return SOFTWARE.encode() in file.read()

@@ -2,9 +2,8 @@
 
 Images are read by the reader that inference uses (`model.pictures`): turned upright by EXIF, alpha on white, 16 bits
 scaled. A label map is turned by its own orientation tag, if it has one, and by nothing else: a map without the tag
-belongs to the upright image, which is how `cfsam segment` and most annotation tools write it. A program that ignores
-EXIF (QuPath does) annotates the pixels as they are stored; save such an image upright, without the tag, before it is
-annotated.
+belongs to the upright image, which is how `cfsam segment` and most annotation tools write it. `orientation` says
+what holds for outlines.
 """
 
 from collections.abc import Sequence

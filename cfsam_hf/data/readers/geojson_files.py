@@ -4,7 +4,7 @@ import contextlib
 import json
 import reprlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ...files.json_input import read_json
+from ...files.own_results import SOFTWARE
 from ..polygons import Polygon, are_coordinates
 
 AREAS = ("Polygon", "MultiPolygon")
@@ -58,11 +59,13 @@ class OutlineFile:
         features: the objects with an area, in the order of the file, children after their parents.
         notes: what was left out or read in an unusual way, one sentence each.
         size: (height, width) of the image in pixels, None if the file does not state it.
+        upright: whether the outlines are known to belong to the picture as its orientation tag turns it.
     """
 
     features: list[GeoFeature] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     size: tuple[int, int] | None = None
+    upright: bool = False
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,7 @@ def read_geojson(path: Path, class_property: str | None = None) -> OutlineFile:
 
 def parse_geojson(content: Any, path: Path, class_property: str | None = None) -> OutlineFile:
     """Reads the content of a GeoJSON file; `path` names it in errors. See `read_geojson`."""
-    found = OutlineFile()
+    found = OutlineFile(upright=_is_own(content))
     without_area: Counter[str] = Counter()
     properties: list[dict[str, Any]] = []
     for raw in _walk(_top(content, path)):
@@ -113,6 +116,20 @@ def parse_geojson(content: Any, path: Path, class_property: str | None = None) -
     if class_property is None and not any(feature.name for feature in found.features):
         _find_classes(found, properties)
     return found
+
+
+def turned_features(features: Sequence[GeoFeature], turn: Callable[[np.ndarray], np.ndarray]) -> list[GeoFeature]:
+    """The features with another ring `(K, 2)` for each ring."""
+    return [
+        replace(feature, polygons=tuple(tuple(map(turn, polygon)) for polygon in feature.polygons))
+        for feature in features
+    ]
+
+
+def _is_own(content: Any) -> bool:
+    """Whether the content is that of a file of this package, whose coordinates are those of the upright image."""
+    metadata = content.get("metadata") if isinstance(content, dict) else None
+    return isinstance(metadata, dict) and metadata.get("software") == SOFTWARE
 
 
 def _top(content: Any, path: Path) -> list[Any]:

@@ -26,7 +26,7 @@ def parse_labelme(content: dict[str, Any], path: Path) -> OutlineFile:
     Raises:
         ValueError: a shape cannot be read; the message names it.
     """
-    found = OutlineFile(size=_size(content))
+    found = OutlineFile(size=_size(content), upright=True)
     left_out = 0
     groups: dict[tuple[Any, str | None], int] = {}
     for number, shape in enumerate(content["shapes"]):

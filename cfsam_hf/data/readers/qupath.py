@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..polygons import check_overlap_rule, check_reach, rasterise_shapes
+from ..polygons import check_drawn, check_overlap_rule, check_reach, rasterise_shapes
 from ..problems import is_collecting
 from ..records import UNKNOWN_TYPE, Tile, TileRecord, make_tile
 from .files import pair_files, read_image
@@ -13,11 +13,8 @@ from .geojson_files import GeoFeature, OutlineFile
 from .label_names import image_files
 from .listing import check_split, finish_listing
 from .object_roles import Roles, sort_objects
+from .orientation import check_orientation, turn_outlines
 from .outline_files import outline_files, read_outlines
-
-FEWEST_OUTSIDE = 2
-OUTSIDE_SHARE = 0.5
-"""Share of outlines without a pixel; a larger one means that the coordinates are not pixels of this image."""
 
 
 def list_qupath(
@@ -33,6 +30,7 @@ def list_qupath(
     annotations: str | Path | None = None,
     annotated_only: bool = False,
     class_property: str | None = None,
+    orientation: str | None = None,
 ) -> list[TileRecord]:
     """Lists the images of a folder that have outlines beside them, `<stem>.geojson` or another file of the same stem.
 
@@ -60,6 +58,9 @@ def list_qupath(
             image with its stem (or to the only image, whatever its name), which is then the only tile.
         annotated_only: leave out images without an export, which are an error otherwise.
         class_property: the property of a feature that holds its class, if it is not `classification`.
+        orientation: needed only for images that an orientation tag (EXIF) turns: whether outlines belong to the
+            "stored" pixels, as those of QuPath and ImageJ do, or to the "upright" picture. LabelMe's and this
+            package's own files are known to be upright.
 
     Raises:
         OSError: there are no images, one file of a pair is missing, or a file is damaged.
@@ -67,6 +68,7 @@ def list_qupath(
     """
     check_split(split, (), "A QuPath folder")
     check_overlap_rule(overlap)
+    check_orientation(orientation)
     folder = Path(path)
     if not folder.is_dir():
         return finish_listing([], split, folder, "a folder")
@@ -89,6 +91,7 @@ def list_qupath(
         "region_class": region_class,
         "ignore_class": ignore_class,
         "class_property": class_property,
+        "orientation": orientation,
     }
     if type_names is None:
         found = {name for file in labels.values() for name in _class_names(file, options)}
@@ -121,16 +124,20 @@ def decode_qupath(record: TileRecord) -> Tile:
             f"{record.label_path}: describes an image of {content.size[0]} x {content.size[1]}, but "
             f"{record.image_path} is {height} x {width} (rows x columns)"
         )
+    orientation = record.options["orientation"]
+    turn_outlines(
+        content,
+        record.image_path,
+        record.label_path,
+        (height, width),
+        None if orientation is None else str(orientation),
+    )
     roles = _roles(content, record.label_path, record.options, (height, width))
     shapes = [feature.polygons for feature in roles.nuclei]
     rings = [ring for polygons in shapes for polygon in polygons for ring in polygon]
     check_reach(rings, height, width, record.label_path, record.image_path)
     instance_map, positions, overlaps = rasterise_shapes(shapes, height, width, overlap=str(record.options["overlap"]))
-    if overlaps.undrawn >= FEWEST_OUTSIDE and overlaps.undrawn > OUTSIDE_SHARE * len(shapes):
-        raise ValueError(
-            f"{record.label_path}: {overlaps.undrawn} of its {len(shapes)} outlines contain no pixel of the image "
-            f"{record.image_path}; coordinates must be pixels of this image, not of a slide, micrometres or fractions"
-        )
+    check_drawn(overlaps.undrawn, len(shapes), record.label_path, record.image_path)
     annotated = None
     if roles.regions or roles.ignored:
         annotated = np.ones((height, width), dtype=bool)
@@ -163,7 +170,7 @@ def _class_names(path: Path, options: Mapping[str, object]) -> set[str]:
     """The classes of the nuclei in a file."""
     try:
         return {feature.name for feature in _roles(_read(path, options), path, options).nuclei if feature.name}
-    except (OSError, ValueError):
+    except (ImportError, OSError, ValueError):
         if is_collecting():  # reported when the tile is read
             return set()
         raise
