@@ -22,7 +22,7 @@ ROOMS = {
     "slides": {"model", "files"},
     "features": {"model"},
     "outputs": {"model", "files"},
-    "inference": {"model", "slides", "outputs", "drawing", "files"},
+    "inference": {"model", "slides", "outputs", "drawing", "files", "data"},
     "data": {"model", "metrics", "files"},
     "drawing": {"model", "data", "files"},
     "baselines": {"model"},

@@ -35,7 +35,7 @@ def describe(error: BaseException, hint: str = "") -> str:
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         return one_line(f"{error.filename}: {error.strerror}")
     text = one_line(" ".join(str(error).split()))
-    if isinstance(error, (OSError, ValueError, TypeError)):
+    if isinstance(error, (ImportError, OSError, ValueError, TypeError)):
         return text or type(error).__name__
     return f"unexpected {type(error).__name__}: {text}{hint}"
 

@@ -88,3 +88,25 @@ def add_autocast_option(parser: argparse.ArgumentParser) -> None:
         help="run the network in mixed precision, which is faster on hardware that supports it; float16 is for GPUs "
         "(default: float32)",
     )
+
+
+def add_offsets_option(parser: argparse.ArgumentParser) -> None:
+    """Adds `--offsets`, which places tiles in their slide."""
+    parser.add_argument(
+        "--offsets",
+        metavar="FILE|names",
+        help="the images are tiles of slides: write polygons and tables in the slide's pixels. Where a tile lies is "
+        "read from its name ('names': slide_x1024_y2048.png, or as QuPath's exporter names tiles, with its downsample "
+        "d=), or from a CSV or JSON file with the columns image, x, y and optionally downsample",
+    )
+
+
+def add_outlines_option(parser: argparse.ArgumentParser) -> None:
+    """Adds `--outlines`, which types nuclei that another tool has outlined."""
+    parser.add_argument(
+        "--outlines",
+        metavar="FILE",
+        help="do not look for nuclei: give types to the nuclei outlined in FILE (a label map, QuPath's or another "
+        "GeoJSON, LabelMe's JSON, ImageJ's ROIs), whose outlines stay as they are; for several images, a folder with "
+        "a file for each, named after it",
+    )

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+from functools import partial
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,8 @@ from .loading import load_pipeline
 from .options import (
     add_autocast_option,
     add_debug_option,
+    add_offsets_option,
+    add_outlines_option,
     add_style_option,
     add_views_option,
     positive,
@@ -19,7 +22,9 @@ from .segment_report import SegmentReport, warnings_as_lines
 from .terminal import EXIT_FAILED, EXIT_OK, UsageError, say
 
 if TYPE_CHECKING:
-    from ..inference import Collection
+    from collections.abc import Callable, Generator
+
+    from ..inference import Collection, Outcome
 
 # The pixel size of the demo picture is not recorded. Its colonic nuclei, about 12 to 16 px across, are 6 to 8 µm at
 # this value, as they should be.
@@ -75,9 +80,9 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument(
         "--also",
         action="append",
-        choices=("csv", "coco"),
+        choices=("csv", "coco", "roi"),
         default=[],
-        help="also write NAME_nuclei.csv or NAME_coco.json; can be repeated",
+        help="also write NAME_nuclei.csv, NAME_coco.json or NAME_rois.zip (for ImageJ); can be repeated",
     )
     parser.add_argument(
         "--threshold",
@@ -116,6 +121,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         help="page of TIFF files (frame of animations) that hold several pictures, counted from 1; without it such "
         "files are refused",
     )
+    add_outlines_option(parser)
+    add_offsets_option(parser)
     parser.add_argument("--verbose", action="store_true", help="report at the end how long the network waited")
     add_debug_option(parser)
     parser.set_defaults(run=run)
@@ -129,11 +136,15 @@ def run(args: argparse.Namespace) -> int:
 
     if args.demo == bool(args.inputs):
         raise UsageError("give INPUT files or folders, or --demo" + (", not both" if args.demo else ""))
+    if args.demo and (args.offsets or args.outlines):
+        raise UsageError("--offsets and --outlines are for images of yours, not for the demo picture")
+    if args.outlines and (args.threshold is not None or args.decoding):
+        raise UsageError("--threshold and --decoding have no meaning for --outlines, which are given")
     if args.mpp is not None:
         check_mpp(args.mpp, "--mpp")
     output = Path(args.output)
     check_writable(output)
-    collection = _demo(args) if args.demo else _collect(args, output)
+    collection, outlines = (_demo(args), None) if args.demo else _collect(args, output)
     for note in collection.notes:
         say(f"note: {note}")
     for problem in collection.problems:
@@ -141,14 +152,18 @@ def run(args: argparse.Namespace) -> int:
     if not collection.jobs:
         return EXIT_FAILED
     kinds = [kind for kind in DEFAULT_KINDS if args.overlay or kind != "overlay"] + args.also
+    sink = FileSink(output, kinds)
     report = SegmentReport(len(collection.jobs), debug=args.debug)
     with warnings_as_lines():
         record = RunRecord(output)
         pipe = load_pipeline(args.checkpoint, args.device)
         with record:
-            outcomes = run_jobs(
-                collection.jobs, pipe, FileSink(output, kinds), record, _pipeline_options(args), resume=args.resume
-            )
+            run_all: Callable[..., Generator[Outcome, None, None]] = run_jobs
+            if outlines is not None:
+                from ..inference.given_outlines import run_outline_jobs
+
+                run_all = partial(run_outline_jobs, outlines=outlines)
+            outcomes = run_all(collection.jobs, pipe, sink, record, _pipeline_options(args), resume=args.resume)
             with contextlib.closing(outcomes):
                 for outcome in outcomes:
                     report.show(outcome)
@@ -162,11 +177,18 @@ def run(args: argparse.Namespace) -> int:
     return EXIT_FAILED if report.failed or collection.problems else EXIT_OK
 
 
-def _collect(args: argparse.Namespace, output: Path) -> "Collection":
-    from ..inference import collect_images
+def _collect(args: argparse.Namespace, output: Path) -> "tuple[Collection, dict[PurePath, Path] | None]":
+    """The images, and the file of given outlines for each, by its target."""
+    from ..inference import collect_images, place_jobs
     from ..model.pictures import DEFAULT_MAX_PIXELS
 
-    return collect_images(args.inputs, output, page=args.page, max_pixels=args.max_pixels or DEFAULT_MAX_PIXELS)
+    found = collect_images(args.inputs, output, page=args.page, max_pixels=args.max_pixels or DEFAULT_MAX_PIXELS)
+    outlines = None
+    if args.outlines:
+        from ..inference.given_outlines import pair_outlines
+
+        found, outlines = pair_outlines(found, Path(args.outlines))
+    return found if args.offsets is None else place_jobs(found, args.offsets), outlines
 
 
 def _demo(args: argparse.Namespace) -> "Collection":

@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader of a pipe (`cfsam info | head`) has gone; without this the interpreter complains again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILED
-    except (OSError, ValueError, TypeError, MemoryError) as error:
+    except (ImportError, OSError, ValueError, TypeError, MemoryError) as error:
         if getattr(args, "debug", False):
             traceback.print_exc()
         say(f"error: {describe(error)}")

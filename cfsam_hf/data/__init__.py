@@ -9,6 +9,7 @@ from .leaks import find_leaks
 from .nuclei_dataset import load_nuclei_dataset
 from .parquet_writer import write_shards
 from .polygons import Overlaps
+from .readers.given_nuclei import GivenNuclei, read_given_nuclei
 from .records import UNKNOWN_TYPE, Tile, TileRecord
 from .registry import READERS, list_tiles
 from .splits import Split, read_split, select_tiles
@@ -21,6 +22,7 @@ __all__ = [
     "AugmentationOptions",
     "CropDataset",
     "CropSource",
+    "GivenNuclei",
     "Overlaps",
     "SamplingOptions",
     "Split",
@@ -38,6 +40,7 @@ __all__ = [
     "make_targets",
     "match_types",
     "nuclei_labels",
+    "read_given_nuclei",
     "read_split",
     "rename_types",
     "select_tiles",

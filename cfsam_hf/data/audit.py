@@ -76,7 +76,7 @@ def audit_dataset(name: str, path: str | Path, progress: Callable[[int, int], No
     with collecting_problems() as problems:
         try:
             audit.records = list_tiles(name, path, **options)
-        except (OSError, ValueError) as error:
+        except (ImportError, OSError, ValueError) as error:
             problems.append(str(error))
     if len(problems) == 1 and not audit.records:
         raise ValueError(problems[0])
@@ -135,7 +135,7 @@ def image_digest(image: np.ndarray) -> str | None:
 def _read(record: TileRecord, audit: Audit) -> None:
     try:
         tile = replace(record, allow_empty=True).load()
-    except (OSError, ValueError) as error:
+    except (ImportError, OSError, ValueError) as error:
         text = str(error)
         # If a file holds many tiles, its message does not name the tile.
         audit.problems.append(text if record.index is None else f"{text} (tile {record.id})")

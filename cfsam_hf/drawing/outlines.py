@@ -63,6 +63,8 @@ def display_line(ring: np.ndarray, scale: float = 1.0) -> np.ndarray:
         (L, 2) float64 xy in pixels of the canvas, L the ring's length in pixel edges.
     """
     corners = np.asarray(ring)
+    if not np.issubdtype(corners.dtype, np.integer):
+        return corners * scale
     steps = np.roll(corners, -1, axis=0) - corners
     lengths = np.abs(steps).sum(axis=1)
     directions = np.repeat(np.sign(steps), lengths, axis=0)  # (L, 2)

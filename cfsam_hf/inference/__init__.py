@@ -5,6 +5,7 @@ writes the files of an image, and [`RunRecord`] keeps what is done and writes th
 """
 
 from .collect import Collection, collect_images
+from .placements import place_jobs, placement_in_name, read_placements
 from .record import RunRecord
 from .run import Current, Done, Failed, Outcome, run_jobs
 from .sink import DEFAULT_KINDS, OUTPUT_KINDS, FileSink, OutputKind
@@ -26,5 +27,8 @@ __all__ = [
     "RunRecord",
     "Source",
     "collect_images",
+    "place_jobs",
+    "placement_in_name",
+    "read_placements",
     "run_jobs",
 ]

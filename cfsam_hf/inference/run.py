@@ -119,7 +119,8 @@ def run_jobs(
 
     Args:
         jobs: the images and the names of their results.
-        pipe: a [`NucleiSegmentationPipeline`], or any function of an image that returns a [`NucleiResult`].
+        pipe: a [`NucleiSegmentationPipeline`], or any function of an image that returns a [`NucleiResult`]. The
+            attribute `settings` of a function, if it has one, holds what its results depend on besides the options.
         sink: where the results go.
         record: of this run, for the same folder as the sink. Its `finish` writes the summary.
         options: arguments of the pipeline. Without `mpp`, the pixel size that an image's file states is used.
@@ -136,7 +137,7 @@ def run_jobs(
         clean_up(folder)
     todo = []
     for job in jobs:
-        if resume and record.is_current(job, made_by | job.source.reader_options()):
+        if resume and record.is_current(job, made_by | job.settings()):
             yield Current(job, seconds())
         else:
             todo.append(job)
@@ -147,8 +148,8 @@ def run_jobs(
         if begun.stated is not None and options.get("mpp") is None:
             result.mpp_source = begun.stated.source
         try:
-            files = sink.write(result, begun.image, job.target, record.other_targets(job))
-            settings = made_by | job.source.reader_options()
+            files = sink.write(result, begun.image, job.target, record.other_targets(job), job.placement)
+            settings = made_by | job.settings()
             record.add(job, begun.fingerprint, settings, files.values(), summary_rows(result))
         except Exception as error:  # one bad image in a folder of thousands must not cost the rest
             return Failed(job, seconds(), error)
@@ -193,7 +194,7 @@ def run_jobs(
 def _made_by(pipe: Any, sink: FileSink, options: Mapping[str, Any]) -> dict[str, Any]:
     """Everything but the image that results depend on, as JSON-able values."""
     given = {name: value for name, value in options.items() if value is not None and name not in WITHOUT_INFLUENCE}
-    settings = {"mpp": None, "threshold": None, "views": 1, **given}
+    settings = {"mpp": None, "threshold": None, "views": 1, **given, **getattr(pipe, "settings", {})}
     identity = {"version": __version__, "checkpoint": checkpoint_identity(pipe), "files": sorted(sink.kinds)}
     return {**identity, **settings}
 

@@ -10,7 +10,9 @@ from ..drawing.overlay import write_overlay
 from ..files.atomic import staged_folder
 from ..files.own_results import is_blank, is_own_result
 from ..model.result import TABLE_COLUMNS, NucleiResult
-from ..outputs import write_coco, write_csv, write_geojson, write_instance_map, write_table
+from ..outputs import write_coco, write_csv, write_geojson, write_instance_map, write_rois, write_table
+from ..outputs.imagej_rois import require_roifile
+from ..outputs.placement import Placement, place_result
 from ..outputs.summary import has_header
 
 
@@ -21,20 +23,24 @@ class OutputKind:
     Attributes:
         ending: what follows the image's target in its name.
         write: writes a result and its image, (H, W, 3) uint8 RGB, to a path.
+        in_slide: whether the coordinates are those of the slide, if the image is a tile of one. The other files belong
+            to the tile's own pixels.
     """
 
     ending: str
     write: Callable[[NucleiResult, np.ndarray, Path], None]
+    in_slide: bool = False
 
 
 # Each writer is called by the name of its module-level function, so that it can be replaced.
 OUTPUT_KINDS: dict[str, OutputKind] = {
     "labels": OutputKind("_instances.tif", lambda result, image, path: write_instance_map(result, path)),
-    "geojson": OutputKind(".geojson", lambda result, image, path: write_geojson(result, path)),
+    "geojson": OutputKind(".geojson", lambda result, image, path: write_geojson(result, path), in_slide=True),
     "overlay": OutputKind("_overlay.png", lambda result, image, path: write_overlay(result, image, path)),
-    "csv": OutputKind("_nuclei.csv", lambda result, image, path: write_csv(result, path)),
+    "csv": OutputKind("_nuclei.csv", lambda result, image, path: write_csv(result, path), in_slide=True),
     "coco": OutputKind("_coco.json", lambda result, image, path: write_coco(result, path)),
-    "table": OutputKind(".parquet", lambda result, image, path: write_table(result, path)),
+    "roi": OutputKind("_rois.zip", lambda result, image, path: write_rois(result, path)),
+    "table": OutputKind(".parquet", lambda result, image, path: write_table(result, path), in_slide=True),
 }
 """All that can be written for an image, by kind."""
 
@@ -56,12 +62,15 @@ class FileSink:
 
     Raises:
         ValueError: there is no such kind.
+        ImportError: a kind needs a package that is not installed.
     """
 
     def __init__(self, folder: Path, kinds: Sequence[str] = DEFAULT_KINDS):
         unknown = sorted(set(kinds) - set(OUTPUT_KINDS))
         if unknown:
             raise ValueError(f"no output of the kind {unknown[0]!r}; choose from {', '.join(OUTPUT_KINDS)}")
+        if "roi" in kinds:
+            require_roifile()
         self.folder = folder
         self.kinds = tuple(kind for kind in OUTPUT_KINDS if kind in kinds or kind == LAST_KIND)
 
@@ -83,7 +92,12 @@ class FileSink:
                 raise FileExistsError(f"{path} exists and was not written by cfsam; choose another folder with -o")
 
     def write(
-        self, result: NucleiResult, image: np.ndarray, target: PurePath, former: Sequence[PurePath] = ()
+        self,
+        result: NucleiResult,
+        image: np.ndarray,
+        target: PurePath,
+        former: Sequence[PurePath] = (),
+        placement: Placement | None = None,
     ) -> dict[str, Path]:
         """Writes the files of an image, all of them or none.
 
@@ -92,6 +106,7 @@ class FileSink:
             image: (H, W, 3) uint8 RGB.
             target: the common beginning of the files, relative to the folder.
             former: other targets of the same image, whose files are removed.
+            placement: where the image lies in a slide, None if it is an image of its own.
 
         Returns:
             The files by kind.
@@ -108,8 +123,10 @@ class FileSink:
             if path.is_file() and _is_own(path, kind)
         ]
         with staged_folder(self.folder / target.parent, last=files[LAST_KIND].name, removed=removed) as stage:
+            in_slide = result if placement is None else place_result(result, placement)
             for kind, path in files.items():
-                OUTPUT_KINDS[kind].write(result, image, stage / path.name)
+                output = OUTPUT_KINDS[kind]
+                output.write(in_slide if output.in_slide else result, image, stage / path.name)
         return files
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..model.pictures import DEFAULT_MAX_PIXELS, read_rgb
 from ..model.pixel_size import PixelSize, read_pixel_size
+from ..outputs.placement import Placement
 
 
 class Source(Protocol):
@@ -132,10 +133,18 @@ class Job:
     Attributes:
         source: the image.
         target: the common beginning of its outputs, relative to the output folder (`tile`, `case 7/tile`).
+        placement: where the tile lies in a slide, whose coordinates polygons and tables then have; None for an image
+            of its own.
     """
 
     source: Source
     target: PurePath
+    placement: Placement | None = None
+
+    def settings(self) -> dict[str, Any]:
+        """What the results depend on besides the pipeline and the content of the image, as JSON-able values."""
+        placed = {} if self.placement is None else {"placement": self.placement.to_dict()}
+        return self.source.reader_options() | placed
 
 
 def file_digest(path: Path) -> str:

@@ -5,6 +5,7 @@ restores the nucleus. The method is this project's own: corners are read off the
 their successors by sorting along rows and columns, and ordered by pointer doubling; there is no loop over nuclei.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -56,6 +57,52 @@ def nucleus_contours(instance_map: np.ndarray, boxes: np.ndarray) -> list[list[n
         contours[ring_id - 1].append(points[end : end + length])
         end += length
     return contours
+
+
+def split_polygons(rings: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
+    """The polygons of a nucleus that may lie in several pieces: each an exterior ring and the holes in it.
+
+    Args:
+        rings: (K, 2) closed rings that do not cross; exteriors have positive signed area, holes negative.
+    """
+    if len(rings) < 2:
+        return [list(rings)] if len(rings) else []
+    areas = [signed_area(ring) for ring in rings]
+    order = sorted((n for n, area in enumerate(areas) if area >= 0), key=lambda n: areas[n])
+    polygons = {exterior: [rings[exterior]] for exterior in sorted(order)}
+    for number, ring in enumerate(rings):
+        if areas[number] < 0:
+            # The smallest piece around it: a piece may lie in the hole of another one.
+            point = _point_inside(ring)
+            owner = next((n for n in order if _encloses(rings[n], point)), order[-1] if order else None)
+            if owner is not None:
+                polygons[owner].append(ring)
+    return list(polygons.values())
+
+
+def signed_area(ring: np.ndarray) -> float:
+    """Half the sum of x_i * y_(i+1) - x_(i+1) * y_i of a ring (K, 2)."""
+    x, y = (ring - ring[:1]).T.astype(np.float64)
+    return float(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))) / 2
+
+
+def _point_inside(ring: np.ndarray) -> np.ndarray:
+    """A point (2,) of the area of a ring near its first edge that has a length."""
+    steps = np.roll(ring, -1, axis=0) - ring
+    edge = int(np.abs(steps).sum(axis=1).argmax())
+    middle, step = ring[edge] + steps[edge] / 2, steps[edge].astype(np.float64)
+    across = np.array([-step[1], step[0]]) / np.hypot(*step) * 1e-3
+    # The area lies on the side that the direction of the ring tells.
+    inside: np.ndarray = middle + across * np.sign(signed_area(ring))
+    return inside
+
+
+def _encloses(ring: np.ndarray, point: np.ndarray) -> bool:
+    """Whether a point (2,) that is not on the ring lies within it, by the even-odd rule."""
+    starts, ends = ring, np.roll(ring, -1, axis=0)
+    crosses = (starts[:, 1] > point[1]) != (ends[:, 1] > point[1])
+    (x0, y0), (x1, y1) = starts[crosses].T, ends[crosses].T
+    return bool((x0 + (point[1] - y0) * (x1 - x0) / (y1 - y0) > point[0]).sum() % 2)
 
 
 def _rings(

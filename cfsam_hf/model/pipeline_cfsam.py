@@ -215,15 +215,16 @@ class NucleiSegmentationPipeline(Pipeline):
         total = len(images) if isinstance(images, Sized) else None
         return self._finish(self.predict_runs(runs, total=total, **forward), postprocess)
 
-    def blended_maps(self, image: Any, **kwargs) -> NucleiMaps:
+    def blended_maps(self, image: Any, *, batch_size: int | None = None, **kwargs) -> NucleiMaps:
         """
         The maps of one image as they are decoded, in the model's pixels and float16, all in memory.
 
         Args:
             image: a picture, as for `__call__`.
-            kwargs: as for `__call__`.
+            batch_size, kwargs: as for `__call__`.
         """
         preprocess, forward, _ = self._sanitize_parameters(**kwargs)
+        forward["batch_size"] = batch_size or self._batch_size or DEFAULT_BATCH_SIZE
         run = self.preprocess(image, **{**self._preprocess_params, **preprocess})
         [run] = self.predict_runs(iter([run]), keep_maps=True, **{**self._forward_params, **forward})
         if run.error is not None:

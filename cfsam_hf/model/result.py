@@ -138,6 +138,8 @@ class NucleiResult:
             "Aperio MPP".
         probabilities (`np.ndarray` of shape (N, T), float32, or `None`): row i of the table's probabilities of the
             types 1..T, which add up to 1; None for a model without types.
+        placement (`dict[str, float]` or `None`): where a tile lies in its slide (`x`, `y`, `downsample`), if table and
+            contours are in the slide's pixels.
     """
 
     instance_map: np.ndarray
@@ -151,6 +153,7 @@ class NucleiResult:
     version: str = ""
     mpp_source: str | None = None
     probabilities: np.ndarray | None = None
+    placement: dict[str, float] | None = None
 
     @classmethod
     def from_decoded(
@@ -266,6 +269,7 @@ def provenance(result: NucleiResult) -> dict[str, Any]:
         "image_size": [int(side) for side in result.image_size],
         "nuclei": len(result),
         "types": [{"id": s.type_id, "name": s.name, "color": list(s.color)} for s in type_styles(result)],
+        **({} if result.placement is None else {"placement": dict(result.placement)}),
     }
 
 

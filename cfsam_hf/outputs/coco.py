@@ -64,7 +64,8 @@ def compress_run_lengths(lengths: Sequence[int]) -> str:
 def coco_record(results: Sequence[NucleiResult]) -> dict[str, Any]:
     """The COCO dictionary of some images' nuclei: `info`, `images`, `annotations`, `categories`.
 
-    Each annotation has the compressed run lengths of its mask, `area`, `bbox` (x, y, width, height), `score`, and,
+    Each annotation has the compressed run lengths of its mask, `area`, `bbox` (x, y, width, height), `score`
+    (unless it is unknown), and,
     in addition to COCO's members, the nucleus's `instance_id` in its label map and its `type_probability`. Category
     ids are the type ids (1 for "nucleus" if the model has no types).
 
@@ -113,7 +114,7 @@ def _annotations(result: NucleiResult, image_id: int, first_id: int) -> Iterator
             "area": nucleus["area_px"],
             "bbox": [box[0], box[1], box[2] - box[0], box[3] - box[1]],
             "iscrowd": 0,
-            "score": round(nucleus["score"], 6),
+            **({"score": round(nucleus["score"], 6)} if math.isfinite(nucleus["score"]) else {}),
             "instance_id": nucleus["id"],
         }
         if math.isfinite(nucleus["type_probability"]):

@@ -4,10 +4,13 @@ import json
 import math
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
+
 from ..files.atomic import atomic_path
+from ..model.contours import split_polygons
 from ..model.result import NucleiResult, provenance, type_styles
 
 # Measurements keep the names of the table's columns, so that the two can be joined.
@@ -23,6 +26,7 @@ def nucleus_features(result: NucleiResult) -> Iterator[dict[str, Any]]:
     holes with negative area, as RFC 7946, 3.1.6 orders them. The properties are QuPath's (0.4 and later): `objectType`
     "detection", `classification` with name and colour, `measurements` (those that are numbers; NaN is left out). The
     `id` is a UUID that stays the same when the same image is segmented again with the same result.
+    A nucleus that was given in several pieces is a `MultiPolygon`.
     """
     styles = {style.type_id: style for style in type_styles(result)}
     source = f"{result.image_name}|{result.checkpoint}|{result.version}"
@@ -35,7 +39,7 @@ def nucleus_features(result: NucleiResult) -> Iterator[dict[str, Any]]:
         yield {
             "type": "Feature",
             "id": str(uuid.uuid5(NAMESPACE, key)),
-            "geometry": {"type": "Polygon", "coordinates": [[*ring.tolist(), ring[0].tolist()] for ring in rings]},
+            "geometry": _geometry(rings),
             "properties": {
                 "objectType": "detection",
                 "classification": {"name": style.name, "color": list(style.color)},
@@ -44,6 +48,13 @@ def nucleus_features(result: NucleiResult) -> Iterator[dict[str, Any]]:
                 },
             },
         }
+
+
+def _geometry(rings: Sequence[np.ndarray]) -> dict[str, Any]:
+    polygons = [[[*ring.tolist(), ring[0].tolist()] for ring in polygon] for polygon in split_polygons(rings)]
+    if len(polygons) == 1:
+        return {"type": "Polygon", "coordinates": polygons[0]}
+    return {"type": "MultiPolygon", "coordinates": polygons}
 
 
 def write_geojson(result: NucleiResult, path: str | os.PathLike[str]) -> None:

@@ -1,14 +1,16 @@
 """Why: the options of `cfsam segment` must reach the pipeline, the network, the files and `--resume`."""
 
+import json
 import re
 
+import pandas as pd
 import pytest
 import torch
 
 from cfsam_hf.commands import segment
 
 from ..painted_model import painted_pipeline
-from ..segment_cases import read_calls, record_options, run, write_image
+from ..segment_cases import read_calls, record_options, run, threshold_pipeline, write_image
 
 
 def test_thresholds_of_decoding_reach_the_pipeline_and_count_for_resume(tmp_path, monkeypatch, capsys):
@@ -71,3 +73,36 @@ def test_mixed_precision_reaches_the_network(tmp_path, monkeypatch):
     for folder, options in (("plain", []), ("mixed", ["--autocast", "bfloat16"])):
         assert run(image, "-o", tmp_path / folder, "--mpp", 0.25, "--no-overlay", *options) == 0
     assert set(seen) == {False, torch.bfloat16}
+
+
+def test_offsets_move_polygons_and_tables_into_the_slide(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(segment, "load_pipeline", lambda *wanted: threshold_pipeline)
+    image = write_image(tmp_path / "s [x=1000,y=2000,w=30,h=24].png")
+    assert run(image, "-o", tmp_path / "here", "--mpp", 0.5, "--also", "csv") == 0
+    assert run(image, "-o", tmp_path / "there", "--mpp", 0.5, "--also", "csv", "--offsets", "names") == 0
+    here, there = (pd.read_parquet(next((tmp_path / name).glob("*.parquet"))) for name in ("here", "there"))
+    assert (there["x"] - here["x"]).unique().tolist() == [1000]
+    assert (there["bbox_y1"] - here["bbox_y1"]).unique().tolist() == [2000]
+    assert "x=1000" in next((tmp_path / "there").glob("*_nuclei.csv")).name
+    features = json.loads(next((tmp_path / "there").glob("*.geojson")).read_text())["features"]
+    assert features[0]["geometry"]["coordinates"][0][0] == [there["bbox_x0"][0], there["bbox_y0"][0]]
+    maps = [next((tmp_path / name).glob("*.tif")).read_bytes() for name in ("here", "there")]
+    assert maps[0] == maps[1]
+    # Another place is another result.
+    capsys.readouterr()
+    for offsets in ("names", {image.name: [5, 6]}):
+        if offsets != "names":
+            (tmp_path / "o.json").write_text(json.dumps(offsets))
+            offsets = tmp_path / "o.json"
+        arguments = ("--mpp", 0.5, "--also", "csv", "--resume", "--offsets", offsets)
+        assert run(image, "-o", tmp_path / "there", *arguments) == 0
+    assert capsys.readouterr().out.count("already done") == 1
+    assert pd.read_parquet(next((tmp_path / "there").glob("*.parquet")))["x"][0] == here["x"][0] + 5
+
+
+def test_tiles_without_a_place_are_reported(tmp_path, capsys):
+    write_image(tmp_path / "in" / "a.png")
+    assert run(tmp_path / "in", "-o", tmp_path / "out", "--offsets", "names") == 1
+    assert "does not state where the tile lies" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        run("--demo", "-o", tmp_path / "out", "--offsets", "names")

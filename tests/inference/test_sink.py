@@ -61,7 +61,7 @@ def test_files_under_a_former_name_are_removed(tmp_path):
     sink.write(RESULT, IMAGE, PurePath("a.png"), former=[PurePath("a"), PurePath("deep/a")])
     left = [name for name in names(tmp_path) if not name.startswith(("b", "a.png"))]
     assert left == ["a_nuclei.csv"]
-    assert len(names(tmp_path)) == 13
+    assert len(names(tmp_path)) == 2 * len(OUTPUT_KINDS) + 1
 
 
 def test_a_writer_that_fails_changes_nothing(tmp_path, monkeypatch):

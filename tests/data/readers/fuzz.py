@@ -1,6 +1,11 @@
 """Mutated annotation files and what must come of them: an answer, or an error that names the file.
 
 `python -m tests.data.readers.fuzz --runs 10000` prints the figures; `test_fuzz.py` runs a few hundred.
+
+Memory is measured for each file in two ways, and the larger counts: the peak of what Python and numpy allocate
+(tracemalloc), and by how much the process's peak of resident memory (`VmHWM`, reset through `/proc/self/clear_refs`)
+rises above what it held before, which also sees the buffers of Pillow, pyarrow and zlib. A file is due what its sound
+original takes, and more in proportion where it is longer; twice that is allowed, and `FLOOR` for messages and pages.
 """
 
 import argparse
@@ -22,7 +27,7 @@ import scipy.io
 import tifffile
 from PIL import Image
 
-from cfsam_hf.data import list_tiles
+from cfsam_hf.data import list_tiles, write_shards
 from tests.data_cases import aperio_xml, geojson_polygon, nuclei, painted, save_image
 
 VALUES = (
@@ -50,8 +55,11 @@ NUMBERS = (b"0", b"-1", b"99999999999999999999", b"1e999", b"NaN", b"4294967296"
 SLOWEST = 20.0
 """Seconds that one file may take on a machine that does other work, too."""
 
-ROOM = 60 * 2**20
-"""Bytes of memory for tiles of 40 x 50 pixels and files of a few kilobytes, with what libraries allocate."""
+FLOOR = 8 * 2**20
+"""Bytes of memory below which a file of a few kilobytes is not measured against its original."""
+
+
+CLEAR, STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 
 
 @dataclass
@@ -63,6 +71,8 @@ class Figures:
         faults: everything else, a line each.
         slowest: seconds.
         largest: bytes of memory.
+        due: bytes of memory that the sound file of each kind takes.
+        share: the largest memory of a file of each kind, as a share of its due or of half of `FLOOR`.
     """
 
     answers: Counter = field(default_factory=Counter)
@@ -70,6 +80,29 @@ class Figures:
     faults: list[str] = field(default_factory=list)
     slowest: float = 0.0
     largest: int = 0
+    due: dict[str, int] = field(default_factory=dict)
+    share: dict[str, float] = field(default_factory=dict)
+
+
+class PeakMemory:
+    """The memory that a block needs at most beyond what the process held before, in bytes."""
+
+    def __enter__(self) -> "PeakMemory":
+        self.bytes = 0
+        CLEAR.write_text("5") if CLEAR.exists() else None
+        self._before = _status("VmRSS")
+        tracemalloc.reset_peak()
+        self._traced = tracemalloc.get_traced_memory()[0]
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        traced = tracemalloc.get_traced_memory()[1] - self._traced
+        self.bytes = max(traced, _status("VmHWM") - self._before if CLEAR.exists() else 0)
+
+
+def _status(name: str) -> int:
+    found = re.search(rf"{name}:\s+(\d+)", STATUS.read_text()) if STATUS.exists() else None
+    return int(found[1]) * 1024 if found else 0
 
 
 @dataclass(frozen=True)
@@ -165,6 +198,40 @@ def _text(folder: Path) -> None:
     (folder / "image01_mask.txt").write_text(f"50 40 {values}")
 
 
+def _rois(name: str) -> Callable[[Path], None]:
+    def make(folder: Path) -> None:
+        import roifile
+
+        save_image(folder / "a.png", painted(nuclei()))
+        rois = [
+            roifile.ImagejRoi.frompoints(points) for points in ([[2, 2], [6, 2], [6, 7]], [[9.5, 2], [19, 11], [9, 9]])
+        ]
+        rois[0].properties = {"qupath.object.classification": "Tumor", "qupath.object.type": "detection"}
+        rois.append(roifile.ImagejRoi(roitype=roifile.ROI_TYPE.OVAL, left=20, top=20, right=30, bottom=28))
+        path = [0, 30, 2, 1, 40, 2, 1, 40, 12, 4, 0, 33, 4, 1, 36, 4, 1, 36, 7, 4]
+        rois.append(roifile.ImagejRoi(roitype=roifile.ROI_TYPE.RECT, shape_roi_size=len(path)))
+        rois[-1].multi_coordinates = np.array(path, dtype=np.float32)
+        if name.endswith(".zip"):
+            roifile.roiwrite(folder / name, rois)
+        else:
+            (folder / name).write_bytes(rois[3].tobytes())
+
+    return make
+
+
+def _mask_folder(folder: Path) -> None:
+    save_image(folder / "case" / "images" / "a.png", painted(nuclei()))
+    for label in (1, 2, 3):
+        save_image(folder / "case" / "masks" / f"{label}.png", np.where(nuclei() == label, 255, 0).astype(np.uint8))
+
+
+def _parquet(folder: Path) -> None:
+    with tempfile.TemporaryDirectory() as pairs:
+        _pair(".png", save_image)(Path(pairs))
+        (shard,) = write_shards(list_tiles("instance_pairs", pairs), folder / "shards")
+    shard.rename(folder / "a.parquet")
+
+
 KINDS = {
     "geojson": Kind("qupath", _geojson, "a.geojson"),
     "labelme": Kind("qupath", _labelme, "a.json"),
@@ -179,6 +246,10 @@ KINDS = {
     "xml": Kind("monuseg", _xml, "a.xml"),
     "mat": Kind("consep", _mat, "Train/Labels/a.mat", {"stored_types": "merged"}),
     "text": Kind("cpm15", _text, "image01_mask.txt"),
+    "roi": Kind("qupath", _rois("a.roi"), "a.roi"),
+    "roi archive": Kind("qupath", _rois("a.zip"), "a.zip"),
+    "mask": Kind("mask_folders", _mask_folder, "case/masks/2.png"),
+    "parquet": Kind("parquet", _parquet, "a.parquet"),
 }
 STRUCTURED = ("geojson", "labelme", "coco")
 
@@ -256,22 +327,39 @@ def run(runs: int, seed: int, names: tuple[str, ...] = tuple(KINDS)) -> Figures:
             originals[name] = (folder / name / KINDS[name].file).read_bytes()
             _read(KINDS[name], folder / name)
         tracemalloc.start()
+        for name in names:
+            with PeakMemory() as memory:
+                _read(KINDS[name], folder / name)
+            figures.due[name] = memory.bytes
         for number in range(runs):
             name = names[number % len(names)]
             content = mutate(originals[name], rng, name in STRUCTURED)
-            _try(name, content, folder / name, f"{name} {seed}/{number}", figures)
+            longer = max(1.0, len(content) / len(originals[name]))
+            _try(name, content, folder / name, f"{name} {seed}/{number}", figures, longer)
     finally:
         tracemalloc.stop()
         shutil.rmtree(folder, ignore_errors=True)
     return figures
 
 
-def _try(name: str, content: bytes, folder: Path, what: str, figures: Figures) -> None:
+def _try(name: str, content: bytes, folder: Path, what: str, figures: Figures, longer: float) -> None:
+    (folder / KINDS[name].file).write_bytes(content)
+    start = time.monotonic()
+    with PeakMemory() as memory:
+        _outcome(name, folder, what, figures)
+    seconds, peak = time.monotonic() - start, memory.bytes
+    figures.slowest, figures.largest = max(figures.slowest, seconds), max(figures.largest, peak)
+    due = max(figures.due[name] * longer, FLOOR / 2)
+    figures.share[name] = max(figures.share.get(name, 0.0), peak / due)
+    if seconds > SLOWEST:
+        figures.faults.append(f"{what}: took {seconds:.1f} s")
+    if peak > 2 * due:
+        figures.faults.append(f"{what}: took {peak / 2**20:.1f} MiB, more than twice {due / 2**20:.1f}")
+
+
+def _outcome(name: str, folder: Path, what: str, figures: Figures) -> None:
     kind = KINDS[name]
     path = folder / kind.file
-    path.write_bytes(content)
-    tracemalloc.reset_peak()
-    start = time.monotonic()
     try:
         _read(kind, folder)
         figures.answers[name] += 1
@@ -282,12 +370,6 @@ def _try(name: str, content: bytes, folder: Path, what: str, figures: Figures) -
             figures.faults.append(f"{what}: does not name the file: {type(error).__name__}: {error!s:.200}")
     except Exception as error:
         figures.faults.append(f"{what}: {type(error).__name__}: {error!s:.200}")
-    seconds, peak = time.monotonic() - start, tracemalloc.get_traced_memory()[1]
-    figures.slowest, figures.largest = max(figures.slowest, seconds), max(figures.largest, peak)
-    if seconds > SLOWEST:
-        figures.faults.append(f"{what}: took {seconds:.1f} s")
-    if peak > ROOM:
-        figures.faults.append(f"{what}: took {peak / 2**20:.0f} MiB")
 
 
 def _read(kind: Kind, folder: Path) -> None:
@@ -310,6 +392,8 @@ def main() -> None:
     print(f"{args.runs:,} files: {read:,} read, {refused:,} refused, {len(figures.faults)} faults")
     print(", ".join(f"{name} {figures.answers[name]:,} / {figures.refusals[name]:,}" for name in args.kinds))
     print(f"slowest {figures.slowest:.2f} s, most memory {figures.largest / 2**20:.1f} MiB")
+    print("memory due in KiB, and the most as a share of it or of half the floor:")
+    print(", ".join(f"{name} {figures.due[name] / 1024:.0f}, {figures.share[name]:.2f}" for name in args.kinds))
     alike = Counter(re.sub(r" \d+/\d+|/tmp/\S+|\d+", "", line)[:140] for line in figures.faults)
     for line, count in alike.most_common(40):
         print(f"{count:5} {line}")
