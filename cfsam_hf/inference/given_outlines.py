@@ -69,8 +69,7 @@ def type_outlines(
         ValueError: the model has no types, the label map has another size than the image, or an option has no meaning
             for given outlines.
     """
-    from ..model.pipeline_cfsam import UNKNOWN_MPP_WARNING
-    from ..model.stages import ImageRun
+    from ..model.stages import UNKNOWN_MPP_WARNING, ImageRun
 
     if not getattr(getattr(pipe.model, "config", None), "num_types", 0):
         raise ValueError("the checkpoint has no types, so that it cannot type given outlines")

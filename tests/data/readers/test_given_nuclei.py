@@ -68,7 +68,7 @@ def test_geojson_without_regions(tmp_path):
         (lambda p: geojson(p / "a.geojson", [(geojson_polygon(900, 2, 906, 7), "a")]), "polygons reach 906 px"),
         (
             lambda p: geojson(p / "a.geojson", [(geojson_polygon(-x - 9, 2, -x - 3, 7), "a") for x in range(4)]),
-            "4 of its 4 outlines hold no pixel",
+            "4 of its 4 outlines contain no pixel",
         ),
     ],
 )
