@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path, PurePath
 from typing import Any
 
+from ..files.json_input import read_json
 from ..outputs.placement import Placement
 from .collect import Collection
 from .sources import Job
@@ -60,7 +61,7 @@ def read_placements(path: Path) -> dict[str, Placement]:
         OSError: the file cannot be read.
         ValueError: naming the file and the entry, for content that cannot be used.
     """
-    from ..data.readers.text_files import read_csv, read_json
+    from ..data.readers.text_files import read_csv
 
     rows: Sequence[Any] = _json_rows(read_json(path), path) if _is_json(path) else read_csv(path)
     found: dict[str, Placement] = {}
