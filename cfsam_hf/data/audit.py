@@ -87,7 +87,10 @@ def audit_dataset(name: str, path: str | Path, progress: Callable[[int, int], No
             progress(number, len(audit.records))
     if audit.tiles > 1 and audit.empty == audit.tiles:
         audit.problems.append(f"{audit.name}: none of its {audit.tiles:,} tiles has a nucleus")
-    sizes = size_notes((facts.mpp, facts.areas) for facts in audit.facts)
+    if any(record.points for record in audit.records):
+        sizes = ["nuclei have points and no outlines; their diameters are those of discs around the points"]
+    else:
+        sizes = size_notes((facts.mpp, facts.areas) for facts in audit.facts)
     audit.notes += [f"{audit.name}: {note}" for note in (*sizes, *_spellings(audit.records))]
     # A missing type is worth a note only in a data set with types.
     if audit.typed_tiles and audit.untyped:

@@ -177,6 +177,11 @@ def _index(folder: Path) -> None:
     (folder / "index.csv").write_text("id,tissue,mpp,split\na,Colon,0.25,train\nb,Liver,0.5,test\n")
 
 
+def _points(folder: Path) -> None:
+    save_image(folder / "a.png", painted(nuclei()))
+    (folder / "a_points.csv").write_text("x,y,type\n5.5,6.0,1\n20,30,4\n33,21,0\n")
+
+
 def _xml(folder: Path) -> None:
     save_image(folder / "a.tif", painted(nuclei()))
     ring = [(1, 1), (9, 1), (9, 9), (1, 9)]
@@ -243,6 +248,7 @@ KINDS = {
     ),
     "npy": Kind("instance_pairs", _pair(".npy", np.save), "a_instances.npy"),
     "index": Kind("instance_pairs", _index, "index.csv"),
+    "points": Kind("crchisto", _points, "a_points.csv"),
     "xml": Kind("monuseg", _xml, "a.xml"),
     "mat": Kind("consep", _mat, "Train/Labels/a.mat", {"stored_types": "merged"}),
     "text": Kind("cpm15", _text, "image01_mask.txt"),

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
+from cfsam_hf.data.audit import audit_dataset
 from cfsam_hf.data.data_items import DataItem, records_by_dataset
 from cfsam_hf.data.parquet_writer import write_shards
 from cfsam_hf.data.readers.crchisto import TYPES, disc_map, list_crchisto
@@ -81,6 +82,16 @@ def test_what_needs_outlines_refuses_points(tmp_path):
         records_by_dataset([DataItem("crchisto", str(tmp_path))], "all")
     with pytest.raises(ValueError, match="crchisto has points and no outlines"):
         write_shards(list_crchisto(tmp_path), tmp_path / "shards")
+
+
+def test_a_check_says_that_sizes_are_those_of_discs(tmp_path):
+    # Discs of 2 um across, which would be far too small for nuclei.
+    write_csv(tmp_path, "".join(f"{x},{y},1\n" for x in range(5, 50, 10) for y in range(5, 40, 10)))
+    audit = audit_dataset("crchisto", tmp_path, radius=1.0)
+    assert (audit.problems, audit.nuclei) == ([], 20)
+    assert [note.split(": ")[-1] for note in audit.notes] == [
+        "nuclei have points and no outlines; their diameters are those of discs around the points"
+    ]
 
 
 def test_damaged_files_are_named(tmp_path):
