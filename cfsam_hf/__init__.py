@@ -13,6 +13,7 @@ from . import registration
 
 if TYPE_CHECKING:
     from .bases.bundled import bundled_checkpoint
+    from .inference.segment_slide import segment_slide
     from .model.configuration_cfsam import CfSamConfig
     from .model.decoding import DecodingParameters, decode_nuclei
     from .model.image_processing_cfsam import CfSamImageProcessor
@@ -35,6 +36,7 @@ __all__ = [
     "bundled_checkpoint",
     "decode_nuclei",
     "export_for_hub",
+    "segment_slide",
 ]
 
 # The version ships with every checkpoint. It is read as text, since importing its module would import torch.
@@ -54,6 +56,7 @@ _MODULES = {
     "bundled_checkpoint": ".bases.bundled",
     "decode_nuclei": ".model.decoding",
     "export_for_hub": ".publish.export",
+    "segment_slide": ".inference.segment_slide",
 }
 
 

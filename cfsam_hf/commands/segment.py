@@ -19,6 +19,7 @@ from .options import (
     share,
 )
 from .segment_report import SegmentReport, warnings_as_lines
+from .slide_options import add_slide_options, restricts, where_to_look
 from .terminal import EXIT_FAILED, EXIT_OK, UsageError, say
 
 if TYPE_CHECKING:
@@ -42,7 +43,9 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         description=(
             "Finds the nuclei in images and writes, for each image NAME.*, OUT/NAME_instances.tif (label map), "
             "NAME.geojson (polygons, for QuPath), NAME.parquet (table), NAME_overlay.png (picture), and one "
-            "OUT/summary.csv with counts and densities per type."
+            "OUT/summary.csv with counts and densities per type. For a whole slide it writes NAME.parquet "
+            "(GeoParquet), NAME.geojson, or NAME.geojson.gz for many nuclei, NAME_overview.png and "
+            "NAME_tissue.geojson."
         ),
         epilog=(
             "A folder is searched with its sub-folders, which are mirrored below OUT; a pattern in quotes is mirrored "
@@ -54,7 +57,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
             "apostrophe."
         ),
     )
-    parser.add_argument("inputs", nargs="*", metavar="INPUT", help="image file, folder of images, or quoted pattern")
+    parser.add_argument("inputs", nargs="*", metavar="INPUT", help="image or slide, folder of them, or quoted pattern")
     parser.add_argument(
         "-o", "--output", required=True, metavar="OUT", help="folder for the results; created if needed"
     )
@@ -80,9 +83,10 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument(
         "--also",
         action="append",
-        choices=("csv", "coco", "roi"),
+        choices=("csv", "coco", "roi", "labels"),
         default=[],
-        help="also write NAME_nuclei.csv, NAME_coco.json or NAME_rois.zip (for ImageJ); can be repeated",
+        help="also write NAME_nuclei.csv, NAME_coco.json or NAME_rois.zip (for ImageJ) of images, or NAME_labels.ome.tif "
+        "of slides (a pyramid of the label map; images always get theirs); can be repeated",
     )
     parser.add_argument(
         "--threshold",
@@ -106,7 +110,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "--resume",
         action="store_true",
         help="skip images whose results in OUT are complete and were made from the same file by the same version, "
-        "checkpoint and options",
+        "checkpoint and options, and the regions of slides that an interrupted run has done",
     )
     parser.add_argument(
         "--max-pixels",
@@ -123,6 +127,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     add_outlines_option(parser)
     add_offsets_option(parser)
+    add_slide_options(parser)
     parser.add_argument("--verbose", action="store_true", help="report at the end how long the network waited")
     add_debug_option(parser)
     parser.set_defaults(run=run)
@@ -132,6 +137,9 @@ def run(args: argparse.Namespace) -> int:
     """Runs `cfsam segment` with its parsed arguments and returns the exit status."""
     from ..files.writable import check_writable
     from ..inference import DEFAULT_KINDS, FileSink, RunRecord, run_jobs
+    from ..inference.collect import split_slides
+    from ..inference.slide_run import run_slides
+    from ..inference.slide_sink import DEFAULT_SLIDE_KINDS, SLIDE_KINDS, SlideSink
     from ..model.pixel_size import check_mpp
 
     if args.demo == bool(args.inputs):
@@ -140,8 +148,11 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("--offsets and --outlines are for images of yours, not for the demo picture")
     if args.outlines and (args.threshold is not None or args.decoding):
         raise UsageError("--threshold and --decoding have no meaning for --outlines, which are given")
+    if restricts(args) and (args.outlines or args.offsets):
+        raise UsageError("--tissue, --roi and --exclude are for slides, --outlines and --offsets for images")
     if args.mpp is not None:
         check_mpp(args.mpp, "--mpp")
+    where = where_to_look(args)
     output = Path(args.output)
     check_writable(output)
     collection, outlines = (_demo(args), None) if args.demo else _collect(args, output)
@@ -151,25 +162,32 @@ def run(args: argparse.Namespace) -> int:
         say(f"error: {problem}")
     if not collection.jobs:
         return EXIT_FAILED
+    images, slides = collection.jobs, []
+    if outlines is None:
+        images, slides = split_slides(collection.jobs, mpp=args.mpp, all_slides=restricts(args))
     kinds = [kind for kind in DEFAULT_KINDS if args.overlay or kind != "overlay"] + args.also
-    sink = FileSink(output, kinds)
+    slide_sink = SlideSink(output, [*DEFAULT_SLIDE_KINDS, *(kind for kind in args.also if kind in SLIDE_KINDS)])
     report = SegmentReport(len(collection.jobs), debug=args.debug)
     with warnings_as_lines():
         record = RunRecord(output)
         pipe = load_pipeline(args.checkpoint, args.device)
         with record:
-            run_all: Callable[..., Generator[Outcome, None, None]] = run_jobs
+            run_images: Callable[..., Generator[Outcome, None, None]] = run_jobs
             if outlines is not None:
                 from ..inference.given_outlines import run_outline_jobs
 
-                run_all = partial(run_outline_jobs, outlines=outlines)
-            outcomes = run_all(collection.jobs, pipe, sink, record, _pipeline_options(args), resume=args.resume)
-            with contextlib.closing(outcomes):
-                for outcome in outcomes:
-                    report.show(outcome)
+                run_images = partial(run_outline_jobs, outlines=outlines)
+            options = _pipeline_options(args)
+            for outcomes in (
+                run_images(images, pipe, FileSink(output, kinds), record, options, resume=args.resume),
+                run_slides(slides, pipe, slide_sink, record, options, where=where, resume=args.resume),
+            ):
+                with contextlib.closing(outcomes):
+                    for outcome in outcomes:
+                        report.show(outcome)
     report.finish(record.images, record.summary, missing=len(collection.problems))
     clock = getattr(pipe, "network_clock", None)
-    if args.verbose and report.position and clock is not None:
+    if args.verbose and images and report.position and clock is not None:
         print(
             f"network: busy for {clock.busy:.1f} s, waited for {100 * clock.waiting_share:.1f} % of the time between "
             "its first tile and its last"

@@ -4,7 +4,7 @@ import contextlib
 import re
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -13,10 +13,14 @@ from .terminal import say
 
 if TYPE_CHECKING:
     from ..inference import Outcome
+    from ..inference.slide_run import SlideDone, SlideProgress
     from ..model.result import NucleiResult
 
+# Seconds between two lines about the progress of slides.
+PROGRESS_INTERVAL = 10.0
+
 # How functions name the options of the command in their errors.
-OPTION_IN_MESSAGE = re.compile(r"\b(max_pixels|mpp|page)=")
+OPTION_IN_MESSAGE = re.compile(r"\b(max_pixels|mpp|page|tissue)=")
 
 
 class SegmentReport:
@@ -30,11 +34,17 @@ class SegmentReport:
     def __init__(self, total: int, *, debug: bool):
         self.total, self.debug = total, debug
         self.position = self.failed = self.skipped = 0
+        self._progress: SlideProgress | None = None
+        self._shown_at = 0.0
 
     def show(self, outcome: "Outcome") -> None:
-        """Prints the outcome of an image; failures go to stderr."""
+        """Prints the outcome of an image or the progress of a slide; failures go to stderr."""
         from ..inference import Current, Done, Failed
+        from ..inference.slide_run import SlideDone, SlideProgress
 
+        if isinstance(outcome, SlideProgress):
+            self._show_progress(outcome)
+            return
         if isinstance(outcome, Current):
             self.skipped += 1
             return
@@ -44,12 +54,44 @@ class SegmentReport:
         if isinstance(outcome, Failed):
             self._show_failure(outcome.job.source.name, outcome.error)
         elif isinstance(outcome, Done):
-            todo = self.total - self.skipped
-            counter = f"[{self.position}/{todo}] " if todo > 1 else ""
-            clock = f"{'at ' * (todo > 1)}{outcome.seconds:.1f} s"
-            shown = outcome.files.get("overlay", outcome.files["geojson"])
-            name = outcome.job.source.name
-            print(one_line(f"{counter}{name}: {_counts(outcome.result)}, {clock} -> {shown}"), flush=True)
+            self._show_done(outcome, _counts(outcome.result), outcome.files.get("overlay", outcome.files["geojson"]))
+        elif isinstance(outcome, SlideDone):
+            self._show_done(
+                outcome, self._slide_counts(outcome), outcome.files.get("overview", outcome.files["table"])
+            )
+        self._progress = None
+
+    def _show_done(self, outcome: "Outcome", text: str, shown: Path) -> None:
+        todo = self.total - self.skipped
+        counter = f"[{self.position}/{todo}] " if todo > 1 else ""
+        clock = f"{'at ' * (todo > 1)}{outcome.seconds:.1f} s"
+        print(one_line(f"{counter}{outcome.job.source.name}: {text}, {clock} -> {shown}"), flush=True)
+
+    def _show_progress(self, progress: "SlideProgress") -> None:
+        self._progress = progress
+        if progress.regions < progress.total_regions and progress.seconds - self._shown_at > PROGRESS_INTERVAL:
+            self._shown_at = progress.seconds
+            left = progress.seconds_left
+            print(
+                one_line(
+                    f"{progress.job.source.name}: {progress.mm2:.2f} of {progress.total_mm2:.2f} mm2, "
+                    f"{progress.rate:.2f} mm2/min" + ("" if left is None else f", {_duration(left)} left")
+                ),
+                flush=True,
+            )
+
+    def _slide_counts(self, done: "SlideDone") -> str:
+        """For example "9,412 nuclei (epithelial 300, inflammatory 9,112), 1.20 mm2 of tissue, 0.55 mm2/min"."""
+        record = done.record
+        types = [row for row in done.rows if row["type"] > 0]
+        text = _numbers(record["nuclei"], [(row["type_name"], row["count"]) for row in types])
+        if record["tissue_area_mm2"] is not None:
+            text += f", {record['tissue_area_mm2']:.2f} mm2"
+        if self._progress is not None and done.waiting_share is not None:
+            text += (
+                f", {self._progress.rate:.2f} mm2/min, the network waited {100 * done.waiting_share:.1f} % of the time"
+            )
+        return text + _stated(record["mpp"], record["mpp_source"])
 
     def finish(self, images: list[str], summary: Path, *, missing: int) -> None:
         """Prints what is in the summary, and how many images failed or were `missing`."""
@@ -85,16 +127,29 @@ def as_options(text: str) -> str:
 
 def _counts(result: "NucleiResult") -> str:
     """For example "412 nuclei (epithelial 300, inflammatory 112)", and the pixel size if the file states it."""
-    from ..model.pixel_size import GIVEN
     from ..model.result import type_styles
 
-    text = "1 nucleus" if len(result) == 1 else f"{len(result):,} nuclei"
-    if result.type_names and len(result):
-        count = result.table["type"].value_counts()
-        text += f" ({', '.join(f'{s.name} {int(count.get(s.type_id, 0)):,}' for s in type_styles(result))})"
-    if result.mpp is not None and result.mpp_source not in (None, GIVEN):
-        text += f", {result.mpp:.4g} µm per pixel ({result.mpp_source})"
-    return text
+    count = result.table["type"].value_counts()
+    types = [(s.name, int(count.get(s.type_id, 0))) for s in type_styles(result)] if result.type_names else []
+    return _numbers(len(result), types) + _stated(result.mpp, result.mpp_source)
+
+
+def _numbers(nuclei: int, types: Sequence[tuple[str, int]]) -> str:
+    text = "1 nucleus" if nuclei == 1 else f"{nuclei:,} nuclei"
+    return f"{text} ({', '.join(f'{name} {count:,}' for name, count in types)})" if types and nuclei else text
+
+
+def _stated(mpp: float | None, source: str | None) -> str:
+    from ..model.pixel_size import GIVEN
+
+    return "" if mpp is None or source in (None, GIVEN) else f", {mpp:.4g} µm per pixel ({source})"
+
+
+def _duration(seconds: float) -> str:
+    """For example "40 s", "12 min" or "3.4 h"."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 @contextlib.contextmanager

@@ -9,12 +9,15 @@ from pathlib import Path, PurePath
 
 from ..files.own_results import is_own_result
 from ..model.pictures import DEFAULT_MAX_PIXELS, IMAGE_SUFFIXES
+from ..slides.formats import SLIDE_SUFFIXES, is_slide, parts_of_slides
+from .slide_source import SlideSource
 from .sources import ImageSource, Job
 
 # Files that public data sets put beside an image X and that are not images to segment.
 COMPANION_ENDINGS = ("_instances", "_overlay")
 # Slides that no reader here understands. In some of them, Pillow would mistake the thumbnail for the slide.
-UNREADABLE_SLIDES = frozenset((".mrxs", ".vms", ".vmu", ".svslide", ".czi", ".zvi", ".isyntax", ".dcm"))
+UNREADABLE_SLIDES = frozenset((".zvi", ".isyntax"))
+READABLE = frozenset((*IMAGE_SUFFIXES, *SLIDE_SUFFIXES))
 SLIDE_ADVICE = "cannot be read; convert it to a pyramidal TIFF, for instance with QuPath or libvips"
 
 
@@ -45,7 +48,7 @@ def collect_images(
     Results of this package are never among them, whatever their folder and name.
 
     Args:
-        inputs: files (of any ending), folders (searched with their sub-folders for `IMAGE_SUFFIXES`, without hidden
+        inputs: files (of any ending), folders (searched with their sub-folders for images and slides, without hidden
             files), and patterns.
         output: the folder of the results, which is not searched if it lies within a folder of `inputs`.
         page, max_pixels: as in [`ImageSource`].
@@ -82,6 +85,31 @@ def collect_images(
         for relative, path in first.items()
     ]
     return collection
+
+
+def split_slides(
+    jobs: Iterable[Job], *, mpp: float | None = None, all_slides: bool = False
+) -> tuple[list[Job], list[Job]]:
+    """Tells images from slides by their content.
+
+    Args:
+        jobs: of [`collect_images`].
+        mpp: micrometres per pixel of level 0 of the slides, in place of what they state.
+        all_slides: whether every image is worked on as a slide.
+
+    Returns:
+        The jobs of images, and those of slides. A page of a file, and a tile of a larger image, are always images.
+    """
+    images: list[Job] = []
+    slides: list[Job] = []
+    for job in jobs:
+        source = job.source
+        is_whole = isinstance(source, ImageSource) and source.page is None and job.placement is None
+        if isinstance(source, ImageSource) and is_whole and (all_slides or is_slide(source.path)):
+            slides.append(Job(SlideSource(source.path, source.name, mpp, source.max_pixels), job.target))
+        else:
+            images.append(job)
+    return images, slides
 
 
 def output_names(relatives: Sequence[PurePath]) -> dict[PurePath, PurePath]:
@@ -121,9 +149,7 @@ def _expand(text: str, output: Path, collection: Collection) -> list[tuple[Path,
     if path.is_dir():
         pairs = _search(path, path, output, collection)
         if not pairs:
-            collection.problems.append(
-                f"{text}: no images in this folder (looked for {' '.join(sorted(IMAGE_SUFFIXES))})"
-            )
+            collection.problems.append(f"{text}: no images in this folder (looked for {' '.join(sorted(READABLE))})")
         return pairs
     if os.path.lexists(path):
         if path.suffix.lower() in UNREADABLE_SLIDES:
@@ -148,7 +174,7 @@ def _match(pattern: Path, output: Path, collection: Collection) -> list[tuple[Pa
         if match.is_dir():
             # "**" also gives the folders themselves; what is in them is matched on its own.
             pairs += [] if "**" in text else _search(match, root, output, collection)
-        elif match.suffix.lower() in IMAGE_SUFFIXES:
+        elif match.suffix.lower() in READABLE:
             pairs.append((match, match.relative_to(root)))
         elif match.suffix.lower() in UNREADABLE_SLIDES:
             slides.append(match)
@@ -177,8 +203,11 @@ def _search(folder: Path, root: Path, output: Path, collection: Collection) -> l
             if not name.startswith(".") and os.path.realpath(os.path.join(parent, name)) != target
         )
         names = [PurePath(n) for n in sorted(files) if not n.startswith(".")]
+        parts = parts_of_slides(Path(parent), names)
+        subfolders[:] = [name for name in subfolders if name not in parts]
+        names = [name for name in names if str(name) not in parts]
         slides += [name for name in names if name.suffix.lower() in UNREADABLE_SLIDES]
-        names = [name for name in names if name.suffix.lower() in IMAGE_SUFFIXES]
+        names = [name for name in names if name.suffix.lower() in READABLE]
         stems = {name.stem for name in names}
         pairs += [
             (Path(parent, name), Path(parent, name).relative_to(root))

@@ -127,7 +127,7 @@ def run_jobs(
         resume: whether to skip jobs whose results are complete and current.
     """
     options = dict(options or {})
-    made_by = _made_by(pipe, sink, options)
+    settings_of_run = made_by(pipe, sink.kinds, options)
     began = time.perf_counter()
 
     def seconds() -> float:
@@ -137,7 +137,7 @@ def run_jobs(
         clean_up(folder)
     todo = []
     for job in jobs:
-        if resume and record.is_current(job, made_by | job.settings()):
+        if resume and record.is_current(job, settings_of_run | job.settings()):
             yield Current(job, seconds())
         else:
             todo.append(job)
@@ -149,7 +149,7 @@ def run_jobs(
             result.mpp_source = begun.stated.source
         try:
             files = sink.write(result, begun.image, job.target, record.other_targets(job), job.placement)
-            settings = made_by | job.settings()
+            settings = settings_of_run | job.settings()
             record.add(job, begun.fingerprint, settings, files.values(), summary_rows(result))
         except Exception as error:  # one bad image in a folder of thousands must not cost the rest
             return Failed(job, seconds(), error)
@@ -191,11 +191,11 @@ def run_jobs(
             raise
 
 
-def _made_by(pipe: Any, sink: FileSink, options: Mapping[str, Any]) -> dict[str, Any]:
+def made_by(pipe: Any, kinds: Sequence[str], options: Mapping[str, Any]) -> dict[str, Any]:
     """Everything but the image that results depend on, as JSON-able values."""
     given = {name: value for name, value in options.items() if value is not None and name not in WITHOUT_INFLUENCE}
     settings = {"mpp": None, "threshold": None, "views": 1, **given, **getattr(pipe, "settings", {})}
-    identity = {"version": __version__, "checkpoint": checkpoint_identity(pipe), "files": sorted(sink.kinds)}
+    identity = {"version": __version__, "checkpoint": checkpoint_identity(pipe), "files": sorted(kinds)}
     return {**identity, **settings}
 
 

@@ -424,9 +424,9 @@ class NucleiSegmentationPipeline(Pipeline):
             mpp=run.mpp,
             mpp_source=run.mpp_source,
             type_names=config.type_names,
-            type_colors=_type_colors(config),
+            type_colors=type_colors(config),
             image_name=run.name,
-            checkpoint=_checkpoint_name(self.model),
+            checkpoint=checkpoint_name(self.model),
             version=__version__,
         )
 
@@ -446,12 +446,13 @@ def _or_raise(result: NucleiResult | Exception) -> NucleiResult:
     return result
 
 
-def _type_colors(config) -> dict[int, tuple[int, int, int]]:
+def type_colors(config) -> dict[int, tuple[int, int, int]]:
     """RGB colours of the types by id, of id 0 for a model without types."""
     return {index: rgb(color) for index, color in enumerate(config.type_colors or [], 1 if config.num_types else 0)}
 
 
-def _checkpoint_name(model) -> str:
+def checkpoint_name(model) -> str:
+    """What outputs call the checkpoint of a model."""
     info = model.config.checkpoint_info or {}
     folder = getattr(model, "adapter_folder", None) or getattr(model, "name_or_path", "") or ""
     return str(info.get("name") or Path(folder).name or type(model).__name__)

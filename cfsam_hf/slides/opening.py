@@ -4,6 +4,7 @@ import os
 
 import openslide
 
+from ..model.pictures import DEFAULT_MAX_PIXELS
 from ..model.pixel_size import check_mpp
 from ..model.tiff import is_tiff, largest_page, open_tiff
 from .openslide_slide import OpenSlideSlide
@@ -15,7 +16,9 @@ from .tiff_slide import TiffSlide
 _GENERIC = ("generic-tiff",)
 
 
-def open_slide(path: str | os.PathLike, mpp: float | None = None) -> Slide:
+def open_slide(
+    path: str | os.PathLike, mpp: float | None = None, max_pixels: int | None = DEFAULT_MAX_PIXELS
+) -> Slide:
     """
     Opens a whole slide, or any picture as a slide of one level.
 
@@ -24,6 +27,7 @@ def open_slide(path: str | os.PathLike, mpp: float | None = None) -> Slide:
             DICOM, Sakura, Zeiss), a tiled TIFF (OME-TIFF, QPTIFF brightfield, BigTIFF, JPEG 2000, generic pyramid), or
             a picture such as PNG or JPEG, which is read into memory.
         mpp: micrometres per pixel of level 0; overrides what the file states.
+        max_pixels: a larger picture that can only be read as a whole is refused. None: no limit.
 
     Returns:
         The slide; use it in a `with` block.
@@ -45,7 +49,7 @@ def open_slide(path: str | os.PathLike, mpp: float | None = None) -> Slide:
     elif tiled:
         slide = TiffSlide(path)
     else:
-        slide = PlainSlide(path)
+        slide = PlainSlide(path, max_pixels)
     if mpp is not None:
         slide.use_pixel_size(mpp)
     return slide

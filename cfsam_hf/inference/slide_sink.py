@@ -1,0 +1,130 @@
+"""Where the nuclei of slides go: the files of a slide, all of them or none, written from a stream."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Any
+
+import pyarrow
+
+from ..files.atomic import staged_folder
+from ..files.json_files import write_json
+from ..files.own_results import is_blank, is_own_result
+from ..outputs.slide_geojson import slide_geojson_ending, write_slide_geojson
+from ..outputs.slide_table import write_slide_table
+from ..slides import tissue_geojson
+from .sink import OUTPUT_KINDS
+from .slide_plan import SlidePlan
+
+
+@dataclass(frozen=True)
+class SlideNuclei:
+    """The nuclei of a slide, to be written.
+
+    Attributes:
+        plan: of the slide.
+        record: the provenance record.
+        batches: gives the nuclei from the first to the last, again with each call.
+    """
+
+    plan: SlidePlan
+    record: Mapping[str, Any]
+    batches: Callable[[], Iterator[pyarrow.RecordBatch]]
+
+
+@dataclass(frozen=True)
+class SlideKind:
+    """A file that is written for each slide.
+
+    Attributes:
+        ending: what follows the slide's target in its name, from the number of nuclei.
+        write: writes the nuclei to a path.
+    """
+
+    ending: Callable[[int], str]
+    write: Callable[[SlideNuclei, Path], object]
+
+
+def _write_tissue(nuclei: SlideNuclei, path: Path) -> None:
+    # The record comes first, so that the file is recognised as ours by its beginning.
+    write_json(path, {"metadata": dict(nuclei.record), **tissue_geojson(nuclei.plan.tissue)}, indent=None)
+
+
+SLIDE_KINDS: dict[str, SlideKind] = {
+    "geojson": SlideKind(slide_geojson_ending, lambda n, path: write_slide_geojson(n.batches(), path, n.record)),
+    "tissue": SlideKind(lambda count: "_tissue.geojson", _write_tissue),
+    "table": SlideKind(
+        lambda count: ".parquet", lambda n, path: write_slide_table(n.batches(), n.plan.schema, path, n.record)
+    ),
+}
+"""All that can be written for a slide, by kind."""
+
+DEFAULT_SLIDE_KINDS = ("geojson", "tissue", "table")
+LAST_KIND = "table"
+
+
+class SlideSink:
+    """Writes the files of slides into a folder.
+
+    The files of a slide appear together and replace those of an earlier run; `TARGET.parquet` appears last and
+    disappears first.
+
+    Args:
+        folder: the output folder.
+        kinds: what to write, of `SLIDE_KINDS`; the table is always written.
+
+    Raises:
+        ValueError: there is no such kind.
+    """
+
+    def __init__(self, folder: Path, kinds: Sequence[str] = DEFAULT_SLIDE_KINDS):
+        unknown = sorted(set(kinds) - set(SLIDE_KINDS))
+        if unknown:
+            raise ValueError(f"no output of the kind {unknown[0]!r}; choose from {', '.join(SLIDE_KINDS)}")
+        self.folder = folder
+        self.kinds = tuple(kind for kind in SLIDE_KINDS if kind in kinds or kind == LAST_KIND)
+
+    def check(self, target: PurePath) -> None:
+        """Makes sure that the results will overwrite nobody else's file.
+
+        Raises:
+            FileExistsError, IsADirectoryError: there is such a file or folder.
+        """
+        for ending in self._endings(self.kinds):
+            path = self._path(target, ending)
+            if path.is_dir():
+                raise IsADirectoryError(f"{path} is a folder where a file is to be written")
+            if path.exists() and not (is_own_result(path) or is_blank(path)):
+                raise FileExistsError(f"{path} exists and was not written by cfsam; choose another folder with -o")
+
+    def write(self, nuclei: SlideNuclei, target: PurePath) -> dict[str, Path]:
+        """Writes the files of a slide, all of them or none.
+
+        Args:
+            nuclei: of the slide.
+            target: the common beginning of the files, relative to the folder.
+
+        Returns:
+            The files by kind.
+
+        Raises:
+            OSError: a file cannot be written, or the slide can no longer be read.
+        """
+        count = nuclei.record["nuclei"]
+        files = {kind: self._path(target, SLIDE_KINDS[kind].ending(count)) for kind in self.kinds}
+        former = {
+            self._path(target, ending)
+            for ending in (*self._endings(SLIDE_KINDS), *(kind.ending for kind in OUTPUT_KINDS.values()))
+        }
+        removed = [path.name for path in former - set(files.values()) if is_own_result(path)]
+        with staged_folder(self.folder / target.parent, last=files[LAST_KIND].name, removed=removed) as stage:
+            for kind, path in files.items():
+                SLIDE_KINDS[kind].write(nuclei, stage / path.name)
+        return files
+
+    def _path(self, target: PurePath, ending: str) -> Path:
+        return self.folder / target.parent / f"{target.name}{ending}"
+
+    def _endings(self, kinds: Sequence[str] | Mapping[str, SlideKind]) -> list[str]:
+        """All endings that files of these kinds can have."""
+        return [ending for kind in kinds for ending in dict.fromkeys(SLIDE_KINDS[kind].ending(n) for n in (0, 10**9))]

@@ -1,0 +1,88 @@
+"""Which files are slides, and which files and folders beside a slide belong to it."""
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path, PurePath
+
+import openslide
+
+from ..model.pictures import open_picture
+from ..model.tiff import is_tiff, largest_page, open_tiff
+from .opening import open_slide
+
+SLIDE_SUFFIXES = (".mrxs", ".vms", ".vmu", ".svslide", ".dcm", ".czi")
+"""Endings, in lower case, of files that only the readers of slides understand."""
+
+# Pictures with more pixels are worked on as slides, region by region: 8,000 x 8,000.
+SLIDE_PIXELS = 64_000_000
+
+# A Hamamatsu index names the pictures that the slide consists of.
+_NAMED_IN_INDEX = re.compile(rb"^\s*\w+(?:\([^)]*\))?\s*=\s*(\S.*?)\s*$", re.MULTILINE)
+
+
+def is_slide(path: str | os.PathLike[str]) -> bool:
+    """
+    Whether a file is a whole slide, or a picture so large that it is better worked on as one: a scanner's format, a
+    tiled TIFF with several levels, or any picture of more than `SLIDE_PIXELS` pixels.
+
+    A file that cannot be read is no slide, unless its ending says so: the reader that then fails says why.
+    """
+    path = Path(path)
+    if path.suffix.lower() in SLIDE_SUFFIXES:
+        return True
+    try:
+        vendor = openslide.OpenSlide.detect_format(path)
+        if vendor is not None and vendor != "generic-tiff":
+            return True
+        with open(path, "rb") as file:
+            if not is_tiff(file):
+                with open_picture(file) as picture:
+                    return bool(picture.width * picture.height > SLIDE_PIXELS)
+            with open_tiff(file) as tiff:
+                page = largest_page(tiff)
+                if page.imagewidth * page.imagelength > SLIDE_PIXELS:
+                    return True
+                if not page.is_tiled:
+                    return False
+        with open_slide(path) as slide:
+            return len(slide.levels) > 1
+    except Exception:  # decoders raise anything for damaged files
+        return False
+
+
+def parts_of_slides(folder: Path, files: Sequence[PurePath]) -> set[str]:
+    """
+    The names in a folder of what belongs to slides in it and is no slide of its own: the folders of MIRAX, the
+    pictures of Hamamatsu, all but one DICOM file of a series.
+
+    Args:
+        folder: the folder.
+        files: the names of the files in it.
+    """
+    parts: set[str] = set()
+    series: set[str] = set()
+    for name in sorted(files):
+        ending = name.suffix.lower()
+        if ending == ".mrxs":
+            parts.add(name.stem)
+        elif ending in (".vms", ".vmu"):
+            index = (folder / name).read_bytes()[: 2**20]
+            parts |= {os.fsdecode(found) for found in _NAMED_IN_INDEX.findall(index)} - {str(name)}
+        elif ending == ".dcm":
+            identity = dicom_series(folder / name)
+            if identity in series:
+                parts.add(str(name))
+            elif identity is not None:
+                series.add(identity)
+    return parts
+
+
+def dicom_series(path: Path) -> str | None:
+    """The series that a DICOM file belongs to; None if it is no slide that can be read."""
+    try:
+        with openslide.OpenSlide(path) as slide:
+            identity: str | None = slide.properties.get("dicom.SeriesInstanceUID")
+            return identity
+    except (openslide.OpenSlideError, OSError):
+        return None
