@@ -102,9 +102,9 @@ def test_a_slide_counts_per_tissue_too():
     tile = summary_rows(make_result(small_map(), mpp=0.5))
     rows = slide_rows(make_result(small_map(), mpp=0.5), tissue_area_um2=27.0)
     assert [row["count"] for row in rows] == [3 * row["count"] for row in tile]
-    for name in ("type", "type_name", "fraction", "density_per_mm2"):
+    for name in ("type", "type_name", "fraction"):
         assert [row[name] for row in rows] == [row[name] for row in tile]
-    for name in ("mean_area_px", "mean_area_um2"):
+    for name in ("density_per_mm2", "mean_area_px", "mean_area_um2"):
         assert [row[name] for row in rows] == pytest.approx([row[name] for row in tile])
     assert rows[0]["image_area_mm2"] == pytest.approx(81e-6)
     assert rows[0]["tissue_area_mm2"] == pytest.approx(27e-6)
