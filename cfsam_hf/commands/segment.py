@@ -85,8 +85,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         action="append",
         choices=("csv", "coco", "roi", "labels"),
         default=[],
-        help="also write NAME_nuclei.csv, NAME_coco.json or NAME_rois.zip (for ImageJ) of images, or NAME_labels.ome.tif "
-        "of slides (a pyramid of the label map; images always get theirs); can be repeated",
+        help="also write NAME_nuclei.csv, NAME_coco.json or NAME_rois.zip (for ImageJ) of images, or "
+        "NAME_labels.ome.tif of slides (a pyramid of the label map; images always get theirs); can be repeated",
     )
     parser.add_argument(
         "--threshold",
@@ -162,9 +162,11 @@ def run(args: argparse.Namespace) -> int:
         say(f"error: {problem}")
     if not collection.jobs:
         return EXIT_FAILED
-    images, slides = collection.jobs, []
-    if outlines is None:
-        images, slides = split_slides(collection.jobs, mpp=args.mpp, all_slides=restricts(args))
+    images, slides = (
+        split_slides(collection.jobs, mpp=args.mpp, all_slides=restricts(args))
+        if outlines is None
+        else (collection.jobs, [])
+    )
     kinds = [kind for kind in DEFAULT_KINDS if args.overlay or kind != "overlay"] + args.also
     slide_sink = SlideSink(output, [*DEFAULT_SLIDE_KINDS, *(kind for kind in args.also if kind in SLIDE_KINDS)])
     report = SegmentReport(len(collection.jobs), debug=args.debug)
