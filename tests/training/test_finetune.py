@@ -255,7 +255,7 @@ def test_one_class_null_classes_partly_annotated_and_empty_tiles(tmp_path):
     assert 0 < after["scores"]["true_nuclei_without_type"] < after["scores"]["true_nuclei"]
     assert 0 <= after["scores"]["dice_mean_over_images"] <= 1
     notes = " ".join(said)
-    for words in ("1 of the tiles have no nuclei", "1 of the tiles are partly annotated", "nuclei without class"):
+    for words in ("1 of the tiles have no nuclei", "1 of the tiles are partly annotated", "nuclei without a class"):
         assert words in notes
     assert CfSamForNucleiSegmentation.from_pretrained(done.folder / "model").config.num_types == 1
 
