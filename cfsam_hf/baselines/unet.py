@@ -17,8 +17,8 @@ from transformers import initialization as init
 from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
 from ..model.configuration_cfsam import NucleusTypesMixin
+from ..model.fusion import ConvBlock, UpsampleBlock
 from ..model.image_processing_cfsam import CfSamImageProcessor
-from ..model.layers import ConvBlock, UpsampleBlock
 from ..model.losses import LossWeights, nuclei_segmentation_loss
 from ..model.modeling_cfsam import CfSamNucleiSegmentationOutput, CfSamPreTrainedModel
 

@@ -1,13 +1,12 @@
-"""The task decoder: SAM's two-way transformer with one learned token per output map instead of prompts and masks."""
-
-from collections.abc import Sequence
-from itertools import pairwise
+"""From features to maps: SAM's two-way transformer with a learned token for each map instead of prompts and masks, and
+the refinement of its maps at boundaries (BGMR, arXiv 2603.28027; the numbers are this project's choice)."""
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 from transformers.models.sam.modeling_sam import SamFeedForward, SamLayerNorm, SamMaskDecoder
 
-from .layers import ConvBlock, DetailStem, SeparableBlock, UpsampleBlock, ZeroConv2d
+from .fusion import ConvBlock, ZeroConv2d
 
 
 class StyleTokens(nn.Module):
@@ -37,97 +36,6 @@ class StyleTokens(nn.Module):
         tokens = self.tokens(style_ids)
         scale, shift = self.modulation(tokens[:, :, None, None]).chunk(2, dim=1)
         return tokens, fused * (1 + scale) + shift
-
-
-class MaskFeatures(nn.Module):
-    """Up-samples the fused map to the mask stride, level by level, and adds detail from the image.
-
-    It works like the decoder of a U-Net (Ronneberger, Fischer and Brox 2015) whose lowest level is the SAM encoder's
-    and whose contracting path, a small convolutional stem on the image or the levels of a pretrained trunk, sees what
-    patches of 16 pixels blur.
-
-    Args:
-        fusion_dim (`int`): width D of the fused map at the patch stride.
-        upscaled_dim (`int`): channels of SAM's up-scaled embedding, at a quarter of the patch stride.
-        dims (`list[int]`): channels at the mask stride, at twice that, ..., at half the patch stride.
-        upscaled_level (`int`): the one of these levels at a quarter of the patch stride.
-        num_finer (`int`): levels of stem or trunk that are finer than the masks.
-        use_stem (`bool`): whether there is a stem; ignored with a trunk.
-        trunk_dims (`list[int]`): channels of the trunk's levels at strides 2, 4, ...; empty without a trunk.
-        join (`str`): one of `JOINS`.
-    """
-
-    def __init__(
-        self,
-        fusion_dim: int,
-        upscaled_dim: int,
-        dims: list[int],
-        upscaled_level: int,
-        num_finer: int,
-        use_stem: bool = True,
-        trunk_dims: Sequence[int] = (),
-        join: str = "double",
-    ):
-        super().__init__()
-        self.upscaled_level, self.num_finer = upscaled_level, num_finer
-        self.stem = DetailStem([dims[0]] * num_finer + dims) if use_stem and not trunk_dims else None
-        self.details: nn.ModuleList | None = None
-        if trunk_dims:
-            # The channels of the trunk differ in scale by orders of magnitude.
-            self.details = nn.ModuleList(
-                [
-                    nn.Sequential(nn.Conv2d(before, dim, 1), SamLayerNorm(dim, data_format="channels_first"))
-                    for before, dim in zip(trunk_dims[num_finer:], dims, strict=False)
-                ]
-            )
-        self.up = nn.ModuleList([UpsampleBlock(below, dim) for dim, below in pairwise([*dims, fusion_dim])])
-        self.concatenates = join == "double"
-        joined = 2 if use_stem or trunk_dims else 1
-        self.join = nn.ModuleList([_join(join, joined * dim, dim) for dim in dims])
-        self.upscaled_projection = nn.Conv2d(upscaled_dim, dims[upscaled_level], 1)
-
-    def forward(
-        self,
-        fused: torch.Tensor,
-        upscaled: torch.Tensor,
-        pixel_values: torch.Tensor,
-        trunk_levels: Sequence[torch.Tensor] = (),
-    ) -> torch.Tensor:
-        """Computes the features that masks are read from.
-
-        Args:
-            fused (`torch.Tensor` of shape `(B, D, h, w)`).
-            upscaled (`torch.Tensor` of shape `(B, U, 4h, 4w)`): SAM's up-scaled embedding.
-            pixel_values (`torch.Tensor` of shape `(B, 3, H, W)`): read by the stem.
-            trunk_levels: (B, C, H / 2, W / 2), (B, C, H / 4, W / 4), ... with a trunk.
-
-        Returns:
-            (B, F, H / s, W / s).
-        """
-        details = None
-        if self.details is not None:
-            levels = trunk_levels[self.num_finer :]
-            details = [project(level) for project, level in zip(self.details, levels, strict=False)]
-        elif self.stem is not None:
-            details = self.stem(pixel_values)[self.num_finer :]
-        features = fused
-        for level in reversed(range(len(self.up))):
-            features = self.up[level](features)
-            if level == self.upscaled_level:
-                features = features + self.upscaled_projection(upscaled)
-            if details is not None and self.concatenates:
-                features = torch.cat([features, details[level]], dim=1)
-            elif details is not None:
-                features = features + details[level]
-            features = self.join[level](features)
-        return features
-
-
-def _join(kind: str, joined: int, dim: int) -> nn.Module:
-    """What follows the meeting of coarser features and details, which have `joined` channels if concatenated."""
-    if kind == "double":
-        return nn.Sequential(ConvBlock(joined, dim), ConvBlock(dim, dim))
-    return ConvBlock(dim, dim) if kind == "single" else SeparableBlock(dim)
 
 
 class TaskMaskDecoder(nn.Module):
@@ -194,3 +102,67 @@ class TaskMaskDecoder(nn.Module):
         weights, bias = filters[..., :-1] * self.mask_dim**-0.5, filters[..., -1:]
         maps = weights @ features.flatten(2) + bias
         return maps.unflatten(2, features.shape[2:])
+
+
+class BoundaryGuidedRefinement(nn.Module):
+    """Finds boundaries in several contexts and refines the initial maps there.
+
+    Parallel dilated convolutions compute multi-context cues, and from them a boundary map, which is supervised with
+    the true contours. A small head, which starts at zero, takes the features gated by the boundary probability, the
+    cues and the initial maps; its output is added to the initial maps.
+
+    Args:
+        mask_dim (`int`): channels F of the features.
+        num_maps (`int`): number of maps M that are refined.
+        dilations (`list[int]`): dilation rates.
+        dim (`int`, *optional*):
+            Channels that a 1x1 convolution reduces the features to, together with the pixels of each cell, so that
+            boundaries are found at the resolution of the image. Default: the features are taken unchanged, without
+            pixels.
+        stride (`int`): of the features in pixels; with `dim`.
+    """
+
+    def __init__(self, mask_dim: int, num_maps: int, dilations: list[int], dim: int | None = None, stride: int = 2):
+        super().__init__()
+        self.stride = stride
+        self.reduce: nn.Module | None = None
+        if dim is not None:
+            self.reduce = nn.Sequential(
+                nn.Conv2d(mask_dim + 3 * stride**2, dim, 1), SamLayerNorm(dim, data_format="channels_first"), nn.ReLU()
+            )
+            mask_dim = dim
+        context_dim = max(1, mask_dim // 2)
+        self.contexts = nn.ModuleList([ConvBlock(mask_dim, context_dim, dilation=rate) for rate in dilations])
+        self.merge = nn.Sequential(nn.Conv2d(context_dim * len(dilations), mask_dim, 1), nn.ReLU())
+        self.boundary = nn.Conv2d(mask_dim, 1, 1)
+        self.head = nn.Sequential(ConvBlock(mask_dim + num_maps, mask_dim), ZeroConv2d(mask_dim, num_maps, 1))
+
+    def forward(
+        self,
+        features: torch.Tensor,
+        maps: torch.Tensor,
+        normalised_maps: torch.Tensor,
+        pixel_values: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Refines the initial maps.
+
+        Args:
+            features (`torch.Tensor` of shape `(B, F, H / s, W / s)`).
+            maps (`torch.Tensor` of shape `(B, M, H / s, W / s)`): initial maps (logits and offsets).
+            normalised_maps (`torch.Tensor` of the same shape): the initial maps as probabilities and offsets.
+            pixel_values (`torch.Tensor` of shape `(B, 3, H, W)`).
+
+        Returns:
+            Refined maps (B, M, H / s, W / s) and boundary logits (B, 1, H / s, W / s).
+        """
+        if self.reduce is not None:
+            pixels = F.pixel_unshuffle(pixel_values, self.stride).contiguous(memory_format=torch.channels_last)
+            features = self.reduce(torch.cat([features, pixels.to(features.dtype)], dim=1))
+        cues = self.merge(torch.cat([context(features) for context in self.contexts], dim=1))
+        boundary_logits = self.boundary(cues)
+        gated = features * boundary_logits.sigmoid() + cues
+        # Layer norms over channels leave the features with channels last in memory. If maps in another layout joined
+        # them, later operations would copy everything back and forth and take half as long again.
+        maps_beside = normalised_maps.to(gated.dtype).contiguous(memory_format=torch.channels_last)
+        residual = self.head(torch.cat([gated, maps_beside], dim=1))
+        return maps + residual, boundary_logits

@@ -14,12 +14,10 @@ from transformers.utils import ModelOutput
 from .adapter_switching import AdapterSwitchingMixin, names_without_peft
 from .checkpoint import check_source, check_weights, hub_commit, naming_checkpoint
 from .configuration_cfsam import CfSamConfig
-from .decoder import MaskFeatures, StyleTokens, TaskMaskDecoder
+from .decoder import BoundaryGuidedRefinement, StyleTokens, TaskMaskDecoder
 from .encoder import CfSamVisionEncoder, CfSamVisionEncoderOutput
-from .fusion import HierarchicalModulatedFusion
-from .layers import ZeroConv2d
+from .fusion import HierarchicalModulatedFusion, MaskFeatures, ZeroConv2d
 from .losses import LossWeights, nuclei_segmentation_loss, types_inside_nuclei_loss
-from .refinement import BoundaryGuidedRefinement
 from .type_branch import LEVELS, LiteTrunk, TypeBranch, join_with_nuclei
 
 if TYPE_CHECKING:
