@@ -9,7 +9,8 @@ INK = (32, 33, 36)
 MUTED = (95, 99, 104)
 PAPER = (255, 255, 255)
 Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
-NICE_LENGTHS_UM = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
+Color = tuple[int, int, int]
+NICE_LENGTHS_UM = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000)
 
 
 def fit_text(draw: ImageDraw.ImageDraw, text: str, font: Font, width: float) -> str:
@@ -90,5 +91,43 @@ def scale_bar_length(mpp: float, scale: float, longest: float) -> tuple[int, str
     Returns:
         None if even the shortest bar does not fit.
     """
-    fitting = [length for length in NICE_LENGTHS_UM if length / mpp * scale <= longest]
-    return (round(fitting[-1] / mpp * scale), f"{fitting[-1]} um") if fitting else None
+    length = scale_bar_um(longest * mpp / scale)
+    return None if length is None else (round(length / mpp * scale), f"{length} um")
+
+
+def scale_bar_um(longest: float) -> int | None:
+    """The longest round length in micrometres of at most `longest`; None if even the shortest does not fit."""
+    return max((length for length in NICE_LENGTHS_UM if length <= longest), default=None)
+
+
+def draw_measure(
+    draw: ImageDraw.ImageDraw, place: tuple[float, float], text: str, color: Color, size: float, anchor: str = "lm"
+) -> float:
+    """Draws a line in which the 2 of each `mm2` is raised, which Pillow's own font has no letter for.
+
+    Args:
+        draw: the canvas.
+        place: where the line's left end, middle or right end lies, and its middle height.
+        text: the line, of characters that the font has.
+        color: RGB.
+        size: of the letters in pixels.
+        anchor: "lm", "mm" or "rm", as Pillow names them.
+
+    Returns:
+        The width of the line in pixels.
+    """
+    large, small = ImageFont.load_default(size=size), ImageFont.load_default(size=0.62 * size)
+    # Each piece but the last is followed by a raised 2.
+    pieces = text.replace("mm2", "mm\0").split("\0")
+    gap = 0.06 * size
+    raised = draw.textlength("2", font=small) + 2 * gap
+    width = sum(draw.textlength(piece, font=large) for piece in pieces) + raised * (len(pieces) - 1)
+    x, y = place
+    x -= {"l": 0.0, "m": width / 2, "r": width}[anchor[0]]
+    for number, piece in enumerate(pieces):
+        if number:
+            draw.text((x + gap, y - 0.28 * size), "2", color, small, anchor="lm")
+            x += raised
+        draw.text((x, y), piece, color, large, anchor="lm")
+        x += draw.textlength(piece, font=large)
+    return width

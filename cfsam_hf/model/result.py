@@ -273,6 +273,13 @@ def provenance(result: NucleiResult) -> dict[str, Any]:
     }
 
 
+def record_styles(record: Mapping[str, Any]) -> list[TypeStyle]:
+    """
+    The types of a provenance record, as `type_styles` gives those of a result.
+    """
+    return [TypeStyle(t["id"], t["name"], _as_rgb(t["color"])) for t in record["types"]]
+
+
 def _nuclei_table(
     decoded: DecodedNuclei, type_ids: np.ndarray, names: Mapping[int, str], mpp: float | None
 ) -> pd.DataFrame:

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pyarrow
 
+from ..model.result import record_styles
 from .geojson import MEASUREMENTS, feature_origin, nucleus_feature, write_features
-from .slide_record import record_styles
 from .wkb import decode_polygon
 
 # A plain file of so many nuclei has about 60 MB.

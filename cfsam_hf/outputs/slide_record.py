@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..files.own_results import SOFTWARE
-from ..model.result import TypeStyle, complete_styles
+from ..model.result import complete_styles
 
 
 def slide_record(
@@ -52,8 +52,3 @@ def slide_record(
         "types": [{"id": s.type_id, "name": s.name, "color": list(s.color)} for s in styles],
         **more,
     }
-
-
-def record_styles(record: Mapping[str, Any]) -> list[TypeStyle]:
-    """The types of a record, as `model.result.type_styles` gives those of a result."""
-    return [TypeStyle(t["id"], t["name"], (t["color"][0], t["color"][1], t["color"][2])) for t in record["types"]]

@@ -12,8 +12,7 @@ import pyarrow
 
 from ..files.csv_files import write_csv_file
 from ..files.own_results import is_blank
-from ..model.result import NucleiResult, provenance, type_styles
-from .slide_record import record_styles
+from ..model.result import NucleiResult, provenance, record_styles, type_styles
 
 SUMMARY_NAME = "summary.csv"
 # The row of all nuclei.
