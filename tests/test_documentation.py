@@ -28,11 +28,14 @@ LAUNCHERS = ("python", "accelerate")
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory) -> Path:
-    """A folder with the files that the snippets read: a small `tile.png`, its `tile.geojson` and a `slide.tif`."""
+    """A folder with the files that the snippets read: a small `tile.png`, a `slide.tif`, and results of both."""
     import transformers
 
     import cfsam_hf  # noqa: F401  (registers the pipeline)
+    from cfsam_hf.model.result import provenance
     from cfsam_hf.outputs import write_geojson
+    from cfsam_hf.outputs.label_pyramid import write_label_pyramid
+    from cfsam_hf.outputs.slide_table import nuclei_batch, nuclei_schema, write_slide_table
 
     folder = tmp_path_factory.mktemp("snippets")
     image = skimage.data.immunohistochemistry()[-128:, -128:]
@@ -40,7 +43,12 @@ def workplace(tmp_path_factory) -> Path:
     pixels_per_centimetre = (20_000, 20_000)  # 0.5 micrometres
     tifffile.imwrite(folder / "slide.tif", image, tile=(64, 64), resolution=pixels_per_centimetre, resolutionunit=3)
     pipe = transformers.pipeline("nuclei-segmentation")
-    write_geojson(pipe(str(folder / "tile.png"), mpp=0.5), folder / "tile.geojson")
+    result = pipe(str(folder / "tile.png"), mpp=0.5)
+    write_geojson(result, folder / "tile.geojson")
+    schema = nuclei_schema(result.type_names)
+    nuclei = [nuclei_batch(result, schema)]
+    write_slide_table(nuclei, schema, folder / "slide.parquet", provenance(result))
+    write_label_pyramid(nuclei, folder / "slide_labels.ome.tif", provenance(result))
     return folder
 
 
