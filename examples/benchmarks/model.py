@@ -196,27 +196,30 @@ def timed_parts(model: CfSamForNucleiSegmentation) -> dict[str, float]:
     return spent
 
 
+def count_operations(options: dict[str, Any], pixels: int) -> tuple[dict[str, float], int]:
+    """Operations of each part and of the whole for one square tile, and the number of parameters; computes nothing."""
+    with torch.device("meta"), FlopCounterMode(display=False) as counter, torch.inference_mode():
+        model = CfSamForNucleiSegmentation(tiny_config(id2label=TYPE_NAMES, **options)).eval()
+        model(torch.empty(1, 3, pixels, pixels))
+    prefix = type(model).__name__
+    counted = {name: sum(counts.values()) for name, counts in counter.get_flop_counts().items()}
+    operations: dict[str, float] = {part: counted.get(f"{prefix}.{name}", 0) for part, name in PARTS.items()}
+    joins = f"{prefix}.{PARTS['joins']}."
+    operations["joins"] = sum(count for name, count in counted.items() if name.removeprefix(joins).isdigit())
+    operations["whole"] = counter.get_total_flops()
+    return operations, sum(parameter.numel() for parameter in model.parameters())
+
+
 def forms_table(args: argparse.Namespace) -> list[str]:
     """A table of operations and CPU time by form and part, and of each form's time relative to the first's."""
     pixel_values = torch.randn(1, 3, args.pixels, args.pixels)
     models, spent, operations, sizes = {}, {}, {}, {}
     for form, options in forms().items():
+        operations[form], sizes[form] = count_operations(options, args.pixels)
         torch.manual_seed(0)
         model = CfSamForNucleiSegmentation(tiny_config(id2label=TYPE_NAMES, **options)).eval()
         models[form] = model.to(memory_format=torch.channels_last)
-        with FlopCounterMode(display=False) as counter:
-            model(pixel_values)
-        counted = counter.get_flop_counts()
-        of_parts = {
-            part: sum(counted.get(f"{type(model).__name__}.{name}", {}).values()) for part, name in PARTS.items()
-        }
-        of_parts["joins"] = sum(
-            sum(counts.values())
-            for name, counts in counted.items()
-            if name.removeprefix(f"{type(model).__name__}.{PARTS['joins']}.").isdigit()
-        )
-        operations[form] = {**of_parts, "whole": counter.get_total_flops()}
-        sizes[form] = sum(parameter.numel() for parameter in model.parameters())
+        model(pixel_values)
         spent[form] = timed_parts(model)
     seconds: dict[str, dict[str, list[float]]] = {form: defaultdict(list) for form in models}
     for _ in range(args.rounds):

@@ -59,6 +59,17 @@ def test_views_reach_the_network(tmp_path, monkeypatch, capsys):
     assert re.search("argument --views: invalid choice: '?3", capsys.readouterr().err)
 
 
+def test_a_style_reaches_the_pipeline_and_an_unknown_one_is_refused(tmp_path, monkeypatch, capsys):
+    seen = record_options(monkeypatch)
+    image = write_image(tmp_path / "a.png")
+    assert run(image, "-o", tmp_path / "out", "--style", "monuseg") == 0
+    assert seen[0]["style"] == "monuseg"
+    pipe = painted_pipeline()
+    monkeypatch.setattr(segment, "load_pipeline", lambda *wanted: pipe)
+    assert run(image, "-o", tmp_path / "other", "--mpp", 0.25, "--style", "monuseg") != 0
+    assert "no style 'monuseg'; choose one of: neutral" in capsys.readouterr().err
+
+
 def test_mixed_precision_reaches_the_network(tmp_path, monkeypatch):
     pipe = painted_pipeline()
     monkeypatch.setattr(segment, "load_pipeline", lambda *wanted: pipe)

@@ -47,7 +47,7 @@ def test_resume_does_what_is_missing_or_not_current(tmp_path, monkeypatch, capsy
     "options",
     [
         *(["--mpp", 0.5], ["--threshold", 0.1], ["--views", 2], ["--autocast", "bfloat16"], ["--no-overlay"]),
-        *(["--also", "csv"], ["--page", 1]),
+        *(["--also", "csv"], ["--page", 1], ["--style", "monuseg"]),
     ],
 )
 def test_resume_does_all_again_for_other_options(options, tmp_path, monkeypatch):
