@@ -3,9 +3,10 @@
 import gzip
 import json
 import zipfile
-import zlib
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+
+from .archives import naming_archive
 
 MOST_UNPACKED = 2**30
 """Bytes of text that a compressed file may hold."""
@@ -14,6 +15,7 @@ MOST_EXPANSION = 200
 """Compressed outlines expand 5 to 30 times; a small file that expands much more is probably an attack on memory."""
 
 FREE_EXPANSION = 2**26
+CHUNK = 2**16
 
 
 def read_json(path: Path) -> Any:
@@ -35,12 +37,12 @@ def read_json(path: Path) -> Any:
 def _unpacked(path: Path) -> bytes:
     size = path.stat().st_size
     limit = min(MOST_UNPACKED, max(FREE_EXPANSION, MOST_EXPANSION * size))
-    try:
+    with naming_archive(path):
         with path.open("rb") as file:
             magic = file.read(4)
         if magic[:2] == b"\x1f\x8b":
             with gzip.open(path) as unpacked:
-                content = unpacked.read(limit + 1)
+                content = _read_some(unpacked, limit + 1)
         elif magic == b"PK\3\4":
             with zipfile.ZipFile(path) as archive:
                 names = [name for name in archive.namelist() if name.lower().endswith((".json", ".geojson"))]
@@ -48,11 +50,18 @@ def _unpacked(path: Path) -> bytes:
                 if len(names) != 1:
                     raise ValueError(f"{path}: the archive holds {len(names)} JSON files; it must hold one")
                 with archive.open(names[0]) as unpacked:
-                    content = unpacked.read(limit + 1)
+                    content = _read_some(unpacked, limit + 1)
         else:
             return path.read_bytes()
-    except (EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
-        raise OSError(f"{path}: the compressed file cannot be read, or is truncated ({error})") from error
     if len(content) > limit:
         raise ValueError(f"{path}: unpacks to more than {limit:,} bytes, too much for a file of {size:,}")
     return content
+
+
+def _read_some(file: IO[bytes], most: int) -> bytes:
+    """Reads at most so many bytes; a buffered file that is asked for them at once allocates all of them at once."""
+    chunks: list[bytes] = []
+    while most > 0 and (chunk := file.read(min(most, CHUNK))):
+        chunks.append(chunk)
+        most -= len(chunk)
+    return b"".join(chunks)

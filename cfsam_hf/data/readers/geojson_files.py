@@ -112,6 +112,8 @@ def parse_geojson(content: Any, path: Path, class_property: str | None = None) -
         properties.append(_mapping(raw.content.get("properties"), "properties"))
     if total := sum(without_area.values()):
         kinds = ", ".join(f"{count} {why}" for why, count in without_area.items())
+        if not found.features and set(without_area) & set(WITHOUT_AREA):
+            raise ValueError(f"{path}: none of its {total} objects has an area ({kinds}); nuclei need outlines")
         found.notes.append(f"{total} object{'s' * (total != 1)} without area left out ({kinds})")
     if class_property is None and not any(feature.name for feature in found.features):
         _find_classes(found, properties)
@@ -305,7 +307,8 @@ def _find_classes(found: OutlineFile, properties: Sequence[dict[str, Any]]) -> N
         found.notes.append(f"no object has a classification; the classes are those of the property {key!r}")
         return
     for key in sorted({key for row in properties for key in row} - {"name", "id", "color", "objectType"}):
-        texts = [row[key] for row in properties if isinstance(row.get(key), str)]
+        texts = [row[key] for row in properties if isinstance(row.get(key), str | int)]
+        texts = [text for text in texts if not isinstance(text, bool)]
         if len(texts) == len(properties) and 1 < len(set(texts)) <= min(MOST_CLASSES, len(texts) // 2):
             found.notes.append(
                 f"no object has a classification, but all have the property {key!r} with {len(set(texts))} values; "

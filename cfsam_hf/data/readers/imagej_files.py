@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from skimage.measure import points_in_poly
 
+from ...files.archives import naming_archive
 from ...files.own_results import is_own_result
 from ..polygons import Polygon
 from .geojson_files import GeoFeature, OutlineFile, class_name, encloses, read_ring
@@ -88,14 +89,11 @@ def _contents(path: Path) -> list[bytes]:
     """The bytes of each ROI."""
     if path.suffix.lower() != ".zip":
         return [path.read_bytes()]
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = [member for member in archive.infolist() if member.filename.lower().endswith(".roi")]
-            if sum(member.file_size for member in members) > max(2**26, 200 * path.stat().st_size):
-                raise OSError(f"{path}: unpacks to more than is plausible for its size")
-            return [archive.read(member) for member in members]
-    except (zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError) as error:
-        raise OSError(f"{path}: the archive cannot be read, or is truncated ({error})") from error
+    with naming_archive(path), zipfile.ZipFile(path) as archive:
+        members = [member for member in archive.infolist() if member.filename.lower().endswith(".roi")]
+        if sum(member.file_size for member in members) > max(2**26, 200 * path.stat().st_size):
+            raise OSError(f"{path}: unpacks to more than is plausible for its size")
+        return [archive.read(member) for member in members]
 
 
 def _polygons(roi: Any) -> list[Polygon]:

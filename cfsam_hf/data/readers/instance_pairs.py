@@ -10,7 +10,15 @@ from ..problems import refuse
 from ..records import UNKNOWN_TYPE, Tile, TileRecord, make_tile
 from .files import images_by_stem, pair_files, read_image
 from .label_maps import read_label_map
-from .label_names import INSTANCES, TYPES, image_files, label_files, part_pictures, refuse_pickles
+from .label_names import (
+    INSTANCES,
+    TYPES,
+    image_files,
+    label_files,
+    part_pictures,
+    refuse_pickles,
+    refuse_unknown_names,
+)
 from .listing import finish_listing
 from .text_files import read_csv
 
@@ -122,7 +130,9 @@ def _find_files(
         images, labels, types = part_pictures(folder)
         what = f"label map <stem>{INSTANCES}.png"
     refuse_pickles(label_folder, (stem for stem in images if stem not in labels))
-    if annotated_only:
+    if not annotated_only:
+        refuse_unknown_names(images, labels)
+    else:
         images = {stem: image for stem, image in images.items() if stem in labels}
     pairs = pair_files(images, labels, what, image_folder, label_folder)
     typed = {stem: image for stem, image in images.items() if stem in types}

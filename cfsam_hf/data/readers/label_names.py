@@ -85,6 +85,20 @@ def refuse_pickles(folder: Path, stems: Iterable[str]) -> None:
             )
 
 
+def refuse_unknown_names(images: Mapping[str, Path], labels: Mapping[str, Path]) -> None:
+    """Refuses a picture that is probably a label map, by the name of an image and an ending that is not known."""
+    missing = [stem for stem in images if stem not in labels]
+    for stem in missing:
+        base = next((other for other in missing if stem.startswith(tuple(f"{other}{mark}" for mark in "_-. "))), None)
+        if base is not None:
+            refuse(
+                ValueError(
+                    f"{images[stem]}: neither it nor {images[base].name} has a label map; if it is the label map of "
+                    f"{images[base].name}, name it {base}{INSTANCES}{images[stem].suffix}"
+                )
+            )
+
+
 def _pictures(folder: Path) -> dict[str, Path]:
     """Pictures and arrays by stem; a picture takes precedence over an array of the same stem."""
     arrays = {file.stem: file for file in folder.glob(f"*{ARRAY}") if not file.name.endswith(PICKLED)}

@@ -1,11 +1,15 @@
 """Reads the JSON files of LabelMe and its relatives (AnyLabeling, X-AnyLabeling): one file per image."""
 
+import base64
+import io
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL.Image
 
+from ...model.contours import nucleus_contours, split_polygons
 from ..polygons import Polygon
 from .geojson_files import GeoFeature, OutlineFile, class_name, encloses, read_ring
 
@@ -32,22 +36,22 @@ def parse_labelme(content: dict[str, Any], path: Path) -> OutlineFile:
     for number, shape in enumerate(content["shapes"]):
         place = f"shape {number}"
         try:
-            polygon = _polygon(shape)
+            polygons = _polygons(shape)
             name = class_name(shape.get("label"))
         except ValueError as error:
             raise ValueError(f"{path}: {place} cannot be used ({error})") from error
-        if polygon is None:
+        if not polygons:
             left_out += 1
             continue
         group = shape.get("group_id")
         key = (group, name)
         if isinstance(group, int | str) and key in groups:
             first = found.features[groups[key]]
-            found.features[groups[key]] = replace(first, polygons=(*first.polygons, polygon), whole=True)
+            found.features[groups[key]] = replace(first, polygons=(*first.polygons, *polygons), whole=True)
             continue
         if isinstance(group, int | str):
             groups[key] = len(found.features)
-        found.features.append(GeoFeature((polygon,), name, None, place))
+        found.features.append(GeoFeature(tuple(polygons), name, None, place, whole=len(polygons) > 1))
     if left_out:
         found.notes.append(f"{left_out} shape{'s' * (left_out != 1)} without area left out")
     return found
@@ -58,14 +62,16 @@ def _size(content: dict[str, Any]) -> tuple[int, int] | None:
     return (height, width) if isinstance(height, int) and isinstance(width, int) else None
 
 
-def _polygon(shape: Any) -> Polygon | None:
-    """The outline of a shape; None for one without area."""
+def _polygons(shape: Any) -> list[Polygon]:
+    """The polygons of a shape; none for one without area."""
     if not isinstance(shape, dict):
         raise ValueError("a shape is an object with points")
     kind = shape.get("shape_type") or "polygon"
     if kind in WITHOUT_AREA:
-        return None
+        return []
     points = read_ring(shape.get("points"))
+    if kind == "mask":
+        return _mask_polygons(shape.get("mask"), points)
     if kind == "rectangle" and len(points) == 2:
         (x0, y0), (x1, y1) = points
         points = np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1)])
@@ -74,5 +80,21 @@ def _polygon(shape: Any) -> Polygon | None:
         radius = float(np.hypot(*(points[1] - points[0])))
         points = points[0] + radius * np.stack([np.cos(angles), np.sin(angles)], axis=1)
     elif kind not in ("polygon", "rectangle", "rotation"):
-        raise ValueError(f"its shape_type is {kind!r}; polygons, rectangles and circles are read")
-    return (points,) if len(points) and encloses(points) else None
+        raise ValueError(f"its shape_type is {kind!r}; polygons, rectangles, circles and masks are read")
+    return [(points,)] if len(points) and encloses(points) else []
+
+
+def _mask_polygons(text: Any, corners: np.ndarray) -> list[Polygon]:
+    """The outlines of a mask as LabelMe's AI tools save it: a PNG in base64, whose corners are those of its box."""
+    if not isinstance(text, str) or len(corners) != 2:
+        raise ValueError("a mask is a picture in base64 and the two corners of its box")
+    try:
+        with PIL.Image.open(io.BytesIO(base64.b64decode(text, validate=True))) as picture:
+            box = (corners[1] - corners[0] + 1).tolist()
+            if list(picture.size) != box:
+                raise ValueError(f"its mask is {picture.width} x {picture.height}, its box {box[0]:g} x {box[1]:g}")
+            mask = np.asarray(picture.convert("L")) > 0
+    except (OSError, SyntaxError) as error:
+        raise ValueError(f"its mask cannot be read: {error}") from error
+    rings = nucleus_contours(mask.astype(np.int32), np.zeros((1, 4)))[0]
+    return [tuple(ring + corners[0] for ring in polygon) for polygon in split_polygons(rings)]

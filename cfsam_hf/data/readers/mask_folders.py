@@ -4,11 +4,12 @@ from pathlib import Path
 
 import numpy as np
 
+from ...model.pictures import read_stored
 from ..label_checks import MOST_PIECES, count_pieces
 from ..polygons import check_overlap_rule, paint_pixels
 from ..problems import refuse
 from ..records import Tile, TileRecord, make_tile
-from .files import images_by_stem, natural_key, read_image
+from .files import images_by_stem, natural_key, picture_of, read_image
 from .label_maps import read_label_map
 from .listing import check_split, finish_listing
 
@@ -73,7 +74,7 @@ def decode_mask_folder(record: TileRecord) -> Tile:
     masks = images_by_stem(record.label_path) if record.label_path.is_dir() else {}
     pixels = []
     for file in masks.values():
-        mask = read_label_map(file) != 0
+        mask = _read_mask(file)
         if mask.shape != (height, width):
             raise ValueError(
                 f"{file}: the mask is {mask.shape[0]} x {mask.shape[1]} but the image {record.image_path} is {height} "
@@ -84,3 +85,13 @@ def decode_mask_folder(record: TileRecord) -> Tile:
         pixels.append(np.flatnonzero(mask))
     instance_map, _, overlaps = paint_pixels(pixels, height, width, overlap=str(record.options["overlap"]))
     return make_tile(record, image, instance_map, overlaps=overlaps)
+
+
+def _read_mask(path: Path) -> np.ndarray:
+    """A mask `(H, W)` bool: a label map's pixels, or those of a grey picture saved with several equal channels."""
+    stored = None if path.suffix.lower() == ".npy" else read_stored(picture_of(path), indices=True)
+    if stored is None or stored.ndim == 2:
+        return read_label_map(path) != 0
+    if (stored[..., :3] != stored[..., :1]).any():
+        raise ValueError(f"{path}: a mask has one colour on black; this picture has several")
+    return np.asarray(stored[..., 0] != 0)

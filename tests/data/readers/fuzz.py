@@ -9,6 +9,7 @@ original takes, and more in proportion where it is longer; twice that is allowed
 """
 
 import argparse
+import gzip
 import json
 import random
 import re
@@ -17,6 +18,7 @@ import tempfile
 import time
 import tracemalloc
 import warnings
+import zipfile
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -139,6 +141,20 @@ def _feature(geometry: dict, kind: str, classification: object) -> dict:
     return {"type": "Feature", "geometry": geometry, "properties": properties}
 
 
+def _compressed(ending: str) -> Callable[[Path], None]:
+    def make(folder: Path) -> None:
+        _geojson(folder)
+        path = folder / "a.geojson"
+        if ending == ".gz":
+            (folder / "a.geojson.gz").write_bytes(gzip.compress(path.read_bytes()))
+        else:
+            with zipfile.ZipFile(folder / "a.geojson.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+                archive.write(path, path.name)
+        path.unlink()
+
+    return make
+
+
 def _labelme(folder: Path) -> None:
     save_image(folder / "a.png", painted(nuclei()))
     shapes = [
@@ -239,6 +255,8 @@ def _parquet(folder: Path) -> None:
 
 KINDS = {
     "geojson": Kind("qupath", _geojson, "a.geojson"),
+    "geojson gzip": Kind("qupath", _compressed(".gz"), "a.geojson.gz"),
+    "geojson archive": Kind("qupath", _compressed(".zip"), "a.geojson.zip"),
     "labelme": Kind("qupath", _labelme, "a.json"),
     "coco": Kind("coco", _coco, "coco.json"),
     "png": Kind("instance_pairs", _pair(".png", save_image), "a_instances.png"),

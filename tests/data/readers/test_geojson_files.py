@@ -158,3 +158,21 @@ def test_files_that_are_not_json(tmp_path):
             read_geojson(path)
     path.write_text(json.dumps([feature()]), encoding="utf-16")
     assert len(read_geojson(path).features) == 1
+
+
+def test_a_numbered_property_is_mentioned_and_yes_or_no_is_not(tmp_path):
+    """Ids of classes are numbers as often as names."""
+    features = [feature(properties={"class_id": number % 2, "isLocked": bool(number % 2)}) for number in range(4)]
+    (note,) = parse(tmp_path, *features).notes
+    assert "'class_id' with 2 values; class_property=class_id" in note
+
+
+def test_points_alone_are_no_annotation_of_nuclei(tmp_path):
+    """Read as an empty tile, it would teach that all is background."""
+    point = feature()
+    point["geometry"] = {"type": "Point", "coordinates": [1, 1]}
+    with pytest.raises(ValueError, match=r"none of its 2 objects has an area \(2 Point\); nuclei need outlines"):
+        parse(tmp_path, point, point)
+    empty = feature()
+    empty["geometry"] = None
+    assert parse(tmp_path, empty).notes == ["1 object without area left out (1 empty)"]

@@ -83,3 +83,11 @@ def test_own_results_are_no_images(tmp_path):
     write_instance_map(result, tmp_path / "copy.tif")
     (record,) = list_instance_pairs(tmp_path)
     np.testing.assert_array_equal(record.load().instance_map, label_map)
+
+
+@pytest.mark.parametrize("name", ["tile_stardist.tif", "tile.png_mask.png", "tile-InstanceMap.png"])
+def test_a_probable_label_map_of_an_unknown_name_is_named(tmp_path, name):
+    save_image(tmp_path / "tile.png", painted(nuclei()))
+    save_image(tmp_path / name, nuclei().astype(np.uint8))
+    with pytest.raises(ValueError, match=rf"{name}: neither it nor tile\.png .* name it tile_instances\."):
+        list_instance_pairs(tmp_path)

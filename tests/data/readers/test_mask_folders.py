@@ -53,3 +53,19 @@ def test_images_without_masks(tmp_path):
     with pytest.raises(ValueError, match="no nuclei"):
         list_mask_folders(tmp_path)[0].load()
     assert not list_mask_folders(tmp_path, allow_empty=True)[0].load().instance_map.any()
+
+
+def test_masks_saved_as_colour_pictures(tmp_path):
+    """OpenCV and screenshots write three or four equal channels."""
+    expected = write(tmp_path)
+    grey = ((expected == 1) * 255).astype(np.uint8)
+    path = tmp_path / "a1" / "masks" / "m1.png"
+    for channels in (3, 4):
+        colour = np.repeat(grey[..., None], channels, axis=2)
+        if channels == 4:
+            colour[..., 3] = 255
+        save_image(path, colour)
+        np.testing.assert_array_equal(list_mask_folders(tmp_path)[0].load().instance_map, expected)
+    save_image(path, painted(expected))
+    with pytest.raises(ValueError, match=r"m1\.png: a mask has one colour on black"):
+        list_mask_folders(tmp_path)[0].load()

@@ -265,6 +265,6 @@ def test_labelme(tmp_path):
     (tmp_path / "a.json").write_text(json.dumps(content | {"imageHeight": 80}))
     with pytest.raises(ValueError, match=r"a\.json: describes an image of 80 x 50, but .*a\.jpg is 40 x 50"):
         load(tmp_path)
-    (tmp_path / "a.json").write_text(json.dumps(content | {"shapes": [{"shape_type": "mask", "points": square}]}))
-    with pytest.raises(ValueError, match=r"a\.json: shape 0 cannot be used \(its shape_type is 'mask'"):
+    (tmp_path / "a.json").write_text(json.dumps(content | {"shapes": [{"shape_type": "cuboid", "points": square}]}))
+    with pytest.raises(ValueError, match=r"a\.json: shape 0 cannot be used \(its shape_type is 'cuboid'"):
         load(tmp_path)
