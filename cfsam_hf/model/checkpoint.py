@@ -107,7 +107,7 @@ def check_source(
 
     Args:
         source: folder or Hub id. For an adapter that PEFT saved, its base is checked.
-        options: those of `from_pretrained`.
+        options: options of `from_pretrained`.
         build (*optional*): makes the model of a `CfSamConfig`; then the sizes are checked, see [`check_sizes`].
 
     Returns:
@@ -207,7 +207,7 @@ def check_sizes(
     Args:
         source: folder or Hub id.
         values: the content of its configuration file.
-        options: those of `from_pretrained`. If they hold a configuration, it is checked instead of the file.
+        options: options of `from_pretrained`. If they hold a configuration, it is checked instead of the file.
         build: makes the model of a `CfSamConfig`.
 
     Raises:
@@ -245,7 +245,7 @@ def check_values(values: Mapping[str, Any], shapes: Collection[Sequence[int]], f
 
     Args:
         values: the content of the file.
-        shapes: those of the weights.
+        shapes: the shapes of the weights.
         file: the name of the file.
     """
     counts, sizes = len(shapes), sum(map(_numel, shapes))
@@ -305,7 +305,9 @@ def check_weights(
     elif _architecture(CfSamConfig.from_dict(dict(values))) != _architecture(config):
         return
     if missing:
-        raise OSError(f"{len(missing)} weights that the model needs are missing, such as {min(missing)}; get it again")
+        raise OSError(
+            f"{len(missing)} of the weights that the model needs are missing, such as {min(missing)}; get it again"
+        )
 
 
 def find_file(source: str | os.PathLike, name: str, options: Mapping[str, Any] = MappingProxyType({})) -> str | None:
@@ -314,7 +316,7 @@ def find_file(source: str | os.PathLike, name: str, options: Mapping[str, Any] =
     Args:
         source: folder or Hub id.
         name: the name of the file.
-        options: those of `from_pretrained`.
+        options: options of `from_pretrained`.
 
     Raises:
         OSError: the checkpoint is not available.
@@ -327,7 +329,7 @@ def read_config(source: str | os.PathLike, options: Mapping[str, Any] = MappingP
 
     Args:
         source: folder or Hub id.
-        options: those of `from_pretrained`.
+        options: options of `from_pretrained`.
 
     Returns:
         Its content; `{}` if there is no such file.
@@ -349,7 +351,7 @@ def peft_base(source: str | os.PathLike, options: Mapping[str, Any] = MappingPro
 
     Args:
         source: folder or Hub id.
-        options: those of `from_pretrained`.
+        options: options of `from_pretrained`.
 
     Raises:
         OSError: the adapter names no base, or its weights are pickled.
@@ -376,7 +378,7 @@ def weight_shapes(source: str | os.PathLike, options: Mapping[str, Any]) -> dict
 
     Args:
         source: folder or Hub id.
-        options: those of `from_pretrained`.
+        options: options of `from_pretrained`.
 
     Returns:
         `{}` if there are no safetensors files.
@@ -409,7 +411,7 @@ def hub_commit(source: str | os.PathLike, options: Mapping[str, Any]) -> str | N
 
     Args:
         source (`str` or `os.PathLike`): folder or Hub id, already loaded; a folder has no commit.
-        options (`dict`): those of `from_pretrained` with which it was loaded.
+        options (`dict`): options of `from_pretrained` with which it was loaded.
     """
     if os.path.exists(source):
         return None

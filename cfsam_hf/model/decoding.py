@@ -1,8 +1,8 @@
 """From the model's maps to nuclei, without rescaling anything by the content of a tile.
 
-Every threshold is absolute and every clean-up has a bounded reach, so a nucleus decodes the same whatever else lies on
-the tile: nothing reaches farther than a foreground component and `JUMP_REACH` pixels around it. How maps become
-instances is explained in `instances.py`, how nuclei get scores and types in `scores.py`.
+Every threshold is absolute and every clean-up has a bounded reach, so a nucleus decodes the same beside any
+neighbours: nothing reaches farther than a foreground component and `JUMP_REACH` pixels around it. `instances.py`
+explains how maps become instances, and `scores.py` how nuclei get scores and types.
 
 Maps arrive in bands of rows; a whole image is one band. A component is decoded as soon as the rows below it have
 arrived, and only the rows of components that are still open are kept. A nucleus that crosses bands has one identity,
@@ -189,7 +189,7 @@ def _shaped(values: np.ndarray, name: str, shape: tuple[int, ...] | None) -> np.
 class BandDecoder:
     """Takes the maps of an image in bands of rows of any height, from the top, and finds its nuclei.
 
-    They are the same to the last bit whatever the heights of the bands, unless a component is higher than `open_rows`
+    They are the same to the last bit for bands of any heights, unless a component is higher than `open_rows`
     (see the top of this module).
 
     Besides the label map (4 bytes a pixel) it holds the rows of components that are open, at most `open_rows` and one
@@ -219,7 +219,7 @@ class BandDecoder:
         self._parts: list[DecodedNuclei] = []
         self._first_pixels: list[np.ndarray] = []
         self._received = 0
-        # Rows whose evidence needs the rows below, with those above that it needs too, but for their types.
+        # Rows whose evidence needs the rows below, and the rows above that it needs too, without their types.
         self._edge: NucleiMaps | None = None
         # The rows from `_top` on: the maps that are summed, and, with a border of zeros, the energy of those known,
         # the evidence of what is not decoded yet, and what is decoded (None: nothing).

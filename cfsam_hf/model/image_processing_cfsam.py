@@ -51,8 +51,8 @@ SAM_PROCESSORS = ("SamImageProcessor", "SamImageProcessorFast")
 class CfSamImageProcessorKwargs(ImagesKwargs, total=False):  # type: ignore[call-arg]
     r"""
     mpp (`float`, *optional*, defaults to `self.mpp`):
-        Micrometres per pixel. Of the processor: the pixel size at which the model works. In a call: that of the
-        images, which are resampled if it differs by more than 2 %; by default the model's is assumed.
+        Micrometres per pixel. For the processor, the pixel size at which the model works. In a call, the pixel size of
+        the images, which are resampled if it differs from the model's by more than 2 %; default: the model's.
     tile_size (`int`, *optional*, defaults to `self.tile_size`):
         Side in pixels of the square tiles that larger images are cut into.
     smallest_tile_size (`int`, *optional*, defaults to `self.smallest_tile_size`):
@@ -460,7 +460,7 @@ def read_options(source: str | os.PathLike, options: Mapping[str, Any]) -> tuple
 
     Args:
         source: folder or Hub id.
-        options: those of `from_pretrained`.
+        options: options of `from_pretrained`.
 
     Returns:
         None if the checkpoint has no such file.

@@ -153,7 +153,7 @@ def pixel_sizes(mpp: Any, images: Iterable[Any]) -> Iterator[float | None]:
 
     Args:
         mpp: a number or None for all images, or a list-like with a value for each.
-        images: the images; if their number is known, it must equal that of the values.
+        images: the images; if their number is known, it must equal the number of values.
 
     Raises:
         ValueError: the numbers differ.

@@ -83,7 +83,7 @@ def saved_image_processor(source: str | os.PathLike, **options: Any) -> CfSamIma
 
     Args:
         source: folder or Hub id.
-        options: those of `from_pretrained`, such as `revision`.
+        options: options of `from_pretrained`, such as `revision`.
 
     Raises:
         OSError, TypeError, ValueError: as for `CfSamImageProcessor.get_image_processor_dict`.

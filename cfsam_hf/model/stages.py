@@ -275,7 +275,7 @@ class Batch:
     layout: MapLayout | None = None
 
     def blend(self, parameters: DecodingParameters, keep_maps: bool = False) -> None:
-        """Blends the maps of all tiles, but those of images that failed; arguments as in `ImageRun.add_tile`."""
+        """Blends the maps of all tiles, except those of images that failed; arguments as in `ImageRun.add_tile`."""
         if self.maps is None or self.layout is None:
             return
         for (run, window), maps in zip(self.tiles, self.maps, strict=False):

@@ -47,7 +47,7 @@ class LiteTrunk(nn.Module):
     """EfficientNet-Lite0 to its second block of 112 channels.
 
     Padding is the same on both sides, unlike TensorFlow's: value i of a level of stride s is then centred on pixel
-    `s * i`, whatever the size of the tile, and not in the middle of pixels `s * i` to `s * (i + 1) - 1`.
+    `s * i`, for any size of the tile, and not in the middle of pixels `s * i` to `s * (i + 1) - 1`.
     [`resample_level`] takes this into account. The first convolution includes Lite's normalisation of pixels, so the
     trunk takes the same input as SAM's encoder.
     """

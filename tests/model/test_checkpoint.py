@@ -130,7 +130,7 @@ BAD = {
         r"1 of its weights do not fit; fusion.level_scores.0.weight is \(3, 5\) instead of .*\. Pass the config",
         ValueError,
     ),
-    "weights missing": Bad(with_weights(lose_refinement), "22 weights .* missing, such as refinement.*; get it again"),
+    "weights missing": Bad(with_weights(lose_refinement), "22 of the weights .* missing, such as refinement.*; get it again"),
     "no config": Bad(without("config.json"), NO_CONFIG, auto=UNRECOGNIZED),
     "empty folder": Bad(emptied, NO_CONFIG, auto=UNRECOGNIZED),
     "a list for a config": Bad(holding("config.json", b"[]"), NO_CONFIG, auto=UNRECOGNIZED),
@@ -348,7 +348,9 @@ def test_a_sam_whose_own_weights_are_not_whole(tmp_path):
     weights = load_file(tmp_path / WEIGHTS)
     del weights["vision_encoder.patch_embed.projection.weight"]
     save_file(weights, tmp_path / WEIGHTS, metadata={"format": "pt"})
-    with pytest.raises(OSError, match=r"lack 1 .*sam\.vision_encoder\.patch_embed\.projection\.weight"):
+    with pytest.raises(
+        OSError, match=r"1 of the weights .* missing, such as sam\.vision_encoder\.patch_embed\.projection\.weight"
+    ):
         CfSamForNucleiSegmentation.from_pretrained(tmp_path, **options)
 
 
