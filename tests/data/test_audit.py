@@ -187,6 +187,7 @@ def test_a_data_set_without_nuclei_is_a_problem(tmp_path):
 def test_what_readers_left_out_is_noted(tmp_path):
     save_image(tmp_path / "a.png", painted(nuclei()))
     point = {"type": "Feature", "geometry": {"type": "Point", "coordinates": [1, 1]}, "properties": {}}
-    (tmp_path / "a.geojson").write_text(json.dumps([point]))
+    square = {"type": "Polygon", "coordinates": [[[2, 2], [6, 2], [6, 7], [2, 7]]]}
+    (tmp_path / "a.geojson").write_text(json.dumps([point, {"type": "Feature", "geometry": square}]))
     audit = audit_dataset("qupath", tmp_path)
     assert f"{tmp_path}/a.geojson: 1 object without area left out (1 Point)" in audit.notes

@@ -91,6 +91,11 @@ def _contents(path: Path) -> list[bytes]:
         return [path.read_bytes()]
     with naming_archive(path), zipfile.ZipFile(path) as archive:
         members = [member for member in archive.infolist() if member.filename.lower().endswith(".roi")]
+        # zipfile asks for as many bytes as the directory states, and allocates them.
+        if sum(member.compress_size for member in members) > path.stat().st_size:
+            raise OSError(
+                f"{path}: the archive cannot be read, or is truncated (its members are larger than the file)"
+            )
         if sum(member.file_size for member in members) > max(2**26, 200 * path.stat().st_size):
             raise OSError(f"{path}: unpacks to more than is plausible for its size")
         return [archive.read(member) for member in members]

@@ -69,9 +69,9 @@ def decode_parquet(record: TileRecord) -> Tile:
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             values = file.read_row_group(group, columns=list(PICTURES)).slice(row, 1).to_pylist()[0]
-    except (OSError, pyarrow.ArrowException) as error:
+        content = {name: value and value["bytes"] for name, value in values.items()}
+    except (OSError, LookupError, TypeError, UnicodeDecodeError, pyarrow.ArrowException) as error:
         raise OSError(f"{path}: row {record.index} cannot be read ({_one_line(error)})") from error
-    content = {name: value and value["bytes"] for name, value in values.items()}
     type_map = content["type_map"] and read_label_map(path, content["type_map"])
     if type_map is not None:
         type_map = np.where(type_map == STORED_UNKNOWN_TYPE, UNKNOWN_TYPE, type_map)
@@ -95,7 +95,7 @@ def _read_shard(path: Path) -> tuple[dict[str, Any], list[tuple[int, TileRecord]
                 raise ValueError(f"{path}: not a shard of `cfsam data convert`; convert the original data set again")
             lengths = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
             rows = file.read(columns=list(PLAIN)).to_pylist()
-    except (OSError, pyarrow.ArrowException) as error:
+    except (OSError, UnicodeDecodeError, pyarrow.ArrowException) as error:
         raise OSError(f"{path}: not a Parquet file that can be read, or truncated ({_one_line(error)})") from error
     try:
         return _records(path, json.loads(metadata[METADATA_KEY]), rows, lengths)

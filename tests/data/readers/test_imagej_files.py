@@ -58,6 +58,18 @@ def test_an_archive_that_unpacks_to_too_much(tmp_path):
         read_imagej(tmp_path / "a.zip")
 
 
+def test_an_archive_whose_directory_claims_a_gigabyte(tmp_path):
+    """zipfile would allocate what the directory claims before it reads."""
+    path = tmp_path / "a.zip"
+    roifile.roiwrite(path, [roi()])
+    content = bytearray(path.read_bytes())
+    place = content.index(b"PK\1\2") + 20
+    content[place : place + 4] = (2**30).to_bytes(4, "little")
+    path.write_bytes(content)
+    with pytest.raises(OSError, match=r"a\.zip: the archive cannot be read"):
+        read_imagej(path)
+
+
 def cell(points, kind, name="Tumor"):
     made = roi(points)
     made.properties = {"qupath.object.type": kind, "qupath.object.classification": name}
