@@ -153,7 +153,7 @@ def _paint(level: TileStore, batch: pyarrow.RecordBatch) -> None:
     kept = np.flatnonzero((ends > starts) & (runs.rows >= 0) & (runs.rows < height))
     if len(kept) == 0:
         return
-    rows, starts, ends, labels = runs.rows[kept], starts[kept], ends[kept], ids[runs.index[kept]]
+    rows, starts, ends, labels = runs.rows[kept], starts[kept], ends[kept], ids[runs.owners[kept]]
     # A run is cut where a column of tiles ends.
     first = starts // TILE
     pieces = (ends - 1) // TILE - first + 1

@@ -9,15 +9,18 @@ from ..model.spans import expand_runs
 
 
 class PolygonRuns(NamedTuple):
-    """Runs of pixels: `rows` (R,), half-open `starts` and `ends` (R,) in columns, and `index` (R,) of the polygon.
+    """Runs of pixels, sorted by polygon, row and column.
 
-    Sorted by polygon, row and column; int64.
+    Attributes:
+        rows: (R,) int64.
+        starts, ends: (R,) int64, half-open columns.
+        owners: (R,) int64, the number of the polygon.
     """
 
     rows: np.ndarray
     starts: np.ndarray
     ends: np.ndarray
-    index: np.ndarray
+    owners: np.ndarray
 
 
 def polygon_runs(polygons: Sequence[Sequence[np.ndarray]]) -> PolygonRuns:
