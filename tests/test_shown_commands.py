@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 import skimage.data
+import tifffile
 from PIL import Image
 
 from cfsam_hf.commands import terminal
+from cfsam_hf.slides import demo_slide, open_slide
 
 from .markdown_pages import PAGES, blocks_of, commands_of
 
@@ -24,12 +26,17 @@ def shown_commands() -> list[tuple[str, ...]]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """A folder with small images where the commands expect them."""
+    """A folder with small images and a small slide where the commands expect them."""
     folder = tmp_path_factory.mktemp("commands")
-    image = Image.fromarray(skimage.data.immunohistochemistry()[-96:, -96:])
+    tissue = skimage.data.immunohistochemistry()
     for name in ("tile.png", "tiles/a.png", "more_tiles/b.png", "slides/case/c.tif"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        image.save(folder / name)
+        Image.fromarray(tissue[-96:, -96:]).save(folder / name)
+    with open_slide(demo_slide()) as demo, tifffile.TiffWriter(folder / "slide.svs") as slide:
+        region = demo.read_region(x=900, y=1000, width=256, height=256)
+        options = {"tile": (64, 64), "resolutionunit": "CENTIMETER"}
+        slide.write(region, subifds=1, resolution=(20_000, 20_000), **options)  # 0.5 micrometres
+        slide.write(region[::4, ::4], subfiletype=1, resolution=(5_000, 5_000), **options)
     return folder
 
 

@@ -1,4 +1,4 @@
-"""The options of `cfsam segment` that say which part of a slide is worked on."""
+"""The options of `cfsam segment` that restrict it to a part of a slide."""
 
 import argparse
 from pathlib import Path
@@ -12,18 +12,22 @@ def add_slide_options(parser: argparse.ArgumentParser) -> None:
     """Adds `--tissue`, `--roi` and `--exclude`."""
     group = parser.add_argument_group(
         "whole slides",
-        "A file in a scanner's format, a TIFF with several levels and a picture of more than 64 million pixels are "
-        "worked on region by region, with little memory, and only where there is tissue. With one of these options, "
-        "every image is. Their coordinates are pixels of the largest level.",
+        "Files in scanners' formats, TIFF files with several levels, and pictures of more than 64 million pixels are "
+        "processed region by region, with little memory, and only where there is tissue. With one of these options, "
+        "every image is processed in this way. Coordinates are pixels of the largest level.",
     )
     group.add_argument(
         "--tissue",
         metavar="auto|all|FILE",
-        help="where to look for nuclei: in the tissue that is found by its stain, everywhere, or where a mask image "
-        "is not black or in the polygons of a GeoJSON file (default: auto; all with --roi)",
+        help="where to look for nuclei: in the tissue, which is found by its stain (auto); everywhere (all); or where "
+        "a mask image is not black, or in the polygons of a GeoJSON file (default: auto; all with --roi)",
     )
-    group.add_argument("--roi", metavar="FILE", help="only nuclei in these annotations: GeoJSON as QuPath exports it")
-    group.add_argument("--exclude", metavar="FILE", help="no nuclei in these annotations, such as folds or pen marks")
+    group.add_argument(
+        "--roi", metavar="FILE", help="keep only nuclei in these annotations: GeoJSON as QuPath exports it"
+    )
+    group.add_argument(
+        "--exclude", metavar="FILE", help="leave out nuclei in these annotations, such as folds or pen marks"
+    )
 
 
 def where_to_look(args: argparse.Namespace) -> "WhereToLook":
