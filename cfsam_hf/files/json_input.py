@@ -58,7 +58,7 @@ def _unpacked(path: Path) -> bytes:
     return content
 
 
-def _read_some(file: IO[bytes], most: int) -> bytes:
+def _read_some(file: IO[bytes] | gzip.GzipFile, most: int) -> bytes:
     """Reads at most so many bytes; a buffered file that is asked for them at once allocates all of them at once."""
     chunks: list[bytes] = []
     while most > 0 and (chunk := file.read(min(most, CHUNK))):

@@ -119,7 +119,7 @@ class OutlineTyper:
         """What results depend on besides the image, the checkpoint and the options."""
 
     def __call__(self, image: np.ndarray, *, mpp: float | None = None, **options: Any) -> NucleiResult:
-        given = read_given_nuclei(self.path, *image.shape[:2], self.image)
+        given = read_given_nuclei(self.path, image.shape[0], image.shape[1], self.image)
         for note in given.notes:
             warnings.warn(f"{self.path}: {note}", stacklevel=2)
         return type_outlines(self.pipe, image, given, mpp=mpp, **options)

@@ -175,7 +175,7 @@ class _Nucleus:
             return False
         first, second = self.mask, other.mask
         shared = np.count_nonzero(_cut(first, self.box, common) & _cut(second, other.box, common))
-        return shared > SHARED * min(np.count_nonzero(first), np.count_nonzero(second))
+        return bool(shared > SHARED * min(np.count_nonzero(first), np.count_nonzero(second)))
 
 
 def _cut(mask: np.ndarray, box: Box, part: Box) -> np.ndarray:

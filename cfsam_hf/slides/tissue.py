@@ -216,9 +216,9 @@ def _coverage(areas: Areas, shape: tuple[int, int], scale: tuple[float, float]) 
         points = [np.rint((ring / scale - 0.5) * 16).astype(np.int32) for ring in rings]
         cv2.fillPoly(inside, points, 1, shift=4)
         cv2.polylines(edges, points, True, 1, shift=4)
-    edges = cv2.dilate(edges, np.ones((3, 3), np.uint8))
+    near_edges = cv2.dilate(edges, np.ones((3, 3), np.uint8))
     coverage = inside.astype(np.float32)
-    rows, columns = np.nonzero(edges)
+    rows, columns = np.nonzero(near_edges)
     if len(rows):
         steps = (np.arange(_SAMPLES) + 0.5) / _SAMPLES
         x = (columns[:, None, None] + steps[None, None, :]) * scale[0]
