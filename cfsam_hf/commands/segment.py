@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
+from .demo import DEMO_TEXT, demo_collection, demo_place
 from .loading import load_pipeline
 from .options import (
     add_autocast_option,
@@ -26,13 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
     from ..inference import Collection, Outcome
-
-# The pixel size of the demo picture is not recorded. Its colonic nuclei, about 12 to 16 px across, are 6 to 8 µm at
-# this value, as they should be.
-DEMO_MPP = 0.5
-DEMO_NAME = "immunohistochemistry"
-# The bundled checkpoint was not trained on this stain and gives its nuclei low probabilities.
-DEMO_DECODING = {"nuclei_threshold": 0.3, "minimum_score": 0}
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -61,7 +55,9 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument(
         "-o", "--output", required=True, metavar="OUT", help="folder for the results; created if needed"
     )
-    parser.add_argument("--demo", action="store_true", help="segment a tissue picture that comes with scikit-image")
+    parser.add_argument(
+        "--demo", action="store_true", help="segment a part of the H&E slide that comes with the package"
+    )
     parser.add_argument(
         "--mpp",
         type=positive(float),
@@ -145,17 +141,19 @@ def run(args: argparse.Namespace) -> int:
     if args.demo == bool(args.inputs):
         raise UsageError("give INPUT files or folders, or --demo" + (", not both" if args.demo else ""))
     if args.demo and (args.offsets or args.outlines):
-        raise UsageError("--offsets and --outlines are for images of yours, not for the demo picture")
+        raise UsageError("--offsets and --outlines are for images of yours, not for the demo")
     if args.outlines and (args.threshold is not None or args.decoding):
         raise UsageError("--threshold and --decoding have no meaning for --outlines, which are given")
     if restricts(args) and (args.outlines or args.offsets):
         raise UsageError("--tissue, --roi and --exclude are for slides, --outlines and --offsets for images")
     if args.mpp is not None:
         check_mpp(args.mpp, "--mpp")
-    where = where_to_look(args)
+    where = where_to_look(args) if restricts(args) or not args.demo else demo_place()
     output = Path(args.output)
     check_writable(output)
-    collection, outlines = (_demo(args), None) if args.demo else _collect(args, output)
+    collection, outlines = (demo_collection(), None) if args.demo else _collect(args, output)
+    if args.demo:
+        print(DEMO_TEXT, flush=True)
     for note in collection.notes:
         say(f"note: {note}")
     for problem in collection.problems:
@@ -211,42 +209,17 @@ def _collect(args: argparse.Namespace, output: Path) -> "tuple[Collection, dict[
     return found if args.offsets is None else place_jobs(found, args.offsets), outlines
 
 
-def _demo(args: argparse.Namespace) -> "Collection":
-    from skimage import data
-
-    from ..inference import ArraySource, Collection, Job
-
-    size = (
-        f"Its pixel size is not recorded; {DEMO_MPP:g} µm is assumed from the size of its nuclei (--mpp changes that)."
-        if args.mpp is None
-        else f"Pixel size: {args.mpp:g} µm, as given."
-    )
-    print(
-        "Demo: scikit-image's immunohistochemistry picture, colonic glands stained with haematoxylin and DAB.\n"
-        "This is real tissue but NOT H&E, on which the models were trained: the types mean nothing here.\n" + size,
-        flush=True,
-    )
-    if _lowers_thresholds(args):
-        print("For this stain, thresholds are lowered (--decoding changes that).", flush=True)
-    return Collection([Job(ArraySource(data.immunohistochemistry(), f"{DEMO_NAME}.png"), PurePath(DEMO_NAME))])
-
-
-def _lowers_thresholds(args: argparse.Namespace) -> bool:
-    return args.demo and not args.decoding and args.checkpoint is None
-
-
 def _pipeline_options(args: argparse.Namespace) -> dict[str, Any]:
     """The options of the pipeline that the arguments give."""
-    mpp = DEMO_MPP if args.demo and args.mpp is None else args.mpp
     given = {
         "threshold": args.threshold,
         "views": args.views,
         "style": args.style,
         "autocast_dtype": args.autocast,
-        "decoding": DEMO_DECODING if _lowers_thresholds(args) else dict(args.decoding or {}) or None,
+        "decoding": dict(args.decoding or {}) or None,
     }
     return {
-        "mpp": mpp,
+        "mpp": args.mpp,
         "batch_size": args.batch_size,
         "max_pixels": args.max_pixels,
         **{name: value for name, value in given.items() if value is not None},

@@ -21,7 +21,7 @@ AUTO, ALL = "auto", "all"
 """Tissue that is found, and tissue everywhere."""
 
 # Options of the pipeline that its network and decoding take.
-FORWARD_OPTIONS = ("batch_size", "tile_size", "tile_overlap", "views", "autocast_dtype", "decoding")
+FORWARD_OPTIONS = ("batch_size", "tile_size", "tile_overlap", "views", "autocast_dtype", "decoding", "style")
 
 
 @dataclass(frozen=True)

@@ -93,8 +93,14 @@ def run_slides(
         resume: whether to skip slides whose files are complete, and regions that an earlier run has done, if they were
             made from the same content by the same version, checkpoint and options.
         side: about how wide and high a region is, in the model's pixels.
+
+    Raises:
+        TypeError, ValueError: an option is unknown or out of its range.
     """
     options, where = dict(options or {}), where or WhereToLook()
+    if jobs:
+        # Raises for an impossible option, before any work.
+        pipe.stream([], **options)
     began = time.perf_counter()
     for folder in {sink.folder / job.target.parent for job in jobs}:
         clean_up(folder)

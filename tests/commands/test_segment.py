@@ -103,13 +103,14 @@ def test_options_reach_the_pipeline_and_the_files(tmp_path, calls, monkeypatch):
     assert pd.read_csv(out / "summary.csv")["density_per_mm2"].isna().all()
 
 
-def test_demo_says_what_it_is(tmp_path, capsys):
+def test_demo_says_what_it_is(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(segment, "load_pipeline", lambda *_: painted_pipeline())
     assert run("--demo", "-o", tmp_path) == 0
-    out = capsys.readouterr().out
-    assert "NOT H&E" in out
-    assert "is assumed" in out
-    assert names(tmp_path) == sorted(["summary.csv", *("immunohistochemistry" + s for s in SUFFIXES)])
-    assert json.loads((tmp_path / "immunohistochemistry.geojson").read_text())["metadata"]["mpp"] == segment.DEMO_MPP
+    assert "the types of skin nuclei with caution" in capsys.readouterr().out
+    assert {"summary.csv", "CMU-1-Small-Region.parquet"} <= set(names(tmp_path))
+    metadata = json.loads((tmp_path / "CMU-1-Small-Region_tissue.geojson").read_text())["metadata"]
+    assert metadata["mpp"] == 0.499
+    assert metadata["tissue_area_mm2"] == pytest.approx(480 * 460 * 0.499**2 / 1e6, rel=0.01)
 
 
 def test_a_full_disk_leaves_nothing_of_the_image(tmp_path, monkeypatch, capsys):

@@ -21,12 +21,8 @@ def test_thresholds_of_decoding_reach_the_pipeline_and_count_for_resume(tmp_path
         assert run(tmp_path / "a.png", "-o", tmp_path / "out", "--resume", *arguments) == 0
     # The last time they were done already.
     assert [options.get("decoding") for options in seen] == [None, {"nuclei_threshold": 0.3, "minimum_area": 7}]
-    for arguments in ([], ["--checkpoint", "mine"], ["--decoding", "minimum_area=9"]):
-        assert run("--demo", "-o", tmp_path / "demo", *arguments) == 0
-    assert [o.get("decoding") for o in seen[2:]] == [segment.DEMO_DECODING, None, {"minimum_area": 9}]
-    assert capsys.readouterr().out.count("thresholds are lowered") == 1
     with pytest.raises(SystemExit):
-        run("--demo", "-o", tmp_path / "demo", "--decoding", "minimum_area")
+        run(tmp_path / "a.png", "-o", tmp_path / "out", "--decoding", "minimum_area")
     assert "must be NAME=VALUE with a number, got 'minimum_area'" in capsys.readouterr().err
 
 

@@ -6,8 +6,9 @@ from skimage import data
 from transformers import pipeline
 
 import cfsam_hf
-from cfsam_hf.commands.segment import DEMO_DECODING
 from cfsam_hf.model.pixel_size import resample_image
+
+from ..demo_tile import DEMO_DECODING
 
 
 @pytest.fixture

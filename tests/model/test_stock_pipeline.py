@@ -7,10 +7,10 @@ import torch
 from transformers import pipeline
 
 from cfsam_hf import bundled_checkpoint
-from cfsam_hf.commands.segment import DEMO_DECODING
 from cfsam_hf.model.image_processing_cfsam import CfSamImageProcessor
 from cfsam_hf.model.pixel_size import resample_image
 
+from ..demo_tile import DEMO_DECODING
 from ..painted_model import PaintedModel, paint, painted_config
 from ..publish_cases import tissue_image
 
