@@ -7,14 +7,21 @@ from typing import Any
 
 import pyarrow
 
+from ..drawing.density_maps import DensityMaps
+from ..drawing.overview import overview_size, write_overview
 from ..files.atomic import staged_folder
 from ..files.json_files import write_json
 from ..files.own_results import is_blank, is_own_result
+from ..outputs.label_pyramid import write_label_pyramid
 from ..outputs.slide_geojson import slide_geojson_ending, write_slide_geojson
 from ..outputs.slide_table import write_slide_table
 from ..slides import tissue_geojson
+from ..slides.overview import ASSUMED_MPP, read_overview
 from .sink import OUTPUT_KINDS
 from .slide_plan import SlidePlan
+
+# Below the densities of types.
+TYPES_NOTE = "Types are reliable only for the organs on which the checkpoint learnt them: for cfsam-tiny, colon."
 
 
 @dataclass(frozen=True)
@@ -45,6 +52,16 @@ class SlideKind:
     write: Callable[[SlideNuclei, Path], object]
 
 
+def _write_overview(nuclei: SlideNuclei, path: Path) -> None:
+    plan, record = nuclei.plan, nuclei.record
+    width, _ = overview_size(plan.size, len(plan.type_names))
+    side = ASSUMED_MPP if plan.pixel_size is None else plan.pixel_size.x
+    with plan.source.open() as slide:
+        picture = read_overview(slide, side * plan.size[0] / width)
+    maps = DensityMaps(plan.size, [kind["id"] for kind in record["types"]]).add_all(nuclei.batches())
+    write_overview(picture, plan.tissue.mask, maps, record, path, TYPES_NOTE if plan.type_names else None)
+
+
 def _write_tissue(nuclei: SlideNuclei, path: Path) -> None:
     # The record comes first, so that the file is recognised as ours by its beginning.
     write_json(path, {"metadata": dict(nuclei.record), **tissue_geojson(nuclei.plan.tissue)}, indent=None)
@@ -53,13 +70,17 @@ def _write_tissue(nuclei: SlideNuclei, path: Path) -> None:
 SLIDE_KINDS: dict[str, SlideKind] = {
     "geojson": SlideKind(slide_geojson_ending, lambda n, path: write_slide_geojson(n.batches(), path, n.record)),
     "tissue": SlideKind(lambda count: "_tissue.geojson", _write_tissue),
+    "overview": SlideKind(lambda count: "_overview.png", _write_overview),
+    "labels": SlideKind(
+        lambda count: "_labels.ome.tif", lambda n, path: write_label_pyramid(n.batches(), path, n.record)
+    ),
     "table": SlideKind(
         lambda count: ".parquet", lambda n, path: write_slide_table(n.batches(), n.plan.schema, path, n.record)
     ),
 }
 """All that can be written for a slide, by kind."""
 
-DEFAULT_SLIDE_KINDS = ("geojson", "tissue", "table")
+DEFAULT_SLIDE_KINDS = ("geojson", "tissue", "overview", "table")
 LAST_KIND = "table"
 
 
