@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="where the demo wrote its results")
     parser.add_argument("picture", type=Path, help="PNG file to write")
     args = parser.parse_args()
-    draw(args.folder).quantize(256).save(args.picture, optimize=True)
+    draw(args.folder).save(args.picture, optimize=True)
 
 
 if __name__ == "__main__":
