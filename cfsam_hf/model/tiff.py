@@ -105,8 +105,13 @@ def check_page(page: int, count: int) -> None:
         raise ValueError(f"there is no page={page}: it has {count} page{'s' * (count > 1)}, counted from 1")
 
 
-def check_page_data(page: tifffile.TiffPage, file_size: int) -> None:
+def check_page_data(page: tifffile.TiffPage, file_size: int, sparse: bool = False) -> None:
     """Checks the page's tags for faults that would make decoding fail or give black areas.
+
+    Args:
+        page: the page.
+        file_size: bytes in the file.
+        sparse: whether some parts may be left out, as slides leave out tiles that were not scanned.
 
     Raises:
         ValueError: parts of the picture, or tags without which it cannot be decoded, are missing or beyond the end of
@@ -125,7 +130,7 @@ def check_page_data(page: tifffile.TiffPage, file_size: int) -> None:
     beyond = sum(offset + length > file_size for offset, length in parts)
     if beyond:
         raise ValueError(f"the file is cut short, get it again: {beyond} of its {len(parts)} parts are not in it")
-    if missing or not parts:
+    if missing > (len(parts) - 1 if sparse else 0) or not parts:
         raise ValueError(f"the file is damaged, get it again: {missing} of its {len(parts)} parts are empty")
 
 

@@ -6,11 +6,12 @@ import openslide
 
 from ..model.pictures import DEFAULT_MAX_PIXELS
 from ..model.pixel_size import check_mpp
-from ..model.tiff import is_tiff, largest_page, open_tiff
+from ..model.tiff import full_pages, is_tiff, largest_page, open_tiff
+from .dicom_folders import dicom_slide
 from .openslide_slide import OpenSlideSlide
 from .plain_slide import PlainSlide
 from .slide import Slide
-from .tiff_slide import TiffSlide
+from .tiff_slide import NAMES, TiffSlide
 
 # Formats that OpenSlide detects but reads only in part: of an OME-TIFF, for example, it sees only the largest level.
 _GENERIC = ("generic-tiff",)
@@ -23,9 +24,9 @@ def open_slide(
     Opens a whole slide, or any picture as a slide of one level.
 
     Args:
-        path: the file, in a format that OpenSlide reads (Aperio, Hamamatsu, Leica, MIRAX, Philips, Trestle, Ventana,
-            DICOM, Sakura, Zeiss), a tiled TIFF (OME-TIFF, QPTIFF brightfield, BigTIFF, JPEG 2000, generic pyramid), or
-            a picture such as PNG or JPEG, which is read into memory.
+        path: the file, or the folder of a DICOM slide. Read are the formats that OpenSlide reads (Aperio, Hamamatsu,
+            Leica, MIRAX, Philips, Trestle, Ventana, DICOM, Sakura, Zeiss), tiled TIFF (OME-TIFF, QPTIFF brightfield,
+            BigTIFF, JPEG 2000, generic pyramid), and pictures such as PNG or JPEG, which are held in memory.
         mpp: micrometres per pixel of level 0; overrides what the file states.
         max_pixels: a larger picture that can only be read as a whole is refused. None: no limit.
 
@@ -40,7 +41,7 @@ def open_slide(
     if mpp is not None:
         mpp = check_mpp(mpp)
     if os.path.isdir(path):
-        raise IsADirectoryError(f"{path!r} is a folder, not a slide; name the slide's file in it")
+        path = str(dicom_slide(path))
     with open(path, "rb") as file:
         tiled = is_tiff(file) and _is_tiled(file)
     vendor = openslide.OpenSlide.detect_format(path)
@@ -49,10 +50,23 @@ def open_slide(
     elif tiled:
         slide = TiffSlide(path)
     else:
+        _check_not_label(path)
         slide = PlainSlide(path, max_pixels)
     if mpp is not None:
         slide.use_pixel_size(mpp)
     return slide
+
+
+def _check_not_label(path: str) -> None:
+    """Raises OSError for a slide of which only the pictures beside the tissue are left."""
+    try:
+        with open(path, "rb") as file, open_tiff(file) as tiff:
+            names = [NAMES.search(page.description or "") for page in full_pages(tiff)]
+    except Exception:  # no TIFF, or a damaged one: the reader of pictures raises the error that says why
+        return
+    if all(names):
+        found = " and ".join(dict.fromkeys(name[1].lower() for name in names if name))
+        raise OSError(f"{path!r} holds no tissue, only the {found} of a slide; export the slide with its scanned area")
 
 
 def _is_tiled(file) -> bool:

@@ -5,7 +5,7 @@ import openslide
 import PIL.Image
 
 from ..model.pixel_size import PixelSize, read_pixel_size
-from .slide import WHITE, Level, Slide
+from .slide import SHARE_ADVICE, WHITE, Level, Slide
 
 
 class OpenSlideSlide(Slide):
@@ -20,19 +20,19 @@ class OpenSlideSlide(Slide):
             OSError: OpenSlide cannot open it; the message names it.
         """
         try:
-            self._slide = openslide.OpenSlide(path)
+            slide = self._slide = openslide.OpenSlide(path)
+            sizes = list(zip(slide.level_dimensions, slide.level_downsamples, strict=True))
+            has_color_profile = slide.color_profile is not None
         except openslide.OpenSlideError as error:
             raise OSError(f"cannot read {path!r} as a slide: {error}") from error
-        slide = self._slide
-        sizes = zip(slide.level_dimensions, slide.level_downsamples, strict=True)
         super().__init__(
             path,
             slide.properties.get(openslide.PROPERTY_NAME_VENDOR, "unknown"),
             [Level(width, height, downsample) for (width, height), downsample in sizes],
             _pixel_size(slide, path),
             _number(slide, openslide.PROPERTY_NAME_OBJECTIVE_POWER),
-            {name: image.size for name, image in slide.associated_images.items()},
-            slide.color_profile is not None,
+            _associated_sizes(slide),
+            has_color_profile,
         )
 
     def _read_inside(self, level: int, x: int, y: int, width: int, height: int) -> np.ndarray:
@@ -42,17 +42,30 @@ class OpenSlideSlide(Slide):
         try:
             image = self._slide.read_region(corner, level, (width, height))
         except openslide.OpenSlideError as error:
-            raise OSError(f"cannot read {self.path!r} at {corner}: {error}") from error
+            raise OSError(f"cannot read {self.path!r} at {corner}: {error}; {SHARE_ADVICE}") from error
         # What was not scanned is transparent.
         background = PIL.Image.new("RGB", image.size, (WHITE,) * 3)
         background.paste(image, mask=image.getchannel("A"))
         return np.asarray(background)
 
     def read_associated(self, name: str) -> np.ndarray:
-        return np.asarray(self._slide.associated_images[name].convert("RGB"))
+        try:
+            return np.asarray(self._slide.associated_images[name].convert("RGB"))
+        except openslide.OpenSlideError as error:
+            raise OSError(f"cannot read the {name} image of {self.path!r}: {error}") from error
 
     def close(self) -> None:
         self._slide.close()
+
+
+def _associated_sizes(slide: openslide.OpenSlide) -> dict[str, tuple[int, int]]:
+    """Sizes from the properties, so that the images need not be decoded."""
+    sizes = {}
+    for name in slide.associated_images:
+        width, height = (_number(slide, f"openslide.associated.{name}.{side}") for side in ("width", "height"))
+        if width and height:
+            sizes[name] = (int(width), int(height))
+    return sizes
 
 
 def _number(slide: openslide.OpenSlide, name: str) -> float | None:

@@ -14,6 +14,8 @@ from ..model.pixel_size import GIVEN, PixelSize
 # Pixels of a level that are read beyond each side of a region, so that resampling at its edge sees its neighbours.
 MARGIN = 4
 WHITE = 255
+# The end of messages about a file that could be opened but not read.
+SHARE_ADVICE = "if it lies on a network share, check the connection and run again, otherwise get the file again"
 
 
 @dataclass(frozen=True)

@@ -20,13 +20,14 @@ from ..model.tiff import (
     open_tiff,
     rgb_of_ycbcr,
 )
-from .slide import WHITE, Level, Slide
+from .slide import SHARE_ADVICE, WHITE, Level, Slide
 
 # In the descriptions of Aperio, OME and PerkinElmer.
 _OBJECTIVE = re.compile(
     r'AppMag\s*=\s*([\d.]+)|NominalMagnification="([\d.]+)"|<Objective(?:Name)?>\s*([\d.]+)\s*[xX]'
 )
-_NAMES = re.compile(r"\b(label|macro|thumbnail|overview)\b", re.IGNORECASE)
+# What descriptions call the pictures beside the tissue.
+NAMES = re.compile(r"\b(label|macro|thumbnail|overview)\b", re.IGNORECASE)
 
 
 class TiffSlide(Slide):
@@ -47,9 +48,11 @@ class TiffSlide(Slide):
                 tiff = stack.enter_context(open_tiff(file))
                 largest = largest_page(tiff)
                 pages = full_pages(tiff)
+                number = next((i for i, page in enumerate(pages, 1) if page.offset == largest.offset), None)
                 self._pages = _levels_of(largest, pages)
                 for page in self._pages:
-                    check_page_data(page, file.seek(0, 2))
+                    check_page_data(page, file.seek(0, 2), sparse=True)
+                    _check_tiles(page)
                 _check_kind(largest, sum(_same_size(page, largest) for page in pages))
             except Exception as error:  # tifffile raises anything from struct.error to IndexError for damaged files
                 raise OSError(f"cannot read {path!r} as a slide: {error}") from error
@@ -62,7 +65,7 @@ class TiffSlide(Slide):
             path,
             _vendor(tiff, text),
             [Level(p.imagewidth, p.imagelength, largest.imagewidth / p.imagewidth) for p in self._pages],
-            read_pixel_size(path),
+            read_pixel_size(path, number),
             float(next(filter(None, power.groups()))) if power else None,
             {name: (page.imagewidth, page.imagelength) for name, page in self._associated.items()},
             "InterColorProfile" in largest.tags,
@@ -93,6 +96,11 @@ class TiffSlide(Slide):
             with self._lock:
                 page.parent.filehandle.seek(offset)
                 data = page.parent.filehandle.read(length)
+        except OSError as error:
+            raise OSError(f"cannot read {self.path!r}: {error.strerror or error}; {SHARE_ADVICE}") from error
+        if len(data) < length:
+            raise OSError(f"{self.path!r} became shorter while it was read; {SHARE_ADVICE}")
+        try:
             segment, _, shape = page.decode(data, index, jpegtables=page.jpegtables)
             if segment is None:
                 return None
@@ -107,8 +115,11 @@ class TiffSlide(Slide):
 
     def read_associated(self, name: str) -> np.ndarray:
         page = self._associated[name]
-        with self._lock:
-            return read_rgb(page.asarray(), None)
+        try:
+            with self._lock:
+                return read_rgb(page.asarray(), None)
+        except Exception as error:  # decoders raise all kinds of errors
+            raise OSError(f"cannot read the {name} image of {self.path!r}: {error}") from error
 
     def close(self) -> None:
         self._close.close()
@@ -128,6 +139,13 @@ def _levels_of(largest: tifffile.TiffPage, pages: list[tifffile.TiffPage]) -> li
         if is_copy and page.is_tiled and page.samplesperpixel == largest.samplesperpixel:
             levels.setdefault(page.imagewidth, page)
     return [levels[width] for width in sorted(levels, reverse=True)]
+
+
+def _check_tiles(page: tifffile.TiffPage) -> None:
+    """Raises ValueError where a page lists fewer tiles than its size needs."""
+    needed = -(-page.imagewidth // page.tilewidth) * -(-page.imagelength // page.tilelength)
+    if min(len(page.dataoffsets), len(page.databytecounts)) < needed:
+        raise ValueError(f"the file is damaged, get it again: it lists {len(page.dataoffsets)} of {needed} tiles")
 
 
 def _check_kind(page: tifffile.TiffPage, count: int) -> None:
@@ -153,6 +171,6 @@ def _named(pages: list[tifffile.TiffPage]) -> dict[str, tifffile.TiffPage]:
     """Pages that are neither levels nor tiles, by what their description calls them."""
     named: dict[str, tifffile.TiffPage] = {}
     for number, page in enumerate(pages, start=1):
-        found = _NAMES.search(page.description or "")
+        found = NAMES.search(page.description or "")
         named.setdefault(found[1].lower() if found else f"image {number}", page)
     return named

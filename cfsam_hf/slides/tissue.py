@@ -14,6 +14,7 @@ from ..model.contours import nucleus_contours
 from ..model.inputs import encoded_picture
 from ..model.pictures import read_stored
 from .areas import Areas, read_areas
+from .level_check import check_levels
 from .overview import MAX_SIDE, OVERVIEW_MPP, overview_steps, read_overview
 from .slide import Slide
 from .stain_cues import stained_tissue
@@ -131,7 +132,7 @@ def find_tissue(slide: Slide) -> TissueMask:
     Finds the tissue of an H&E slide on a small picture of it, at about 8 micrometres per pixel (see `stained_tissue`).
 
     Raises:
-        OSError: the slide is damaged; the message names it.
+        OSError: the slide is damaged, or one of its levels is black; the message names it.
     """
     tissue = whole_slide(slide)
     # The pixel size sets the lengths by which tissue is told from other things; where it is unknown, 8 is assumed.
@@ -141,7 +142,13 @@ def find_tissue(slide: Slide) -> TissueMask:
 
 
 def whole_slide(slide: Slide) -> TissueMask:
-    """A mask of all of a slide, on the grid of `find_tissue`."""
+    """
+    A mask of all of a slide, on the grid of `find_tissue`.
+
+    Raises:
+        OSError: a level of the slide is damaged or black (see `check_levels`); the message names it.
+    """
+    check_levels(slide)
     scale = overview_steps(slide)
     shape = (round(slide.size[1] / scale[1]), round(slide.size[0] / scale[0]))
     return TissueMask(np.ones(shape, dtype=bool), scale, _pixel_area(slide, scale))
@@ -157,7 +164,7 @@ def read_tissue(path: str | os.PathLike[str], slide: Slide) -> TissueMask:
         slide: the slide.
 
     Raises:
-        OSError: the file cannot be read; the message names it.
+        OSError: the file cannot be read, or a level of the slide is damaged or black; the message names it.
         ValueError: it holds no tissue, another aspect than the slide, or a photograph. The message names it.
     """
     path = Path(path)
@@ -166,6 +173,7 @@ def read_tissue(path: str | os.PathLike[str], slide: Slide) -> TissueMask:
     if magic.startswith(_JSON_MAGIC):
         return whole_slide(slide).within(read_areas(path, slide))
     mask = _read_mask(path)
+    check_levels(slide)
     height, width = mask.shape
     across, down = slide.size
     if abs(width * down / (height * across) - 1) > max(_ASPECT_TOLERANCE, 1.5 / min(height, width)):

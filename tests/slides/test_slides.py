@@ -7,7 +7,7 @@ import pytest
 import tifffile
 
 from cfsam_hf.model.pictures import read_rgb
-from cfsam_hf.slides import describe_slide, format_slide, open_slide
+from cfsam_hf.slides import demo_slide, describe_slide, format_slide, open_slide
 
 from ..painted_model import paint
 
@@ -169,7 +169,7 @@ def channels(path) -> None:
         (cut, "cannot read"),
         (cut_ome, "cannot read|cut short"),
         (channels, "4 pictures"),
-        (lambda path: path.mkdir(), "is a folder, not a slide"),
+        (lambda path: path.mkdir(), "is a folder without DICOM files"),
         (lambda path: path.write_text("no slide"), "not an image"),
         (lambda path: path.write_bytes(b""), "empty"),
         (lambda path: None, "No such file"),
@@ -198,8 +198,8 @@ def test_a_damaged_tile_is_named_when_it_is_read(tmp_path):
         np.testing.assert_array_equal(slide.read_region(300, 200, 50, 50), PIXELS[200:250, 300:350])
 
 
-def test_a_real_slide(real_data):
-    path = real_data / "slides" / "CMU-1-Small-Region.svs"
+def test_a_real_slide():
+    path = demo_slide()
     with open_slide(path) as slide:
         assert (slide.vendor, slide.size, slide.objective_power) == ("aperio", (2220, 2967), 20)
         assert slide.pixel_size.mpp == pytest.approx(0.499)
