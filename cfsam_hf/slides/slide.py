@@ -14,6 +14,8 @@ from ..model.pixel_size import GIVEN, PixelSize
 # Pixels of a level that are read beyond each side of a region, so that resampling at its edge sees its neighbours.
 MARGIN = 4
 WHITE = 255
+# How far a level's extent may be off that of level 0; scanners pad and round.
+LEVEL_TOLERANCE = 0.1
 # The end of messages about a file that could be opened but not read.
 SHARE_ADVICE = "if it lies on a network share, check the connection and run again, otherwise get the file again"
 
@@ -25,6 +27,20 @@ class Level:
     width: int
     height: int
     downsample: float
+
+
+def _check_levels_fit(path: str, levels: list[Level]) -> None:
+    """Raises OSError for levels whose stated size would turn a small region into many pixels to read."""
+    first = levels[0]
+    for number, level in enumerate(levels):
+        for side, whole in ((level.width, first.width), (level.height, first.height)):
+            if not whole * (1 - LEVEL_TOLERANCE) <= (side + 1) * level.downsample or not (
+                (side - 1) * level.downsample <= whole * (1 + LEVEL_TOLERANCE)
+            ):
+                raise OSError(
+                    f"{path!r} is damaged: its level {number} of {level.width} x {level.height} px does not fit its "
+                    f"largest level of {first.width} x {first.height} px; get the file again"
+                )
 
 
 class Slide(ABC):
@@ -39,6 +55,9 @@ class Slide(ABC):
         objective_power: magnification of the objective, such as 20 or 40; None if the file does not state it.
         associated: size (width, height) of the label, macro and other associated images, by name.
         has_color_profile: whether the file holds an ICC profile. It is not applied.
+
+    Raises:
+        OSError: a level does not have the proportions of level 0; the message names the file.
     """
 
     def __init__(
@@ -51,6 +70,7 @@ class Slide(ABC):
         associated: Mapping[str, tuple[int, int]] | None = None,
         has_color_profile: bool = False,
     ):
+        _check_levels_fit(path, levels)
         self.path = path
         self.vendor = vendor
         self.levels = levels

@@ -164,3 +164,16 @@ def test_a_damaged_picture_beside_the_tissue_does_no_harm(tmp_path):
         assert slide.read_region(0, 0, 50, 50).shape == (50, 50, 3)
         with pytest.raises(OSError, match=r"cannot read the macro image of .*b\.svs"):
             slide.read_associated("macro")
+
+
+def test_a_level_that_does_not_fit_the_largest_is_named(tmp_path):
+    """Scaling by its stated size would read millions of pixels for a hundred."""
+    path = tmp_path / "a.svs"
+    aperio_jpeg(path, LEVELS)
+    with tifffile.TiffFile(path) as tiff:
+        place = tiff.pages[2].tags["ImageWidth"].valueoffset
+    data = bytearray(path.read_bytes())
+    data[place : place + 2] = (50_000).to_bytes(2, "little")
+    path.write_bytes(data)
+    with pytest.raises(OSError, match=r"a\.svs' is damaged: its level 1 of 50000 x 192 px does not fit"):
+        open_slide(path)
