@@ -14,7 +14,7 @@ from .export_cases import label_components, make_result
 SUFFIXES = ["_instances.tif", ".geojson", ".parquet", "_overlay.png"]
 
 
-ALL_KINDS = ["--also", "csv", "--also", "coco"]
+ALL_KINDS = ["--also", "csv", "--also", "coco", "--also", "roi"]
 
 
 def threshold_pipeline(image, mpp=None, batch_size=None, max_pixels=None, decoding=None):

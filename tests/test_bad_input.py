@@ -30,6 +30,8 @@ SUFFIXES = ("_instances.tif", ".geojson", ".parquet")
 OVERLAY = "_overlay.png"
 NOBODY = 65534
 SECONDS = 120
+# TIFF files with several levels are slides.
+PYRAMIDS = ("pyramid of pages", "pyramid below the page")
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +129,7 @@ def assert_one_error(err: str, name: str, words: str, count: int) -> None:
     assert last == f"cfsam: 1 of {count} images could not be segmented"
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [name for name in CASES if name not in PYRAMIDS])
 def test_a_right_answer_or_one_line_and_the_rest_is_done(name, painted, tmp_path, capsys):
     case = CASES[name]
     folder, out = tmp_path / "in", tmp_path / "out"
@@ -148,6 +150,20 @@ def test_a_right_answer_or_one_line_and_the_rest_is_done(name, painted, tmp_path
     summary = pd.read_csv(out / "summary.csv")
     others = set() if isinstance(case.answer, str) else {f"case.{case.ending}", "plain.png"}
     assert set(summary["image"]) == {"good.png"} | others
+
+
+@pytest.mark.parametrize("name", PYRAMIDS)
+def test_a_pyramid_is_a_slide(name, painted, tmp_path, capsys):
+    out = tmp_path / "out"
+    CASES[name].write(tmp_path / "case.tif")
+    assert run(tmp_path / "case.tif", "-o", out) == cli.EXIT_FAILED
+    assert "no tissue was found on case.tif; pass --tissue all" in capsys.readouterr().err
+    assert not (out / "case.parquet").exists()
+    save(tmp_path / "plain.png", CASES[name].answer)
+    assert run(tmp_path / "plain.png", "-o", out) == cli.EXIT_OK
+    assert run(tmp_path / "case.tif", "-o", out, "--tissue", "all") == cli.EXIT_OK
+    table = pd.read_parquet(out / "case.parquet")
+    pd.testing.assert_frame_equal(table[["x", "y", "type"]], nuclei(out, "plain")[1][["x", "y", "type"]])
 
 
 @pytest.mark.parametrize("name", ["1x1", "3x5,000", "5,000x3"])

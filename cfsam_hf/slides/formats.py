@@ -29,6 +29,9 @@ def is_slide(path: str | os.PathLike[str]) -> bool:
     A file that cannot be read is no slide, unless its ending says so: the reader that then fails says why.
     """
     path = Path(path)
+    if not path.is_file():
+        # Opening a named pipe would wait for ever.
+        return False
     if path.suffix.lower() in SLIDE_SUFFIXES:
         return True
     try:
@@ -63,6 +66,8 @@ def parts_of_slides(folder: Path, files: Sequence[PurePath]) -> set[str]:
     parts: set[str] = set()
     series: set[str] = set()
     for name in sorted(files):
+        if not (folder / name).is_file():
+            continue
         ending = name.suffix.lower()
         if ending == ".mrxs":
             parts.add(name.stem)

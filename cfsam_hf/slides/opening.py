@@ -42,6 +42,9 @@ def open_slide(
         mpp = check_mpp(mpp)
     if os.path.isdir(path):
         path = str(dicom_slide(path))
+    if os.path.exists(path) and not os.path.isfile(path):
+        # Opening a named pipe would wait for ever.
+        raise OSError(f"{path!r} is not a regular file")
     with open(path, "rb") as file:
         tiled = is_tiff(file) and _is_tiled(file)
     vendor = openslide.OpenSlide.detect_format(path)

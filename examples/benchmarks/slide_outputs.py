@@ -23,6 +23,7 @@ import numpy as np
 import pyarrow
 from scipy import ndimage
 
+from cfsam_hf.commands.messages import errors_in_one_line
 from cfsam_hf.drawing.density_maps import DensityMaps
 from cfsam_hf.drawing.overview import overview_size, write_overview
 from cfsam_hf.model.result import DecodedNuclei, NucleiResult
@@ -140,4 +141,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with errors_in_one_line():
+        main()

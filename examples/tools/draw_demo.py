@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from cfsam_hf.commands.messages import errors_in_one_line
 from cfsam_hf.slides import demo_slide, open_slide, read_areas
 from cfsam_hf.slides.bundled import demo_part
 
@@ -55,4 +56,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with errors_in_one_line():
+        main()

@@ -58,7 +58,7 @@ def test_files_that_are_not_written_this_time_are_nobodys_concern(tmp_path):
 def test_other_options_leave_nothing_of_the_run_before(tmp_path):
     image, out = write_image(tmp_path / "a.png"), tmp_path / "out"
     assert run(image, "-o", out, *ALL_KINDS) == 0
-    assert len(names(out)) == 7
+    assert len(names(out)) == 8
     assert run(image, "-o", out, "--no-overlay") == 0
     assert names(out) == sorted(["summary.csv", "a_instances.tif", "a.geojson", "a.parquet"])
 

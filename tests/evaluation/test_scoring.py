@@ -77,7 +77,7 @@ def without_type(ids, name="a", typed_pixels=0):
         ),
         (
             [tile("a"), tile("b", typed=False, mpp=0.5)],
-            "the prediction of tile b has no types, those of other tiles have",
+            "the prediction of tile b has no types, but those of other tiles have",
         ),
         ([without_type([1, 2, 3, 4], "a"), tile("b", typed=False)], "no true nucleus has a known type"),
     ],

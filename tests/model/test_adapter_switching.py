@@ -275,7 +275,7 @@ def test_the_base_may_be_loaded_in_another_type(folders, base):
 def test_a_trained_decoder_is_no_base_for_an_adapter_without_one(alone, folders, tmp_path):
     alone["colon"].save_pretrained(tmp_path / "checkpoint")
     model = CfSamForNucleiSegmentation.from_pretrained(tmp_path / "checkpoint")
-    with pytest.raises(ValueError, match="mask decoder is the base's own"):
+    with pytest.raises(ValueError, match="mask decoder is the untrained one of the base"):
         model.load_adapter(folders["frozen-decoder"])
 
 
@@ -347,7 +347,7 @@ def test_deleting(model):
     with pytest.raises(ValueError, match="active adapter"):
         model.delete_adapter("colon")
     for call in (model.set_adapter, model.delete_adapter):
-        with pytest.raises(ValueError, match=r"no adapter 'outlines'; there are \['colon', 'frozen-decoder'\]"):
+        with pytest.raises(ValueError, match=r"no adapter 'outlines'; the model has \['colon', 'frozen-decoder'\]"):
             call("outlines")
 
 
