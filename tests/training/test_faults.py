@@ -57,6 +57,7 @@ def drive(root: Path, kind: str, kills: tuple[str, ...]) -> None:
         assert not [path for path in (root / name).glob(".*") if path.is_dir()]
 
 
+@pytest.mark.slow
 def test_killed_runs_go_on_to_the_very_weights_of_the_uninterrupted_one(training_root):
     drive(training_root, "alone", SOME_KILLS)
 

@@ -132,9 +132,8 @@ def test_only_work_that_may_be_abandoned_is():
             raise AssertionError("begun after the signal")
 
 
-@pytest.mark.parametrize(
-    ("number", "status"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_the_script_ends_with_one_line_and_the_status_of_the_signal_for_the_whole_group(training_root, number, status):
     """As a terminal and Slurm send it: to the workers that make crops, too."""
     values = smoke_values(training_root, steps=4000, save_every=4000, num_workers=1, mixed_precision="no")
