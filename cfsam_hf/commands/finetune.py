@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from .messages import describe, one_line, printable
-from .options import add_debug_option, positive, share
+from .options import add_debug_option, add_mpp_option, positive, share
 from .terminal import EXIT_FAILED, EXIT_OK, say
 
 
@@ -54,11 +54,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         metavar="OUT",
         help="folder of the run: new, empty, or that of the interrupted run to resume",
     )
-    parser.add_argument(
-        "--mpp",
-        type=positive(float),
-        help="pixel size of the images in micrometres (default: as each file states it, else the checkpoint's)",
-    )
+    add_mpp_option(parser)
     parser.add_argument(
         "--types",
         metavar="A,B,C",

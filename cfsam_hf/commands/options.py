@@ -59,6 +59,15 @@ def add_debug_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
 
 
+def add_mpp_option(parser: argparse.ArgumentParser) -> None:
+    """Adds `--mpp`, the pixel size of images that need not all state it."""
+    parser.add_argument(
+        "--mpp",
+        type=positive(float),
+        help="pixel size of the images in micrometres (default: as each file states it, else the checkpoint's)",
+    )
+
+
 def add_views_option(parser: argparse.ArgumentParser) -> None:
     """Adds `--views`, test-time augmentation."""
     parser.add_argument(

@@ -11,6 +11,7 @@ from .loading import load_pipeline
 from .options import (
     add_autocast_option,
     add_debug_option,
+    add_mpp_option,
     add_offsets_option,
     add_outlines_option,
     add_style_option,
@@ -58,11 +59,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument(
         "--demo", action="store_true", help="segment a part of the H&E slide that comes with the package"
     )
-    parser.add_argument(
-        "--mpp",
-        type=positive(float),
-        help="pixel size of the images in micrometres (default: as each file states it, else the checkpoint's)",
-    )
+    add_mpp_option(parser)
     parser.add_argument(
         "--checkpoint", help="folder or Hugging Face Hub id of a CF-SAM model (default: the bundled one)"
     )

@@ -130,16 +130,17 @@ def settle(store: RegionStore, regions: Sequence[Region]) -> dict[str, np.ndarra
     nuclei: list[_Nucleus] = []
     cells: dict[tuple[int, int], list[Box]] = defaultdict(list)
     for number, region in enumerate(regions):
-        found = _read(store, region, number, (BorderState.OPEN, BorderState.OFFERED))
+        table = store.read(region, list(COLUMNS))
+        found = _nuclei_in(table, number, (BorderState.OPEN, BorderState.OFFERED))
         nuclei += found
         for nucleus in found:
             for cell in _cells(nucleus.box):
                 cells[cell].append(nucleus.box)
-        kept[region.name] = store.read(region, [STATE])[STATE].to_numpy() != BorderState.OFFERED
+        kept[region.name] = table[STATE].to_numpy() != BorderState.OFFERED
     if not nuclei:
         return kept
     for number, region in enumerate(regions):
-        nuclei += _read(store, region, number, (BorderState.SETTLED,), cells)
+        nuclei += _nuclei_in(store.read(region, list(COLUMNS)), number, (BorderState.SETTLED,), cells)
     nuclei.sort(key=lambda nucleus: (nucleus.state, nucleus.region, nucleus.row))
     accepted: dict[tuple[int, int], list[_Nucleus]] = defaultdict(list)
     for nucleus in nuclei:
@@ -170,9 +171,9 @@ class _Nucleus:
 
     def is_same(self, other: "_Nucleus") -> bool:
         """Whether the two share so much that they are one nucleus."""
-        common = self.box.meet(other.box)
-        if common.width <= 0 or common.height <= 0:
+        if not _meet(self.box, other.box):
             return False
+        common = self.box.meet(other.box)
         first, second = self.mask, other.mask
         shared = np.count_nonzero(_cut(first, self.box, common) & _cut(second, other.box, common))
         return bool(shared > SHARED * min(np.count_nonzero(first), np.count_nonzero(second)))
@@ -189,15 +190,13 @@ def _cells(box: Box) -> Iterable[tuple[int, int]]:
     return [(row, column) for row in rows for column in columns]
 
 
-def _read(
-    store: RegionStore,
-    region: Region,
+def _nuclei_in(
+    table: pyarrow.Table,
     number: int,
     states: tuple[BorderState, ...],
     meeting: dict[tuple[int, int], list[Box]] | None = None,
 ) -> list[_Nucleus]:
-    """The nuclei of a region's file in these states; with `meeting`, those whose boxes meet one of these."""
-    table = store.read(region, list(COLUMNS))
+    """The nuclei of region `number` in these states; with `meeting`, those whose boxes meet one of these."""
     found_states = table[STATE].to_numpy()
     boxes = np.stack([table[name].to_numpy() for name in BOX], axis=1)
     nuclei = []

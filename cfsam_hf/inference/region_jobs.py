@@ -7,7 +7,6 @@ files.
 
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from typing import Any
 
@@ -23,6 +22,7 @@ from ..slides.regions import Region
 from .region_borders import BorderState, border_columns, border_states
 from .region_store import RegionStore
 from .slide_plan import SlidePlan
+from .write_behind import WriteBehind
 
 # Regions that are read while the network works on earlier ones, and tables that wait to be written.
 REGIONS_AHEAD = 1
@@ -115,25 +115,16 @@ def run_regions(
         store.write(region, region_table(plan, region, decoded))
         return region
 
-    with ThreadPoolExecutor(1, "cfsam-write") as writer:
-        waiting: deque[Future[Region]] = deque()
+    with WriteBehind[Region](WRITES_AHEAD) as writer:
         runs = pipe.predict_runs(_read(plan, regions, begun), progress=False, **plan.options)
-        try:
-            with closing(runs):
-                for run in runs:
-                    region = begun.popleft()
-                    if run.error is not None:
-                        raise run.error
-                    waiting.append(writer.submit(write, region, run.take_decoded()))
-                    del run
-                    while len(waiting) > WRITES_AHEAD or (waiting and waiting[0].done()):
-                        yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        except BaseException:
-            for future in waiting:
-                future.cancel()
-            raise
+        with closing(runs):
+            for run in runs:
+                region = begun.popleft()
+                if run.error is not None:
+                    raise run.error
+                yield from writer.submit(write, region, run.take_decoded())
+                del run
+        yield from writer.finish()
 
 
 def _read(plan: SlidePlan, regions: Iterable[Region], begun: deque[Region]) -> Iterator[ImageRun]:

@@ -4,8 +4,7 @@ import contextlib
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from ..outputs.summary import summary_rows
 from .record import RunRecord, checkpoint_identity
 from .sink import FileSink
 from .sources import Job
+from .write_behind import WriteBehind
 
 # Images that wait to be written, each with its pixels in memory.
 WRITES_AHEAD = 1
@@ -156,39 +156,26 @@ def run_jobs(
         return Done(job, seconds(), result, files)
 
     read: deque[_Begun | _Unreadable] = deque()
-    # One thread writes, so that outcomes keep the order of the jobs.
-    with ThreadPoolExecutor(1, "cfsam-write") as writer:
-        waiting: deque[Future[Outcome]] = deque()
+    with WriteBehind[Outcome](WRITES_AHEAD) as writer:
 
         def fail(job: Job, error: Exception) -> Outcome:
             return Failed(job, seconds(), error)
 
-        def submit(task: Callable[..., Outcome], *arguments: Any) -> Iterator[Outcome]:
-            waiting.append(writer.submit(task, *arguments))
-            while len(waiting) > WRITES_AHEAD or (waiting and waiting[0].done()):
-                yield waiting.popleft().result()
-
         def submit_unreadable() -> Iterator[Outcome]:
             while read and isinstance(unreadable := read[0], _Unreadable):
                 read.popleft()
-                yield from submit(fail, unreadable.job, unreadable.error)
+                yield from writer.submit(fail, unreadable.job, unreadable.error)
 
-        try:
-            for result in _results(pipe, _read(todo, sink, options, read), options):
-                yield from submit_unreadable()
-                begun = read.popleft()
-                if isinstance(result, Exception):
-                    yield from submit(fail, begun.job, result)
-                else:
-                    yield from submit(write, begun, result)
-                del begun, result
+        for result in _results(pipe, _read(todo, sink, options, read), options):
             yield from submit_unreadable()
-            while waiting:
-                yield waiting.popleft().result()
-        except BaseException:
-            for future in waiting:
-                future.cancel()
-            raise
+            begun = read.popleft()
+            if isinstance(result, Exception):
+                yield from writer.submit(fail, begun.job, result)
+            else:
+                yield from writer.submit(write, begun, result)
+            del begun, result
+        yield from submit_unreadable()
+        yield from writer.finish()
 
 
 def made_by(pipe: Any, kinds: Sequence[str], options: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,8 +1,10 @@
 """Where results go: the files of an image, all of them or none."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePath
+from typing import Any
 
 import numpy as np
 
@@ -66,13 +68,10 @@ class FileSink:
     """
 
     def __init__(self, folder: Path, kinds: Sequence[str] = DEFAULT_KINDS):
-        unknown = sorted(set(kinds) - set(OUTPUT_KINDS))
-        if unknown:
-            raise ValueError(f"no output of the kind {unknown[0]!r}; choose from {', '.join(OUTPUT_KINDS)}")
+        self.kinds = chosen_kinds(kinds, OUTPUT_KINDS)
         if "roi" in kinds:
             require_roifile()
         self.folder = folder
-        self.kinds = tuple(kind for kind in OUTPUT_KINDS if kind in kinds or kind == LAST_KIND)
 
     def path(self, target: PurePath, kind: str) -> Path:
         """The file of a kind."""
@@ -86,10 +85,7 @@ class FileSink:
         """
         for kind in self.kinds:
             path = self.path(target, kind)
-            if path.is_dir():
-                raise IsADirectoryError(f"{path} is a folder where a file is to be written")
-            if path.exists() and not _is_own(path, kind):
-                raise FileExistsError(f"{path} exists and was not written by cfsam; choose another folder with -o")
+            check_replaceable(path, partial(_is_own, path, kind))
 
     def write(
         self,
@@ -130,6 +126,39 @@ class FileSink:
         return files
 
 
+def chosen_kinds(wanted: Sequence[str], available: Mapping[str, Any]) -> tuple[str, ...]:
+    """The kinds of output that are wanted, with the table, in the order of those available.
+
+    Raises:
+        ValueError: there is no such kind.
+    """
+    unknown = sorted(set(wanted) - set(available))
+    if unknown:
+        raise ValueError(f"no output of the kind {unknown[0]!r}; choose from {', '.join(available)}")
+    return tuple(kind for kind in available if kind in wanted or kind == LAST_KIND)
+
+
+def check_replaceable(path: Path, is_own: Callable[[], bool]) -> None:
+    """Makes sure that writing a file does not overwrite one of other origin.
+
+    Args:
+        path: the file to write.
+        is_own: whether the file that is there may be replaced.
+
+    Raises:
+        FileExistsError, IsADirectoryError: there is such a file or folder.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder where a file is to be written")
+    if path.exists() and not is_own():
+        raise FileExistsError(f"{path} exists and was not written by cfsam; choose another folder with -o")
+
+
+def is_own_or_blank(path: Path) -> bool:
+    """Whether a file, of a kind that carries the package's name, is a result or holds nothing."""
+    return is_own_result(path) or is_blank(path)
+
+
 def _is_own(path: Path, kind: str) -> bool:
     """Whether a file may be replaced: it is a result, or holds nothing."""
-    return has_header(path, TABLE_COLUMNS) if kind == "csv" else is_own_result(path) or is_blank(path)
+    return has_header(path, TABLE_COLUMNS) if kind == "csv" else is_own_or_blank(path)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -11,13 +12,13 @@ from ..drawing.density_maps import DensityMaps
 from ..drawing.overview import overview_size, write_overview
 from ..files.atomic import staged_folder
 from ..files.json_files import write_json
-from ..files.own_results import is_blank, is_own_result
+from ..files.own_results import is_own_result
 from ..outputs.label_pyramid import write_label_pyramid
 from ..outputs.slide_geojson import slide_geojson_ending, write_slide_geojson
 from ..outputs.slide_table import write_slide_table
 from ..slides import tissue_geojson
 from ..slides.overview import ASSUMED_MPP, read_overview
-from .sink import OUTPUT_KINDS
+from .sink import LAST_KIND, OUTPUT_KINDS, check_replaceable, chosen_kinds, is_own_or_blank
 from .slide_plan import SlidePlan
 
 # Below the densities of types.
@@ -81,7 +82,6 @@ SLIDE_KINDS: dict[str, SlideKind] = {
 """All that can be written for a slide, by kind."""
 
 DEFAULT_SLIDE_KINDS = ("geojson", "tissue", "overview", "table")
-LAST_KIND = "table"
 
 
 class SlideSink:
@@ -99,11 +99,8 @@ class SlideSink:
     """
 
     def __init__(self, folder: Path, kinds: Sequence[str] = DEFAULT_SLIDE_KINDS):
-        unknown = sorted(set(kinds) - set(SLIDE_KINDS))
-        if unknown:
-            raise ValueError(f"no output of the kind {unknown[0]!r}; choose from {', '.join(SLIDE_KINDS)}")
         self.folder = folder
-        self.kinds = tuple(kind for kind in SLIDE_KINDS if kind in kinds or kind == LAST_KIND)
+        self.kinds = chosen_kinds(kinds, SLIDE_KINDS)
 
     def check(self, target: PurePath) -> None:
         """Makes sure that the results will overwrite nobody else's file.
@@ -113,10 +110,7 @@ class SlideSink:
         """
         for ending in self._endings(self.kinds):
             path = self._path(target, ending)
-            if path.is_dir():
-                raise IsADirectoryError(f"{path} is a folder where a file is to be written")
-            if path.exists() and not (is_own_result(path) or is_blank(path)):
-                raise FileExistsError(f"{path} exists and was not written by cfsam; choose another folder with -o")
+            check_replaceable(path, partial(is_own_or_blank, path))
 
     def write(self, nuclei: SlideNuclei, target: PurePath) -> dict[str, Path]:
         """Writes the files of a slide, all of them or none.

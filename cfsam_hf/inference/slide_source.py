@@ -1,7 +1,6 @@
 """A whole slide as the source of a job: a description that is small and can be pickled."""
 
 import hashlib
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 from ..model.pictures import DEFAULT_MAX_PIXELS
 from ..model.pixel_size import PixelSize
 from ..slides import Slide, open_slide
-from .sources import file_digest
+from .sources import file_fingerprint, is_unchanged
 
 # Formats whose pixels lie in several files: where, by the ending of the file that is opened.
 FOLDER_BESIDE = (".mrxs", ".vms", ".vmu")
@@ -54,12 +53,7 @@ class SlideSource:
         Raises:
             OSError: a file cannot be read.
         """
-        files = {}
-        for path in self._files():
-            status = path.stat()
-            digest = file_digest(path)
-            files[path.name] = {"size": status.st_size, "mtime_ns": status.st_mtime_ns, "digest": digest}
-        return {"files": files}
+        return {"files": {path.name: file_fingerprint(path) for path in self._files()}}
 
     def matches(self, fingerprint: Mapping[str, Any]) -> bool:
         """Whether each file has the same size, and the same time of change or the same content."""
@@ -68,7 +62,7 @@ class SlideSource:
             paths = self._files()
             if {path.name for path in paths} != set(known):
                 return False
-            return all(_is_same(path, known[path.name]) for path in paths)
+            return all(is_unchanged(path, known[path.name]) for path in paths)
         except (OSError, KeyError, TypeError, ValueError):
             return False
 
@@ -97,10 +91,3 @@ def content_of(fingerprint: Mapping[str, Any]) -> str:
     """
     digests = sorted(entry["digest"] for entry in fingerprint["files"].values())
     return hashlib.blake2b(" ".join(digests).encode(), digest_size=16).hexdigest()
-
-
-def _is_same(path: Path, known: Mapping[str, Any]) -> bool:
-    status = os.stat(path)
-    if status.st_size != known["size"]:
-        return False
-    return bool(status.st_mtime_ns == known["mtime_ns"] or file_digest(path) == known["digest"])

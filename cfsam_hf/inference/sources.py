@@ -72,18 +72,12 @@ class ImageSource:
         """Size, time of change and content of the file; empty for anything but a regular file."""
         if not self.path.is_file():
             return {}
-        status = self.path.stat()
-        return {"size": status.st_size, "mtime_ns": status.st_mtime_ns, "digest": file_digest(self.path)}
+        return file_fingerprint(self.path)
 
     def matches(self, fingerprint: Mapping[str, Any]) -> bool:
         """Whether the file has the same size, and the same time of change or the same content."""
         try:
-            status = self.path.stat()
-            if status.st_size != fingerprint["size"]:
-                return False
-            return bool(
-                status.st_mtime_ns == fingerprint["mtime_ns"] or file_digest(self.path) == fingerprint["digest"]
-            )
+            return is_unchanged(self.path, fingerprint)
         except (OSError, KeyError):
             return False
 
@@ -145,6 +139,29 @@ class Job:
         """What the results depend on besides the pipeline and the content of the image, as JSON-able values."""
         placed = {} if self.placement is None else {"placement": self.placement.to_dict()}
         return self.source.reader_options() | placed
+
+
+def file_fingerprint(path: Path) -> dict[str, Any]:
+    """Size, time of change and content of a file.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    status = path.stat()
+    return {"size": status.st_size, "mtime_ns": status.st_mtime_ns, "digest": file_digest(path)}
+
+
+def is_unchanged(path: Path, fingerprint: Mapping[str, Any]) -> bool:
+    """Whether a file has the same size, and the same time of change or the same content, as its fingerprint says.
+
+    Raises:
+        OSError: the file cannot be read.
+        KeyError: the fingerprint is damaged.
+    """
+    status = path.stat()
+    if status.st_size != fingerprint["size"]:
+        return False
+    return bool(status.st_mtime_ns == fingerprint["mtime_ns"] or file_digest(path) == fingerprint["digest"])
 
 
 def file_digest(path: Path) -> str:

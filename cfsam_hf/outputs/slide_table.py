@@ -62,7 +62,7 @@ def probability_columns(type_names: Mapping[int, str]) -> dict[int, str]:
     {1: 'probability_epithelial', 2: 'probability_spindle_shaped'}
     """
     plain = {i: re.sub(r"\W+", "_", name.lower()).strip("_") for i, name in sorted(type_names.items())}
-    # Names that differ only in characters that are replaced, or consist of them, are told apart by the ids of all.
+    # If two names become the same, or one becomes empty, all columns carry the ids of their types.
     distinct = "" not in plain.values() and len(set(plain.values())) == len(plain)
     return {i: f"probability_{name if distinct else f'{i}_{name}'}" for i, name in plain.items()}
 

@@ -34,9 +34,8 @@ def _check_levels_fit(path: str, levels: list[Level]) -> None:
     first = levels[0]
     for number, level in enumerate(levels):
         for side, whole in ((level.width, first.width), (level.height, first.height)):
-            if not whole * (1 - LEVEL_TOLERANCE) <= (side + 1) * level.downsample or not (
-                (side - 1) * level.downsample <= whole * (1 + LEVEL_TOLERANCE)
-            ):
+            reaches = whole * (1 - LEVEL_TOLERANCE) <= (side + 1) * level.downsample
+            if not (reaches and (side - 1) * level.downsample <= whole * (1 + LEVEL_TOLERANCE)):
                 raise OSError(
                     f"{path!r} is damaged: its level {number} of {level.width} x {level.height} px does not fit its "
                     f"largest level of {first.width} x {first.height} px; get the file again"
