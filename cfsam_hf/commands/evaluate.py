@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .loading import load_pipeline, resolve_checkpoint, resolve_device
+from .loading import load_pipeline, precision_note, resolve_checkpoint, resolve_device
 from .messages import one_line, printable
 from .options import add_autocast_option, add_debug_option, add_style_option, add_views_option, positive
 from .terminal import EXIT_OK, UsageError, say
@@ -247,6 +247,7 @@ def _predict_with_none(tile: "Tile") -> "Prediction":
 
 def _system(args: argparse.Namespace, checkpoint: str | None, processes: "Processes", ids: Sequence[str]) -> "System":
     from ..evaluation import LabelMapFolder, checkpoint_system, classical_system, folder_system
+    from ..inference.threads import use_physical_cores
 
     if args.predictions:
         folder = LabelMapFolder(args.predictions, args.types.split(",") if args.types else None)
@@ -255,8 +256,12 @@ def _system(args: argparse.Namespace, checkpoint: str | None, processes: "Proces
     if args.baseline == "classical":
         return classical_system(name=args.name)
     source = resolve_checkpoint(checkpoint)
+    use_physical_cores()
+    pipe = load_pipeline(checkpoint, processes.device)
+    if processes.is_main and (note := precision_note(args.autocast, pipe)):
+        say(f"note: {note}")
     return checkpoint_system(
-        load_pipeline(checkpoint, processes.device),
+        pipe,
         source,
         args.name,
         views=args.views or 1,

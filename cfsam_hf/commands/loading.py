@@ -7,7 +7,7 @@ of this package's classes loads it, and any other type is refused.
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .messages import describe
 
@@ -103,6 +103,24 @@ def load_pipeline(checkpoint: str | None, device: str | None) -> "NucleiSegmenta
         return NucleiSegmentationPipeline(
             model=model, image_processor=processor, task="nuclei-segmentation", device=place
         )
+
+
+def precision_note(autocast: str | None, pipe: Any) -> str | None:
+    """What the user should know about `--autocast`: what `auto` decided, or that the choice is a slow one.
+
+    Args:
+        autocast: the option.
+        pipe: the pipeline, whose device decides.
+    """
+    from ..model.precision import AUTO, native_bfloat16
+
+    if autocast not in (AUTO, "bfloat16"):
+        return None
+    native = native_bfloat16(pipe.device)
+    if autocast == AUTO:
+        chosen = "bfloat16, which this device computes in natively" if native else "float32"
+        return f"--autocast auto: the network runs in {chosen}" + ("" if native else "; this device lacks bfloat16")
+    return None if native else "--autocast bfloat16: this device lacks bfloat16 and is faster without this option"
 
 
 def _load_model(source: str) -> "tuple[PreTrainedModel, str | None]":

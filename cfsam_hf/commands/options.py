@@ -93,9 +93,9 @@ def add_autocast_option(parser: argparse.ArgumentParser) -> None:
     """Adds `--autocast`, mixed precision."""
     parser.add_argument(
         "--autocast",
-        choices=("bfloat16", "float16"),
-        help="run the network in mixed precision, which is faster on hardware that supports it; float16 is for GPUs "
-        "(default: float32)",
+        choices=("auto", "bfloat16", "float16"),
+        help="run the network in mixed precision: auto uses bfloat16 if the processor or GPU computes in it natively; "
+        "elsewhere bfloat16 is much slower than float32; float16 is for GPUs (default: float32)",
     )
 
 

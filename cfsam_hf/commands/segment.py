@@ -7,7 +7,7 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 from .demo import DEMO_TEXT, demo_collection, demo_place
-from .loading import load_pipeline
+from .loading import load_pipeline, precision_note
 from .options import (
     add_autocast_option,
     add_debug_option,
@@ -133,6 +133,7 @@ def run(args: argparse.Namespace) -> int:
     from ..inference.collect import split_slides
     from ..inference.slide_run import run_slides
     from ..inference.slide_sink import DEFAULT_SLIDE_KINDS, SLIDE_KINDS, SlideSink
+    from ..inference.threads import use_physical_cores
     from ..model.pixel_size import check_mpp
 
     if args.demo == bool(args.inputs):
@@ -167,7 +168,10 @@ def run(args: argparse.Namespace) -> int:
     report = SegmentReport(len(collection.jobs), debug=args.debug)
     with warnings_as_lines():
         record = RunRecord(output)
+        use_physical_cores()
         pipe = load_pipeline(args.checkpoint, args.device)
+        if note := precision_note(args.autocast, pipe):
+            say(f"note: {note}")
         with record:
             run_images: Callable[..., Generator[Outcome, None, None]] = run_jobs
             if outlines is not None:

@@ -18,6 +18,7 @@ from ..model.adapter_files import ADAPTER_FILE
 from ..model.adapter_files import WEIGHTS_FILE as ADAPTER_WEIGHTS_FILE
 from ..model.checkpoint import is_meant_as_path
 from ..model.pipeline_cfsam import NucleiSegmentationPipeline
+from ..model.precision import dtype_name, resolve_autocast
 from .label_maps import LabelMapFolder
 from .predictions import Prediction
 
@@ -58,10 +59,12 @@ def checkpoint_system(
         source: folder or Hub id that it was loaded from.
         name: by default the name in the checkpoint's configuration, or that of its folder.
         views: number of views of the image, see [`cfsam_hf.NucleiSegmentationPipeline`].
-        autocast_dtype: mixed precision of the network; None for its own.
+        autocast_dtype: mixed precision of the network, as for the pipeline; None for its own.
         style: one of the model's styles; None for the neutral one.
     """
     info = pipe.model.config.checkpoint_info or {}
+    resolved = resolve_autocast(autocast_dtype, pipe.device)
+    autocast_dtype = None if resolved is None else dtype_name(resolved)
     facts = {
         "kind": "checkpoint",
         "checkpoint": Path(source).name,

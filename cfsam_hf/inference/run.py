@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from ..files.stage import clean_up
 from ..model.pixel_size import PixelSize, choose_mpp, disagreement
+from ..model.precision import dtype_name, resolve_autocast
 from ..model.result import NucleiResult, __version__
 from ..outputs.summary import summary_rows
 from .record import RunRecord, checkpoint_identity
@@ -181,6 +183,8 @@ def run_jobs(
 def made_by(pipe: Any, kinds: Sequence[str], options: Mapping[str, Any]) -> dict[str, Any]:
     """Everything but the image that results depend on, as JSON-able values."""
     given = {name: value for name, value in options.items() if value is not None and name not in WITHOUT_INFLUENCE}
+    if dtype := resolve_autocast(given.pop("autocast_dtype", None), getattr(pipe, "device", torch.device("cpu"))):
+        given["autocast_dtype"] = dtype_name(dtype)
     settings = {"mpp": None, "threshold": None, "views": 1, **given, **getattr(pipe, "settings", {})}
     identity = {"version": __version__, "checkpoint": checkpoint_identity(pipe), "files": sorted(kinds)}
     return {**identity, **settings}

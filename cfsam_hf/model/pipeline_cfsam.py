@@ -20,6 +20,7 @@ from .configuration_cfsam import rgb, style_number
 from .inputs import Form, pixel_sizes, split_inputs
 from .maps import MapLayout, NucleiMaps, join_rows, stack_maps
 from .pixel_size import resample_nuclei
+from .precision import resolve_autocast
 from .processing_cfsam import image_processor_for
 from .result import NucleiResult, __version__
 from .stages import ImageRun, NetworkClock, make_batches, read_ahead, read_image, run_network
@@ -169,7 +170,9 @@ class NucleiSegmentationPipeline(Pipeline):
                 or once they are resampled; default: the processor's.
             input_data_format (`str`, *optional*): `"channels_first"` or `"channels_last"`, where both would do.
             page (`int`, *optional*): which picture of a file that holds several, counted from 1.
-            autocast_dtype (`str` or `torch.dtype`, *optional*): run the network in mixed precision, e.g. `"bfloat16"`.
+            autocast_dtype (`str` or `torch.dtype`, *optional*): run the network in mixed precision, e.g. `"bfloat16"`,
+                or `"auto"` for bfloat16 only where the device computes in it natively. Elsewhere it is much slower
+                than float32.
             decoding (`dict`, *optional*): fields of `DecodingParameters` in place of the processor's.
             style (`str`, *optional*): the data set whose manner of outlining is reproduced, one of
                 `model.config.styles`; default: `"neutral"`.
@@ -401,13 +404,9 @@ class NucleiSegmentationPipeline(Pipeline):
             outputs = self.model(**inputs)
             return stack_maps(outputs).cpu().numpy(), MapLayout.of(outputs)
 
-    def _autocast(self, dtype: str | torch.dtype | None):
-        if dtype is None:
-            return contextlib.nullcontext()
-        resolved = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
-        if not isinstance(resolved, torch.dtype) or not resolved.is_floating_point:
-            raise ValueError(f"autocast_dtype must be a floating type such as 'bfloat16', got {dtype!r}")
-        return torch.autocast(self.device.type, dtype=resolved)
+    def _autocast(self, dtype: str | torch.dtype | None) -> contextlib.AbstractContextManager:
+        resolved = resolve_autocast(dtype, self.device)
+        return contextlib.nullcontext() if resolved is None else torch.autocast(self.device.type, dtype=resolved)
 
     def postprocess(self, model_outputs: ImageRun, threshold: float = 0.0) -> NucleiResult:
         """The nuclei of one image, in its own pixels."""

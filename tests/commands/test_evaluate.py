@@ -20,6 +20,7 @@ from cfsam_hf.baselines.unet import UNetConfig, UNetForNucleiSegmentation
 from cfsam_hf.commands import evaluate
 from cfsam_hf.commands import terminal as cli
 from cfsam_hf.evaluation.pannuke_protocol import average_folds
+from cfsam_hf.model import precision
 
 from .. import REPOSITORY
 from ..evaluation_cases import NAMES, data_item, write_pannuke, write_tiles
@@ -189,12 +190,15 @@ def test_views_are_recorded(painted, tiles, tmp_path):
     assert passes[1] == 2 * passes[0] > 0
 
 
-def test_mixed_precision_is_recorded(painted, tiles, tmp_path):
+def test_mixed_precision_is_recorded(painted, tiles, tmp_path, monkeypatch):
     arguments = ("--data", data_item(tiles), "--no-pages", "--resamples", "10", "--device", "cpu")
-    for name, options in (("own", ()), ("bfloat16", ("--autocast", "bfloat16"))):
-        assert run(*arguments, "-o", tmp_path / name, *options) == 0
-    own, mixed = (results(tmp_path / name)["system"]["autocast_dtype"] for name in ("own", "bfloat16"))
-    assert (own, mixed) == (None, "bfloat16")
+    recorded = []
+    for native, options in ((True, ()), (True, ("--autocast", "auto")), (False, ("--autocast", "auto"))):
+        monkeypatch.setattr(precision, "native_bfloat16", lambda device, native=native: native)
+        output = tmp_path / str(len(recorded))
+        assert run(*arguments, "-o", output, *options) == 0
+        recorded.append(results(output)["system"]["autocast_dtype"])
+    assert recorded == [None, "bfloat16", None]
 
 
 def test_a_u_net_is_evaluated_like_any_checkpoint(tiles, tmp_path):

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from cfsam_hf.commands import segment
+from cfsam_hf.model import precision
 
 from ..painted_model import painted_pipeline
 from ..segment_cases import read_calls, record_options, run, threshold_pipeline, write_image
@@ -80,6 +81,27 @@ def test_mixed_precision_reaches_the_network(tmp_path, monkeypatch):
     for folder, options in (("plain", []), ("mixed", ["--autocast", "bfloat16"])):
         assert run(image, "-o", tmp_path / folder, "--mpp", 0.25, "--no-overlay", *options) == 0
     assert set(seen) == {False, torch.bfloat16}
+
+
+@pytest.mark.parametrize(("native", "same"), [(True, ["--autocast", "bfloat16"]), (False, [])])
+def test_automatic_precision_is_said_and_resumes_what_it_chose(tmp_path, monkeypatch, capsys, native, same):
+    monkeypatch.setattr(precision, "native_bfloat16", lambda device: native)
+    monkeypatch.setattr(segment, "load_pipeline", lambda *wanted: painted_pipeline())
+    arguments = (write_image(tmp_path / "a.png"), "-o", tmp_path / "out", "--mpp", 0.25, "--no-overlay", "--resume")
+    assert run(*arguments, "--autocast", "auto") == 0
+    assert f"--autocast auto: the network runs in {'bfloat16' if native else 'float32'}" in capsys.readouterr().err
+    read = read_calls(monkeypatch)
+    assert run(*arguments, *same) == 0
+    assert read == []
+    assert capsys.readouterr().err == ""
+
+
+def test_bfloat16_without_hardware_for_it_is_remarked_on(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(precision, "native_bfloat16", lambda device: False)
+    monkeypatch.setattr(segment, "load_pipeline", lambda *wanted: painted_pipeline())
+    image = write_image(tmp_path / "a.png")
+    assert run(image, "-o", tmp_path / "out", "--mpp", 0.25, "--no-overlay", "--autocast", "bfloat16") == 0
+    assert "faster without this option" in capsys.readouterr().err
 
 
 def test_offsets_move_polygons_and_tables_into_the_slide(tmp_path, capsys, monkeypatch):
