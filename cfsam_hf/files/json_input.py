@@ -17,9 +17,15 @@ MOST_EXPANSION = 200
 FREE_EXPANSION = 2**26
 CHUNK = 2**16
 
+ENDINGS = (".json", ".geojson", ".ndjson", ".geojsonl", ".geojsons")
+RECORD_SEPARATOR = "\x1e"
+"""Begins each line of a GeoJSON text sequence (RFC 8142)."""
+
 
 def read_json(path: Path) -> Any:
     """Reads a JSON file, which may be compressed by gzip, or alone in a ZIP archive.
+
+    A file with an object on each line (NDJSON, as TIAToolbox writes it, and GeoJSON text sequences) gives their list.
 
     Raises:
         OSError: the file is missing, truncated, not JSON, or nested too deeply.
@@ -27,11 +33,33 @@ def read_json(path: Path) -> Any:
     """
     content = _unpacked(path)
     try:
-        return json.loads(content)
+        text = content.decode(json.detect_encoding(content), "surrogatepass")
+        try:
+            return json.loads(text)
+        except json.JSONDecodeError:
+            if (lines := _objects(text)) is None:
+                raise
+            return lines
     except RecursionError as error:
         raise OSError(f"{path}: not a JSON file that can be read (nested too deeply)") from error
     except ValueError as error:  # syntax, bytes that are not text, numbers of too many digits
         raise OSError(f"{path}: not a JSON file that can be read, or truncated ({error})") from error
+
+
+def _objects(text: str) -> list[Any] | None:
+    """The objects of a text with one on each line; None for any other text."""
+    lines = [line.strip(f"{RECORD_SEPARATOR} \t\r") for line in text.split("\n")]
+    lines = [line for line in lines if line]
+    # The first line decides, so that the error of a damaged file is that of the whole file.
+    if not lines or not (lines[0].startswith("{") and lines[0].endswith("}")):
+        return None
+    found = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            found.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            raise ValueError(f"object {number}: {error}") from error
+    return found
 
 
 def _unpacked(path: Path) -> bytes:
@@ -45,7 +73,7 @@ def _unpacked(path: Path) -> bytes:
                 content = _read_some(unpacked, limit + 1)
         elif magic == b"PK\3\4":
             with zipfile.ZipFile(path) as archive:
-                names = [name for name in archive.namelist() if name.lower().endswith((".json", ".geojson"))]
+                names = [name for name in archive.namelist() if name.lower().endswith(ENDINGS)]
                 names = [name for name in names if not name.startswith("__MACOSX")]
                 if len(names) != 1:
                     raise ValueError(f"{path}: the archive holds {len(names)} JSON files; it must hold one")

@@ -32,6 +32,7 @@ import torch
 
 from .inputs import EncodedPicture, encoded_picture
 from .tiff import (
+    MINISWHITE,
     check_page,
     check_page_data,
     choose_page,
@@ -133,7 +134,8 @@ def read_stored(
     Args:
         source: the picture.
         max_pixels, page: as for `read_rgb`.
-        indices (`bool`): return the indices of a palette instead of its colours, which label maps need.
+        indices (`bool`): return the values of label maps: the indices of a palette instead of its colours, and grey
+            in which 0 is white as it is stored.
 
     Returns:
         (H, W), (H, W, 3) or (H, W, 4) in the type of the file; colours other than RGB are converted to uint8 RGB.
@@ -226,10 +228,10 @@ def _read_tiff(file: BinaryIO, name: str, max_pixels: int | None, page: int | No
         chosen = choose_page(tiff, page)
         _check_pixels(largest_part(chosen), max_pixels, f"{name} ({chosen.imagewidth}x{chosen.imagelength})")
         check_page_data(chosen, file.seek(0, os.SEEK_END))
-        # Pillow would return signed 32-bit ids.
-        by_pillow = is_for_pillow(chosen) and not (indices and chosen.bitspersample > 8)
-        array = _tiff_by_pillow(file, chosen.index, indices) if by_pillow else None
-        return decode_page(chosen) if array is None else array
+        # Pillow would return signed 32-bit ids, and invert those of files in which 0 is white.
+        as_ids = indices and (chosen.bitspersample > 8 or chosen.photometric == MINISWHITE)
+        array = _tiff_by_pillow(file, chosen.index, indices) if is_for_pillow(chosen) and not as_ids else None
+        return decode_page(chosen, as_stored=as_ids) if array is None else array
 
 
 def _tiff_by_pillow(file: BinaryIO, index: int, indices: bool) -> np.ndarray | None:

@@ -156,8 +156,12 @@ def is_for_pillow(page: tifffile.TiffPage) -> bool:
     return page.bitspersample <= 8 and page.photometric != MINISBLACK
 
 
-def decode_page(page: tifffile.TiffPage) -> np.ndarray:
+def decode_page(page: tifffile.TiffPage, as_stored: bool = False) -> np.ndarray:
     """Decodes a page with tifffile, upright: (H, W) or (H, W, C), C 3 (RGB) or 4 (RGBA), in the file's own type.
+
+    Args:
+        page: the page.
+        as_stored: whether grey in which 0 is white keeps its values; by default it is inverted.
 
     Raises:
         ValueError: a colour space, a number of channels or a compression that cannot be read here.
@@ -174,7 +178,7 @@ def decode_page(page: tifffile.TiffPage) -> np.ndarray:
     array = _decode(page)
     if array.ndim == 3 and page.planarconfig == tifffile.PLANARCONFIG.SEPARATE:
         array = np.moveaxis(array, 0, -1)
-    if page.photometric == MINISWHITE:
+    if page.photometric == MINISWHITE and not as_stored:
         array = _inverted(array)
     if samples == 4 and not has_alpha:
         array = array[:, :, :3]  # a fourth channel of no stated meaning

@@ -27,6 +27,7 @@ def list_coco(
     """Lists the images of a COCO file.
 
     Types 1..T are the names of the categories in the order of their ids; a file with one name has no types.
+    Without a list of categories, their ids are their names.
     Annotations with `iscrowd` are not nuclei: their area is not annotated. If all annotations of the file have it,
     they are single objects, since some converters set it for every run-length mask. Images are named by `file_name`
     without its extension, with folders joined by "_". An image's own `mpp`, if the file states one, takes precedence.
@@ -73,6 +74,7 @@ def list_coco(
                 "types": type_of_category,
                 "size": (entry.get("height"), entry.get("width")),
                 "crowds_are_objects": content.all_crowds,
+                "unnamed": content.unnamed,
             },
         )
         for entry, (image_path, place) in zip(content.images, places, strict=True)
@@ -94,6 +96,8 @@ def decode_coco(record: TileRecord) -> Tile:
     pixels = [_mask_pixels(entry, height, width, record) for entry in entries]
     crowds = [position for position, entry in enumerate(entries) if is_crowd(entry)]
     notes: list[str] = []
+    if record.options["unnamed"] and record.type_names:
+        notes.append("the file has no list of categories: the types are named by their ids")
     annotated = None
     if crowds:
         marked = f"{len(crowds)} of {len(entries)} annotations of {record.image_path.name} have iscrowd 1"

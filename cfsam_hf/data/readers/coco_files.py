@@ -1,6 +1,6 @@
 """Reads and checks COCO's JSON file, and finds the images that it names."""
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -22,7 +22,8 @@ class CocoFile:
         path: the JSON file.
         images: its entries, each with `id` and `file_name`.
         annotations: the annotations of each image, by its id, in the order of the file.
-        categories: names by id, in the order of the ids.
+        categories: names by id, in the order of the ids; empty if the annotations have none.
+        unnamed: whether the file has no list of categories, so that their names are their ids.
         crowds: annotations with `iscrowd`.
         all_crowds: whether all annotations are crowds, which are then single objects, as some converters write them.
     """
@@ -31,6 +32,7 @@ class CocoFile:
     images: list[dict[str, Any]]
     annotations: dict[Any, list[dict[str, Any]]] = field(default_factory=dict)
     categories: dict[Any, str] = field(default_factory=dict)
+    unnamed: bool = False
     crowds: int = 0
     all_crowds: bool = False
 
@@ -38,11 +40,15 @@ class CocoFile:
 def read_coco(path: Path) -> CocoFile:
     """Reads and checks a file.
 
+    The list of categories may be missing. Text and number are the same id ("7" and 7) where one refers to the other.
+
     Raises:
         OSError: the file is missing, truncated or not JSON.
         ValueError: an entry has the wrong type, or an id occurs twice or refers to nothing; the message names it.
     """
     content = read_json(path)
+    if isinstance(content, dict) and content.get("categories") is None:
+        content["categories"] = []
     for part, members in NEEDED.items():
         entries = content.get(part) if isinstance(content, dict) else None
         if not isinstance(entries, list):
@@ -65,12 +71,15 @@ def read_coco(path: Path) -> CocoFile:
     for number, entry in enumerate(content["images"]):
         _check_image(entry, f"{path}: entry {number} of 'images'")
     names = {entry["id"]: _category_name(entry, path) for entry in content["categories"]}
-    ordered = sorted(names)
+    unnamed = not names
+    if unnamed:
+        names = _ids_as_names(content["annotations"], path)
     found = CocoFile(
         path,
         content["images"],
         {entry["id"]: [] for entry in content["images"]},
-        {number: names[number] for number in ordered},
+        {number: names[number] for number in sorted(names, key=_order)},
+        unnamed and len(names) > 0,
     )
     for number, entry in enumerate(content["annotations"]):
         _add(found, entry, number)
@@ -139,11 +148,11 @@ def _ends(name: str) -> list[PurePosixPath]:
 def _add(found: CocoFile, entry: dict[str, Any], number: int) -> None:
     """Assigns an annotation to its image."""
     what = f"annotation {entry.get('id', f'number {number}')}"
-    image = _identifier(entry["image_id"], f"{found.path}: image_id of {what}")
+    image = _known(_identifier(entry["image_id"], f"{found.path}: image_id of {what}"), found.annotations)
     category = entry.get("category_id")
     if category is not None:
-        _identifier(category, f"{found.path}: category_id of {what}")
-    if image not in found.annotations or category not in found.categories:
+        category = _known(_identifier(category, f"{found.path}: category_id of {what}"), found.categories)
+    if image not in found.annotations or (category not in found.categories and found.categories):
         refuse(
             ValueError(
                 f"{found.path}: {what} refers to image {image!r} and category {category!r}, one of which is not in "
@@ -151,8 +160,32 @@ def _add(found: CocoFile, entry: dict[str, Any], number: int) -> None:
             )
         )
         return
-    found.annotations[image].append(entry)
+    found.annotations[image].append(entry | {"category_id": category})
     found.crowds += is_crowd(entry)
+
+
+def _ids_as_names(annotations: Sequence[dict[str, Any]], path: Path) -> dict[Any, str]:
+    """The ids of categories that have no names, with themselves as names; none if an annotation has no category."""
+    ids = [entry.get("category_id") for entry in annotations]
+    if None in ids:
+        return {}
+    for number, value in enumerate(ids):
+        _identifier(value, f"{path}: category_id of annotation number {number}")
+    return {value: str(value) for value in ids}
+
+
+def _order(number: Any) -> tuple[bool, Any]:
+    """Sorts ids, texts after numbers."""
+    return isinstance(number, str), number
+
+
+def _known(value: Any, known: Container[Any]) -> Any:
+    """The id among the known ones that a value means."""
+    if value in known:
+        return value
+    is_number = isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20
+    other = int(value) if is_number else str(value)
+    return other if other in known else value
 
 
 def _check_image(entry: dict[str, Any], what: str) -> None:

@@ -41,6 +41,10 @@ def picture_of(path: Path, content: bytes | None = None) -> EncodedPicture:
     return EncodedPicture(repr(str(path)), None if content is not None else path, content, path.name)
 
 
+OME = ".ome"
+"""The first part of the ending `.ome.tif`."""
+
+
 def images_by_stem(folder: Path) -> dict[str, Path]:
     """Returns the images directly in `folder` by stem, in natural order (`train_2` before `train_10`).
 

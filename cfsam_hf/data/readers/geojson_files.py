@@ -144,6 +144,11 @@ def _top(content: Any, path: Path) -> list[Any]:
             )
         if "features" not in content and {"images", "annotations"} <= set(content):
             raise ValueError(f"{path}: a COCO file, not GeoJSON; read it with the reader `coco`")
+        if not {"type", "features", "geometry", "nucleusGeometry", *CHILDREN} & set(content):
+            raise ValueError(
+                f"{path}: not a file of outlines that is read here: GeoJSON, or the JSON of LabelMe, HoVer-Net or "
+                f"CellViT; its members are {_shown(sorted(content))}"
+            )
         content = content.get("features") if "features" in content or kind == "FeatureCollection" else [content]
     if not isinstance(content, list):
         raise ValueError(f"{path}: expected a GeoJSON FeatureCollection or a list of features")
@@ -306,7 +311,7 @@ def _find_classes(found: OutlineFile, properties: Sequence[dict[str, Any]]) -> N
         found.features = [replace(f, name=name) for f, name in zip(found.features, names, strict=True)]
         found.notes.append(f"no object has a classification; the classes are those of the property {key!r}")
         return
-    for key in sorted({key for row in properties for key in row} - {"name", "id", "color", "objectType"}):
+    for key in sorted({key for row in properties for key in row} - {"id", "color", "objectType"}):
         texts = [row[key] for row in properties if isinstance(row.get(key), str | int)]
         texts = [text for text in texts if not isinstance(text, bool)]
         if len(texts) == len(properties) and 1 < len(set(texts)) <= min(MOST_CLASSES, len(texts) // 2):

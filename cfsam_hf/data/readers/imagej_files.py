@@ -3,7 +3,7 @@
 import struct
 import zipfile
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -90,7 +90,9 @@ def _contents(path: Path) -> list[bytes]:
     if path.suffix.lower() != ".zip":
         return [path.read_bytes()]
     with naming_archive(path), zipfile.ZipFile(path) as archive:
-        members = [member for member in archive.infolist() if member.filename.lower().endswith(".roi")]
+        members = [member for member in archive.infolist() if _is_roi(member.filename)]
+        if not members:
+            raise OSError(f"{path}: the archive holds no .roi file")
         # zipfile asks for as many bytes as the directory states, and allocates them.
         if sum(member.compress_size for member in members) > path.stat().st_size:
             raise OSError(
@@ -99,6 +101,11 @@ def _contents(path: Path) -> list[bytes]:
         if sum(member.file_size for member in members) > max(2**26, 200 * path.stat().st_size):
             raise OSError(f"{path}: unpacks to more than is plausible for its size")
         return [archive.read(member) for member in members]
+
+
+def _is_roi(name: str) -> bool:
+    """Whether a member of an archive is a ROI; macOS adds a file of its own for each, "__MACOSX/._name"."""
+    return name.lower().endswith(".roi") and not PurePosixPath(name).name.startswith("._")
 
 
 def _polygons(roi: Any) -> list[Polygon]:

@@ -1,11 +1,11 @@
 """Decides which pictures in a folder are images and which are label maps, by the names that other tools give them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 
 from ...files.own_results import is_own_result
 from ..problems import refuse
-from .files import images_by_stem, natural_key
+from .files import OME, images_by_stem, natural_key
 
 INSTANCES = "_instances"
 TYPES = "_types"
@@ -42,7 +42,7 @@ def part_pictures(folder: Path) -> tuple[dict[str, Path], dict[str, Path], dict[
         for stem, file in pictures.items()
         if bases[stem] is None and file.suffix.lower() != ARRAY and not is_own_result(file)
     }
-    return images, _by_preference(pictures, bases), _types(pictures)
+    return images, _by_preference(pictures, bases), _types(pictures, images)
 
 
 def image_files(folder: Path) -> dict[str, Path]:
@@ -61,16 +61,17 @@ def label_files(
         prefer_named: ignore other pictures if label maps end in `_instances`.
     """
     known, pictures = set(images), _pictures(folder)
-    named = prefer_named and any(stem.endswith(INSTANCES) for stem in pictures)
+    named = prefer_named and any(stem.removesuffix(OME).endswith(INSTANCES) for stem in pictures)
     bases: dict[str, str | None] = {}
     for stem in pictures:
-        if stem.endswith(TYPES) or (named and not stem.endswith(INSTANCES)):
+        plain = stem.removesuffix(OME)
+        if plain.endswith(TYPES) or (named and not plain.endswith(INSTANCES)):
             continue
-        candidates = [stem, *(stem.removesuffix(ending) for ending in LABEL_ENDINGS if stem.endswith(ending))]
-        fitting = [base for base in candidates if base in known]
-        if fitting or not stem.endswith(OTHER_ENDINGS):
+        candidates = [stem, plain, *(plain.removesuffix(ending) for ending in LABEL_ENDINGS if plain.endswith(ending))]
+        fitting = [_of_image(base, known) for base in candidates if _of_image(base, known) in known]
+        if fitting or not plain.endswith(OTHER_ENDINGS):
             bases[stem] = fitting[0] if fitting else candidates[-1]
-    return _by_preference(pictures, bases), _types(pictures)
+    return _by_preference(pictures, bases), _types(pictures, known)
 
 
 def refuse_pickles(folder: Path, stems: Iterable[str]) -> None:
@@ -106,17 +107,28 @@ def _pictures(folder: Path) -> dict[str, Path]:
     return {stem: pictures[stem] for stem in sorted(pictures, key=natural_key)}
 
 
-def _types(pictures: Mapping[str, Path]) -> dict[str, Path]:
-    return {stem.removesuffix(TYPES): file for stem, file in pictures.items() if stem.endswith(TYPES)}
+def _types(pictures: Mapping[str, Path], images: Container[str]) -> dict[str, Path]:
+    stems = {stem: stem.removesuffix(OME) for stem in pictures}
+    return {
+        _of_image(plain.removesuffix(TYPES), images): pictures[stem]
+        for stem, plain in stems.items()
+        if plain.endswith(TYPES)
+    }
 
 
 def _base(stem: str, pictures: Mapping[str, Path]) -> str | None:
     """The image that a derived picture belongs to; None for an image."""
+    plain = stem.removesuffix(OME)
     for ending in (INSTANCES, TYPES):
-        if stem.endswith(ending):
-            return stem.removesuffix(ending)
-    fitting = (stem.removesuffix(ending) for ending in (*LABEL_ENDINGS, *OTHER_ENDINGS) if stem.endswith(ending))
-    return next((base for base in fitting if base in pictures), None)
+        if plain.endswith(ending):
+            return _of_image(plain.removesuffix(ending), pictures)
+    fitting = (plain.removesuffix(ending) for ending in (*LABEL_ENDINGS, *OTHER_ENDINGS) if plain.endswith(ending))
+    return next((_of_image(base, pictures) for base in fitting if _of_image(base, pictures) in pictures), None)
+
+
+def _of_image(base: str, images: Container[str]) -> str:
+    """The stem of the image with this name, which may be an OME-TIFF (`a.ome.tif` has the stem `a.ome`)."""
+    return f"{base}{OME}" if base not in images and f"{base}{OME}" in images else base
 
 
 def _by_preference(pictures: Mapping[str, Path], bases: Mapping[str, str | None]) -> dict[str, Path]:
@@ -124,6 +136,6 @@ def _by_preference(pictures: Mapping[str, Path], bases: Mapping[str, str | None]
     chosen: dict[str, Path] = {}
     for ending in (*LABEL_ENDINGS, ""):
         for stem, base in bases.items():
-            if base is not None and stem == base + ending:
+            if base is not None and stem.removesuffix(OME) in (base + ending, base.removesuffix(OME) + ending):
                 chosen.setdefault(base, pictures[stem])
     return {base: chosen[base] for base in sorted(chosen, key=natural_key)}

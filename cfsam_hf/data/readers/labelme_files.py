@@ -75,7 +75,9 @@ def _polygons(shape: Any) -> list[Polygon]:
     if kind == "rectangle" and len(points) == 2:
         (x0, y0), (x1, y1) = points
         points = np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1)])
-    elif kind == "circle" and len(points) == 2:
+    elif kind == "circle":
+        if len(points) != 2:
+            raise ValueError(f"a circle has a centre and a point on it, found {len(points)} points")
         angles = np.linspace(0, 2 * np.pi, CIRCLE_POINTS, endpoint=False)
         radius = float(np.hypot(*(points[1] - points[0])))
         points = points[0] + radius * np.stack([np.cos(angles), np.sin(angles)], axis=1)

@@ -4,13 +4,14 @@ from pathlib import Path
 
 import numpy as np
 
-from ...model.pictures import read_stored
-from ..label_checks import MOST_PIECES, count_pieces
+from ...model.pictures import IMAGE_SUFFIXES, read_stored
+from ..label_checks import BACKGROUND_SHARE, MOST_PIECES, SMALLEST_TILE, count_pieces
 from ..polygons import check_overlap_rule, paint_pixels
 from ..problems import refuse
 from ..records import Tile, TileRecord, make_tile
 from .files import images_by_stem, natural_key, picture_of, read_image
 from .label_maps import read_label_map
+from .label_names import ARRAY
 from .listing import check_split, finish_listing
 
 IMAGES, MASKS = "images", "masks"
@@ -27,7 +28,8 @@ def list_mask_folders(
 ) -> list[TileRecord]:
     """Lists the images `<name>/images/<image>` of a folder, with the masks `<name>/masks/*.png`, one per nucleus.
 
-    The tile is named by the folder. Every pixel of a mask that is not 0 belongs to its nucleus. There are no types.
+    Masks may be pictures of any lossless format and `.npy` arrays. The tile is named by the folder. Every pixel of a
+    mask that is not 0 and not transparent belongs to its nucleus. There are no types.
 
     Args:
         path: the folder that holds the folders of the images.
@@ -71,9 +73,8 @@ def decode_mask_folder(record: TileRecord) -> Tile:
     """Reads one image and joins its masks; ids are 1..N in the order of their names."""
     image = read_image(record.image_path)
     height, width = image.shape[:2]
-    masks = images_by_stem(record.label_path) if record.label_path.is_dir() else {}
     pixels = []
-    for file in masks.values():
+    for file in _masks(record.label_path):
         mask = _read_mask(file)
         if mask.shape != (height, width):
             raise ValueError(
@@ -82,16 +83,25 @@ def decode_mask_folder(record: TileRecord) -> Tile:
             )
         if (pieces := count_pieces(mask)) > MOST_PIECES:
             raise ValueError(f"{file}: the mask has {pieces} separate pieces; it must hold a single nucleus")
+        if mask.size >= SMALLEST_TILE and mask.mean() > BACKGROUND_SHARE:
+            raise ValueError(f"{file}: the mask covers {mask.mean():.0%} of the tile: is its background white?")
         pixels.append(np.flatnonzero(mask))
     instance_map, _, overlaps = paint_pixels(pixels, height, width, overlap=str(record.options["overlap"]))
     return make_tile(record, image, instance_map, overlaps=overlaps)
 
 
+def _masks(folder: Path) -> list[Path]:
+    """The masks in a folder, in natural order."""
+    files = folder.iterdir() if folder.is_dir() else ()
+    masks = [f for f in files if f.suffix.lower() in (*IMAGE_SUFFIXES, ARRAY) and not f.name.startswith(".")]
+    return sorted(masks, key=lambda file: natural_key(file.name))
+
+
 def _read_mask(path: Path) -> np.ndarray:
     """A mask `(H, W)` bool: a label map's pixels, or those of a grey picture saved with several equal channels."""
-    stored = None if path.suffix.lower() == ".npy" else read_stored(picture_of(path), indices=True)
+    stored = None if path.suffix.lower() == ARRAY else read_stored(picture_of(path), indices=True)
     if stored is None or stored.ndim == 2:
         return read_label_map(path) != 0
     if (stored[..., :3] != stored[..., :1]).any():
         raise ValueError(f"{path}: a mask has one colour on black; this picture has several")
-    return np.asarray(stored[..., 0] != 0)
+    return np.asarray((stored[..., [0, -1]] != 0).all(axis=2))

@@ -1,16 +1,19 @@
 """Pairs files of outlines with their images, and reads them in the formats of all supported tools."""
 
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from ...files.json_input import read_json
+from ...files.archives import naming_archive
+from ...files.json_input import ENDINGS, read_json
 from ...files.own_results import is_own_result
-from .files import natural_key
+from .files import OME, natural_key
 from .geojson_files import OutlineFile, parse_geojson
+from .hovernet_json import is_hovernet, parse_hovernet
 from .imagej_files import read_imagej
 from .labelme_files import is_labelme, parse_labelme
 
-GEOJSON_ENDINGS = (".geojson", ".geojson.gz", ".geojson.zip")
+GEOJSON_ENDINGS = (".geojson", ".geojson.gz", ".geojson.zip", ".ndjson", ".geojsonl", ".geojsons")
 OTHER_ENDINGS = (".json", ".json.gz", "_rois.zip", "_roiset.zip", ".roi", ".zip")
 """Used only if the rest of the name is that of an image, since other files have these endings too."""
 
@@ -34,6 +37,8 @@ def outline_files(folder: Path, images: Mapping[str, Path]) -> dict[str, Path]:
                 continue
             name = file.name[: -len(ending)]
             stem = stems.get(name, name)
+            if stem not in images and f"{stem}{OME}" in images:
+                stem += OME
             if ending in GEOJSON_ENDINGS or (stem in images and not is_own_result(file)):
                 found[stem] = min(found.get(stem, (rank, file.name, file)), (rank, file.name, file))
                 break
@@ -46,7 +51,7 @@ def is_outline_file(path: Path) -> bool:
 
 
 def read_outlines(path: Path, class_property: str | None = None) -> OutlineFile:
-    """Reads a file of outlines: any dialect of GeoJSON, LabelMe's JSON, or ImageJ's ROIs.
+    """Reads a file of outlines: any dialect of GeoJSON, the JSON of LabelMe, HoVer-Net or CellViT, or ImageJ's ROIs.
 
     Args:
         path: the file.
@@ -56,9 +61,21 @@ def read_outlines(path: Path, class_property: str | None = None) -> OutlineFile:
         OSError: the file is missing or damaged.
         ValueError: the content cannot be used; the message names the object.
     """
-    if path.name.lower().endswith(IMAGEJ_ENDINGS) and not path.name.lower().endswith(GEOJSON_ENDINGS):
+    name = path.name.lower()
+    if name.endswith(IMAGEJ_ENDINGS) and not name.endswith(GEOJSON_ENDINGS) and not _is_zipped_json(path):
         return read_imagej(path)
     content = read_json(path)
     if is_labelme(content):
         return parse_labelme(content, path)
+    if is_hovernet(content):
+        return parse_hovernet(content, path)
     return parse_geojson(content, path, class_property)
+
+
+def _is_zipped_json(path: Path) -> bool:
+    """Whether an archive holds JSON and no ROI, whatever its name."""
+    if path.suffix.lower() != ".zip":
+        return False
+    with naming_archive(path), zipfile.ZipFile(path) as archive:
+        names = [name.lower() for name in archive.namelist()]
+    return any(name.endswith(ENDINGS) for name in names) and not any(name.endswith(".roi") for name in names)

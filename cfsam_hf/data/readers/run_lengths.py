@@ -30,6 +30,8 @@ def run_length_pixels(counts: str | Sequence[int], height: int, width: int) -> n
         lengths = np.array(_decompress(counts) if isinstance(counts, str) else counts)
     except (ValueError, OverflowError) as error:
         raise ValueError(f"run lengths must be a list of whole numbers ({error})") from error
+    if lengths.dtype == np.float64 and (np.abs(lengths) < 2**53).all() and (lengths == np.rint(lengths)).all():
+        lengths = lengths.astype(np.int64)
     # Lengths beyond 64 bits are objects.
     integers = lengths.dtype == object and all(type(length) is int for length in lengths.ravel())
     if lengths.ndim != 1 or not (integers or np.issubdtype(lengths.dtype, np.integer)) or lengths.min(initial=0) < 0:

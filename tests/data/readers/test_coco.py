@@ -149,7 +149,7 @@ def test_our_own_export_comes_back(tmp_path):
         ({"counts": [2000]}, "its mask is None"),
         ({"size": [40, 50], "counts": [2**63 - 1, 2**63 - 1, 2002]}, "add up to more than 40 x 50"),
         ({"size": [40, 50], "counts": [2**70, 1]}, "add up to more than 40 x 50"),
-        ({"size": [40, 50], "counts": [2000.0]}, "whole numbers"),
+        ({"size": [40, 50], "counts": [1999.5]}, "whole numbers"),
         ({"size": [40, 50], "counts": [[2000], []]}, "whole numbers"),
         ({"size": [40, 50], "counts": [True] * 2000}, "whole numbers"),
         ({"size": [40, 50], "counts": None}, "whole numbers"),
@@ -288,7 +288,7 @@ def test_damaged_files_are_named(tmp_path):
         list_coco(path)
     for text, message in (
         ("[]", "no list 'images'"),
-        ('{"images": [], "annotations": []}', "no list 'categories'"),
+        ('{"images": [], "annotations": [], "categories": {}}', "no list 'categories'"),
         ('{"images": [{"id": 1}], "annotations": [], "categories": []}', "needs id and file_name"),
     ):
         path.write_text(text)
@@ -319,3 +319,34 @@ def test_real_run_lengths(real_data):
         pairs = np.unique(ours.astype(np.int64) * 2**20 + theirs)
         assert len(pairs) == len(np.unique(ours)) == len(np.unique(theirs))
         np.testing.assert_array_equal(ours > 0, theirs > 0)
+
+
+@pytest.mark.parametrize("empty", [True, False])
+@pytest.mark.parametrize("categories", [(None, None), (2, 2), (3, 2)])
+def test_a_file_without_categories(tmp_path, empty, categories):
+    entries = [annotation(n, [polygon(2 + 10 * n, 2)], category=c) for n, c in enumerate(categories)]
+    path = write(tmp_path, entries)
+    content = json.loads(path.read_text())
+    content["categories"] = []
+    if not empty:
+        del content["categories"]
+    path.write_text(json.dumps(content))
+    tile = list_coco(path)[0].load()
+    assert tile.instance_map.max() == 2
+    if categories == (3, 2):
+        assert (tile.type_names, len(tile.notes)) == ({1: "2", 2: "3"}, 1)
+        assert types_by_id(tile.instance_map, tile.type_map) == {1: [2], 2: [1]}
+    else:
+        assert (tile.type_map, tile.notes) == (None, ())
+
+
+def test_an_id_may_be_text_where_it_is_referred_to(tmp_path):
+    tile = list_coco(write(tmp_path, [annotation(1, [polygon(2, 2)], image="7", category="10")]))[0].load()
+    assert types_by_id(tile.instance_map, tile.type_map) == {1: [2]}
+
+
+def test_run_lengths_as_floats():
+    assert run_length_pixels([1.0, 2.0, 3.0], height=2, width=3).tolist() == [3, 1]
+    for wrong in (1.5, float("nan"), float("inf"), 1e300):
+        with pytest.raises(ValueError, match="whole numbers"):
+            run_length_pixels([wrong, 2.0, 3.0], height=2, width=3)

@@ -1,5 +1,6 @@
 """Why: ROI archives hold ovals, rectangles, composites and lines; areas become nuclei, and the rest is counted."""
 
+import json
 import sys
 import zipfile
 
@@ -141,3 +142,23 @@ def test_without_roifile_a_check_names_the_way_out(monkeypatch, tmp_path, capsys
     monkeypatch.setitem(sys.modules, "roifile", None)
     assert main(["data", "check", "qupath", str(tmp_path)]) == 1
     assert "pip install 'cfsam_hf[imagej]'" in "".join(capsys.readouterr())
+
+
+def test_what_macos_adds_to_an_archive(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("set/a.ROI", roi().tobytes())
+        archive.writestr("__MACOSX/set/._a.ROI", b"\0\5\x16\7")
+    assert len(read_imagej(tmp_path / "a.zip").features) == 1
+
+
+def test_an_archive_of_something_else(tmp_path):
+    """A ZIP beside an image is not always a set of ROIs; GeoJSON in it is read."""
+    save_image(tmp_path / "a.png", painted(nuclei()))
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("readme.txt", "x")
+    with pytest.raises(OSError, match=r"a\.zip: the archive holds no \.roi file"):
+        list_qupath(tmp_path)
+    with zipfile.ZipFile(tmp_path / "a.zip", "a") as archive:
+        archive.writestr("b.geojson", json.dumps({"type": "Polygon", "coordinates": [SQUARE]}))
+    with pytest.raises(ValueError, match=r"a\.zip: a geometry, not a feature"):
+        list_qupath(tmp_path)

@@ -88,3 +88,11 @@ def test_missing_foreign_and_truncated_files_are_named(tmp_path):
         truncate(tmp_path / name)
         with pytest.raises((OSError, ValueError), match=name):
             read_label_map(tmp_path / name)
+
+
+@pytest.mark.parametrize("dtype", ["bool", "uint8", "uint16"])
+def test_ids_of_a_file_in_which_0_is_white(tmp_path, dtype):
+    """ImageJ's inverting tables and tifffile's boolean arrays; the ids are the stored values."""
+    label_map = nuclei(ids=(1,)).astype(dtype)
+    tifffile.imwrite(tmp_path / "a.tif", label_map, photometric="miniswhite")
+    np.testing.assert_array_equal(read_label_map(tmp_path / "a.tif"), label_map)

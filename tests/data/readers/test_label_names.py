@@ -91,3 +91,27 @@ def test_a_probable_label_map_of_an_unknown_name_is_named(tmp_path, name):
     save_image(tmp_path / name, nuclei().astype(np.uint8))
     with pytest.raises(ValueError, match=rf"{name}: neither it nor tile\.png .* name it tile_instances\."):
         list_instance_pairs(tmp_path)
+
+
+@pytest.mark.parametrize("image", ["tile.png", "tile.ome.tif"])
+@pytest.mark.parametrize("label", ["tile_instances.ome.tif", "tile_labels.ome.tif", "tile_instances.tif"])
+def test_ome_tiff_of_images_and_of_label_maps(tmp_path, image, label):
+    save_image(tmp_path / image, IMAGE)
+    save_image(tmp_path / label, LABELS)
+    (record,) = list_instance_pairs(tmp_path)
+    assert (record.image_path.name, record.label_path.name) == (image, label)
+    save_image(tmp_path / label.replace("instances", "types").replace("labels", "types"), LABELS)
+    assert list(part_pictures(tmp_path)[2]) == [record.id]
+
+
+def test_our_own_label_map_of_an_ome_tiff(tmp_path):
+    """The name of the image is kept in that of its results: `a.ome_instances.tif`."""
+    save_image(tmp_path / "a.ome.tif", IMAGE)
+    write_instance_map(make_result(blob_map()), tmp_path / "a.ome_instances.tif")
+    assert [record.label_path.name for record in list_instance_pairs(tmp_path)] == ["a.ome_instances.tif"]
+
+
+def test_ome_tiff_in_a_folder_of_label_maps(tmp_path):
+    save_image(tmp_path / "images" / "a.png", IMAGE)
+    save_image(tmp_path / "labels" / "a.ome.tif", LABELS)
+    assert list_instance_pairs(tmp_path)[0].label_path.name == "a.ome.tif"

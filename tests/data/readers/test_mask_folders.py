@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import tifffile
 
 from cfsam_hf.data.readers.mask_folders import list_mask_folders
 from tests.data_cases import nuclei, painted, save_image, truncate
@@ -68,4 +69,38 @@ def test_masks_saved_as_colour_pictures(tmp_path):
         np.testing.assert_array_equal(list_mask_folders(tmp_path)[0].load().instance_map, expected)
     save_image(path, painted(expected))
     with pytest.raises(ValueError, match=r"m1\.png: a mask has one colour on black"):
+        list_mask_folders(tmp_path)[0].load()
+
+
+def test_masks_in_other_files(tmp_path):
+    expected = write(tmp_path, ids=(1,))
+    folder = tmp_path / "a1" / "masks"
+    (folder / "m1.png").unlink()
+    mask = expected == 1
+    clear = np.full((40, 50, 4), 255, dtype=np.uint8)
+    clear[..., 3] = mask * 255
+    for write_mask in (
+        lambda: tifffile.imwrite(folder / "m.tif", mask),
+        lambda: tifffile.imwrite(folder / "m.tif", mask.astype(np.uint8) * 255, photometric="miniswhite"),
+        lambda: np.save(folder / "m.npy", mask),
+        lambda: save_image(folder / "m.png", clear),
+    ):
+        write_mask()
+        np.testing.assert_array_equal(list_mask_folders(tmp_path)[0].load().instance_map, expected)
+        for file in folder.iterdir():
+            file.unlink()
+
+
+def test_files_that_differ_in_their_ending_are_masks_each(tmp_path):
+    write(tmp_path, ids=(1, 2))
+    masks = tmp_path / "a1" / "masks"
+    (masks / "m2.png").rename(masks / "m1.bmp")
+    assert list_mask_folders(tmp_path)[0].load().instance_map.max() == 2
+
+
+def test_a_white_background_is_no_nucleus(tmp_path):
+    write(tmp_path, size=(250, 250))
+    path = tmp_path / "a1" / "masks" / "m2.png"
+    save_image(path, np.where(nuclei(250, 250) == 2, 0, 255).astype(np.uint8))
+    with pytest.raises(ValueError, match=r"m2\.png: the mask covers 100% of the tile: is its background white"):
         list_mask_folders(tmp_path)[0].load()
