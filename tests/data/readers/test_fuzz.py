@@ -2,7 +2,8 @@
 
 import pytest
 
-from tests.data.readers.fuzz import KINDS, run
+from tests.data.readers.fuzz import FLOOR, run
+from tests.data.readers.fuzz_kinds import KINDS, LARGE
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -18,3 +19,13 @@ def test_a_few_hundred_mutated_files():
 @pytest.mark.parametrize("name", KINDS)
 def test_thousands_of_mutated_files(name):
     assert run(1000, seed=7, names=(name,)).faults == []
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", KINDS)
+def test_files_that_need_memory(name):
+    """Small files stay below the floor of the bound, whatever they claim."""
+    figures = run(200, seed=5, names=(name,), scene=LARGE)
+    assert figures.faults == []
+    assert figures.due[name] > FLOOR / 2
