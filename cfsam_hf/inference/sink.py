@@ -51,6 +51,10 @@ DEFAULT_KINDS = ("labels", "geojson", "table", "overlay")
 LAST_KIND = "table"
 
 
+SLIDE_ENDINGS = ("_tissue.geojson", "_overview.png", "_labels.ome.tif", ".geojson.gz")
+"""Of the files that only slides have. An image may have been worked on as a slide in an earlier run."""
+
+
 class FileSink:
     """Writes the files of images into a folder.
 
@@ -85,7 +89,7 @@ class FileSink:
         """
         for kind in self.kinds:
             path = self.path(target, kind)
-            check_replaceable(path, partial(_is_own, path, kind))
+            check_replaceable(path, partial(is_replaceable, path, kind))
 
     def write(
         self,
@@ -116,8 +120,10 @@ class FileSink:
         removed = [
             path.name
             for path, kind in ((self.path(*names), names[1]) for names in outdated)
-            if path.is_file() and _is_own(path, kind)
+            if path.is_file() and is_replaceable(path, kind)
         ]
+        as_slide = (self.folder / target.parent / f"{target.name}{ending}" for ending in SLIDE_ENDINGS)
+        removed += [path.name for path in as_slide if is_own_result(path)]
         with staged_folder(self.folder / target.parent, last=files[LAST_KIND].name, removed=removed) as stage:
             in_slide = result if placement is None else place_result(result, placement)
             for kind, path in files.items():
@@ -159,6 +165,6 @@ def is_own_or_blank(path: Path) -> bool:
     return is_own_result(path) or is_blank(path)
 
 
-def _is_own(path: Path, kind: str) -> bool:
-    """Whether a file may be replaced: it is a result, or holds nothing."""
+def is_replaceable(path: Path, kind: str) -> bool:
+    """Whether a file of a kind may be replaced: it is a result, or holds nothing."""
     return has_header(path, TABLE_COLUMNS) if kind == "csv" else is_own_or_blank(path)

@@ -12,13 +12,12 @@ from ..drawing.density_maps import DensityMaps
 from ..drawing.overview import overview_size, write_overview
 from ..files.atomic import staged_folder
 from ..files.json_files import write_json
-from ..files.own_results import is_own_result
 from ..outputs.label_pyramid import write_label_pyramid
 from ..outputs.slide_geojson import slide_geojson_ending, write_slide_geojson
 from ..outputs.slide_table import write_slide_table
 from ..slides import tissue_geojson
 from ..slides.overview import ASSUMED_MPP, read_overview
-from .sink import LAST_KIND, OUTPUT_KINDS, check_replaceable, chosen_kinds, is_own_or_blank
+from .sink import LAST_KIND, OUTPUT_KINDS, check_replaceable, chosen_kinds, is_own_or_blank, is_replaceable
 from .slide_plan import SlidePlan
 
 # Below the densities of types.
@@ -127,11 +126,13 @@ class SlideSink:
         """
         count = nuclei.record["nuclei"]
         files = {kind: self._path(target, SLIDE_KINDS[kind].ending(count)) for kind in self.kinds}
-        former = {
-            self._path(target, ending)
-            for ending in (*self._endings(SLIDE_KINDS), *(kind.ending for kind in OUTPUT_KINDS.values()))
-        }
-        removed = [path.name for path in former - set(files.values()) if is_own_result(path)]
+        former = {self._path(target, ending): "table" for ending in self._endings(SLIDE_KINDS)}
+        former |= {self._path(target, kind.ending): name for name, kind in OUTPUT_KINDS.items()}
+        removed = [
+            path.name
+            for path, kind in former.items()
+            if path not in files.values() and path.is_file() and is_replaceable(path, kind)
+        ]
         with staged_folder(self.folder / target.parent, last=files[LAST_KIND].name, removed=removed) as stage:
             for kind, path in files.items():
                 SLIDE_KINDS[kind].write(nuclei, stage / path.name)

@@ -1,7 +1,7 @@
 """What callers pass as pictures: one of them or many, encoded or decoded, and their pixel sizes.
 
-Files, http(s) addresses, data URLs, base64 text and bytes each become an `EncodedPicture`, a name for messages and a
-way to open it, so that one decoder with one set of rules reads them all.
+Files, open files, http(s) addresses, data URLs, base64 text and bytes each become an `EncodedPicture`, a name for
+messages and a way to open it, so that one decoder with one set of rules reads them all.
 """
 
 import base64
@@ -76,7 +76,9 @@ def encoded_picture(image: Any, timeout: float | None = None, max_bytes: int = M
     The encoded picture that `image` names or holds; addresses are downloaded.
 
     Args:
-        image: a path (`str` or `Path`), an http(s) address, a data URL, base64 text, bytes, or an `EncodedPicture`.
+        image: a path (`str` or `Path`), an http(s) address, a data URL, base64 text, bytes, a file opened in binary
+            mode, what `datasets` gives for an image that it does not decode (`{"bytes": ..., "path": ...}`), or an
+            `EncodedPicture`.
         timeout (`float`, *optional*): seconds without a byte after which a download fails; default 30.
         max_bytes (`int`): longer downloads are refused before or while they arrive.
 
@@ -85,9 +87,16 @@ def encoded_picture(image: Any, timeout: float | None = None, max_bytes: int = M
 
     Raises:
         OSError: the download failed or is too long; the text of a data URL is not base64; the path is empty.
+        TypeError: the file is opened in text mode.
     """
     if isinstance(image, EncodedPicture):
         return image
+    if _is_undecoded(image):
+        path = image.get("path")
+        image = path if image.get("bytes") is None else EncodedPicture(repr(path), None, image["bytes"], path)
+        return encoded_picture(image, timeout, max_bytes)
+    if _is_file(image):
+        return _of_file(image, max_bytes)
     if isinstance(image, bytes | bytearray | memoryview):
         return EncodedPicture(f"the {len(image)} bytes given", content=bytes(image))
     if isinstance(image, str):
@@ -106,9 +115,9 @@ def encoded_picture(image: Any, timeout: float | None = None, max_bytes: int = M
 
 
 def is_single_image(image: Any) -> bool:
-    """Whether `image` is one picture (path, text, bytes, PIL image, array, tensor) and not a collection of them."""
+    """Whether `image` is one picture (path, text, bytes, file, PIL image, array, tensor) and no collection of them."""
     kinds = (str, os.PathLike, bytes, bytearray, memoryview, EncodedPicture, PIL.Image.Image, np.ndarray, torch.Tensor)
-    return isinstance(image, kinds)
+    return isinstance(image, kinds) or _is_file(image) or _is_undecoded(image)
 
 
 class Form(Enum):
@@ -125,8 +134,8 @@ def split_inputs(inputs: Any) -> tuple[Form, Iterable[Any]]:
 
     Args:
         inputs: a picture as `read_rgb` takes it; a list-like of them (list, tuple, pandas Series, column of a data
-            set, array or tensor of shape (B, H, W, C) or (B, C, H, W)); an iterator; or a torch data set whose items
-            are pictures, such as transformers' `KeyDataset`.
+            set, Arrow array, array or tensor of shape (B, H, W, C) or (B, C, H, W)); an iterator; or a torch data set
+            whose items are pictures, such as transformers' `KeyDataset`.
 
     Returns:
         The form, and an iterable of pictures, with a length if that is known.
@@ -138,6 +147,8 @@ def split_inputs(inputs: Any) -> tuple[Form, Iterable[Any]]:
         return Form.ONE, [inputs]
     if isinstance(inputs, Mapping) or hasattr(inputs, "columns"):
         raise TypeError(f"cannot choose the images of a {type(inputs).__name__}: pass the column that holds them")
+    if hasattr(inputs, "to_pylist"):
+        return Form.LIST, inputs.to_pylist()
     if isinstance(inputs, Dataset):
         return Form.STREAM, inputs if isinstance(inputs, Iterable) else _Items(inputs)
     if isinstance(inputs, Iterable):
@@ -160,6 +171,7 @@ def pixel_sizes(mpp: Any, images: Iterable[Any]) -> Iterator[float | None]:
     """
     if mpp is None or isinstance(mpp, Number | str | Mapping) or getattr(mpp, "ndim", None) == 0:
         return _repeated(_as_number(mpp))
+    mpp = mpp.to_pylist() if hasattr(mpp, "to_pylist") else mpp
     values = mpp if isinstance(mpp, Iterable) else _Items(mpp)
     if isinstance(values, Sized) and isinstance(images, Sized) and len(values) != len(images):
         raise ValueError(f"mpp has {len(values)} values for {len(images)} images")
@@ -195,6 +207,27 @@ def _repeated(value: float | None) -> Iterator[float | None]:
 def _as_number(value: Any) -> Any:
     """Converts a scalar of numpy, pandas or torch to a number; returns anything else unchanged, for a later check."""
     return value.item() if hasattr(value, "item") else value
+
+
+def _is_file(image: Any) -> bool:
+    """Whether something is an open file, which is iterable, too: by its lines."""
+    return hasattr(image, "read") and hasattr(image, "readline")
+
+
+def _is_undecoded(image: Any) -> bool:
+    return isinstance(image, Mapping) and set(image) == {"bytes", "path"}
+
+
+def _of_file(file: Any, max_bytes: int) -> EncodedPicture:
+    """The rest of an open file."""
+    path = getattr(file, "name", None)
+    name = repr(path) if isinstance(path, str) else "the open file"
+    content = file.read(max_bytes + 1)
+    if isinstance(content, str):
+        raise TypeError(f"cannot read an image from {name}, which is opened in text mode: open it with mode 'rb'")
+    if len(content) > max_bytes:
+        raise OSError(f"cannot read {name}: it is longer than {max_bytes} bytes")
+    return EncodedPicture(name, content=content, file_name=Path(path).name if isinstance(path, str) else None)
 
 
 def _of_data_url(text: str) -> bytes:

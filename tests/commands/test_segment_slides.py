@@ -9,6 +9,8 @@ from PIL import Image
 
 import cfsam_hf
 from cfsam_hf.commands import segment, terminal
+from cfsam_hf.inference.sink import SLIDE_ENDINGS
+from cfsam_hf.inference.slide_sink import SLIDE_KINDS
 
 from ..inference.slide_cases import painted_pipeline, write_slide
 from ..painted_model import paint
@@ -88,3 +90,25 @@ def test_the_python_function_gives_what_the_command_writes(image, pipe, tmp_path
     assert all(path.stat().st_size for path in result.files.values())
     again = cfsam_hf.segment_slide(tmp_path / "slide.ome.tif", tmp_path / "out", pipe=pipe, tissue="all", resume=True)
     assert again == result
+
+
+def test_an_image_worked_on_as_a_slide_and_again_as_an_image(image, tmp_path):
+    """What only one of the two ways writes must not stay beside the results of the other, nor be anybody's else."""
+    Image.fromarray(image).save(tmp_path / "tile.png")
+    out = tmp_path / "out"
+    also = [word for kind in ("csv", "coco", "labels") for word in ("--also", kind)]
+    whole = ("tile.geojson", "tile.parquet")
+    as_image = {"tile_instances.tif", "tile_overlay.png", "tile_nuclei.csv", "tile_coco.json", *whole}
+    as_slide = {"tile_tissue.geojson", "tile_overview.png", "tile_labels.ome.tif", *whole}
+    assert SLIDE_ENDINGS == ("_tissue.geojson", "_overview.png", "_labels.ome.tif", ".geojson.gz")
+    assert {ending for kind in SLIDE_KINDS.values() for ending in (kind.ending(0), kind.ending(10**9))} == {
+        *SLIDE_ENDINGS,
+        *(name.removeprefix("tile") for name in whole),
+    }
+    for options, expected in ((("--tissue", "all"), as_slide), ((), as_image), (("--tissue", "all"), as_slide)):
+        assert run(tmp_path / "tile.png", "-o", out, "--mpp", "0.25", *also, *options) == 0
+        assert {path.name for path in out.glob("tile*")} == expected
+    (out / "tile_coco.json").write_text("{}")
+    (out / "tile_overview.png").write_bytes(b"drawn by hand")
+    assert run(tmp_path / "tile.png", "-o", out, "--mpp", "0.25") == 0
+    assert {path.name for path in out.glob("tile*")} - as_image == {"tile_overview.png"}

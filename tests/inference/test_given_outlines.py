@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pandas as pd
+import PIL.Image
 import pytest
 import tifffile
 
@@ -12,6 +13,7 @@ from cfsam_hf.commands import terminal as cli
 from cfsam_hf.data.readers.given_nuclei import nuclei_of_label_map
 from cfsam_hf.inference.given_outlines import type_outlines
 from cfsam_hf.model.image_processing_cfsam import CfSamImageProcessor
+from cfsam_hf.model.pictures import read_rgb
 from cfsam_hf.model.pipeline_cfsam import NucleiSegmentationPipeline
 
 from ..data_cases import geojson_polygon, save_image
@@ -168,3 +170,35 @@ def test_a_label_map_of_its_own_contours_is_read_back():
     given = nuclei_of_label_map(label_map)
     assert [len(shape) for shape in given.shapes] == [1, 1, 1]
     assert given.ids.tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize("turned", [1, 3, 6, 8])
+def test_pictures_that_an_orientation_tag_turns(pipe, tmp_path, capsys, monkeypatch, turned):
+    """A label map has the upright picture's pixels; outlines of the stored pixels cannot be told from others."""
+    monkeypatch.setattr(segment, "load_pipeline", lambda *_: pipe)
+    label_map, _, image = scene()
+    exif = PIL.Image.Exif()
+    exif[274] = turned
+    stored = PIL.Image.fromarray(image)
+    if turned > 1:
+        back = {3: "ROTATE_180", 6: "ROTATE_90", 8: "ROTATE_270"}[turned]
+        stored = stored.transpose(PIL.Image.Transpose[back])
+    stored.save(tmp_path / "a.png", exif=exif)
+    np.testing.assert_array_equal(read_rgb(tmp_path / "a.png"), image)
+    given = tmp_path / "given"
+    save_image(given / "a_masks.png", label_map.astype(np.uint8))
+    arguments = ["segment", str(tmp_path / "a.png"), "--mpp", "0.25", "--outlines"]
+    assert cli.main([*arguments, str(given), "-o", str(tmp_path / "labels")]) == 0
+    by_labels = pd.read_parquet(tmp_path / "labels" / "a.parquet")
+    assert by_labels["type"].tolist() == [1, 2, 1]
+    # Its own GeoJSON, which states that it belongs to the upright picture.
+    polygons = tmp_path / "labels" / "a.geojson"
+    assert cli.main([*arguments, str(polygons), "-o", str(tmp_path / "own")]) == 0
+    own = pd.read_parquet(tmp_path / "own" / "a.parquet")
+    pd.testing.assert_frame_equal(own, by_labels)
+    foreign = json.loads(polygons.read_text())
+    del foreign["metadata"]
+    (tmp_path / "foreign.geojson").write_text(json.dumps(foreign))
+    status = cli.main([*arguments, str(tmp_path / "foreign.geojson"), "-o", str(tmp_path / "foreign")])
+    assert status == (turned > 1)
+    assert ("is turned by its EXIF orientation" in capsys.readouterr().err) == (turned > 1)

@@ -61,8 +61,12 @@ def test_every_form_gives_the_same_pixels(tmp_path):
     broken_in_lines = "\n".join(text[start : start + 76] for start in range(0, len(text), 76))
     forms = [str(tmp_path / "a.png"), tmp_path / "a.png", content, bytearray(content), memoryview(content)]
     forms += [text, broken_in_lines, f"data:image/png;base64,{text}", EncodedPicture("a", content=content)]
+    forms += [io.BytesIO(content), {"bytes": content, "path": None}, {"bytes": None, "path": str(tmp_path / "a.png")}]
     for form in forms:
+        assert split_inputs(form)[0] is Form.ONE
         np.testing.assert_array_equal(read_rgb(form), np.rot90(PICTURE, -1))
+    with open(tmp_path / "a.png", "rb") as file:
+        np.testing.assert_array_equal(read_rgb(file), np.rot90(PICTURE, -1))
     with served(content) as (address, _):
         np.testing.assert_array_equal(read_rgb(f"{address}/a.png"), np.rot90(PICTURE, -1))
 
@@ -125,6 +129,18 @@ def test_failed_downloads_name_the_address(tmp_path):
 def test_what_is_no_picture_is_named(form, words):
     with pytest.raises(OSError, match=words):
         read_rgb(form)
+
+
+def test_open_files(tmp_path):
+    (tmp_path / "a.png").write_bytes(png())
+    with open(tmp_path / "a.png", encoding="latin-1") as file, pytest.raises(TypeError, match=r"a\.png', .*mode 'rb'"):
+        encoded_picture(file)
+    with open(tmp_path / "a.png", "rb") as file, pytest.raises(OSError, match=r"a\.png': it is longer than 20 bytes"):
+        encoded_picture(file, max_bytes=20)
+    with open(tmp_path / "a.png", "rb") as file:
+        assert encoded_picture(file).file_name == "a.png"
+    with pytest.raises(OSError, match="the open file: it is empty"):
+        read_rgb(io.BytesIO())
 
 
 def test_a_file_whose_name_could_be_base64_is_a_file(tmp_path, monkeypatch):

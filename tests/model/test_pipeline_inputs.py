@@ -8,6 +8,7 @@ import datasets
 import numpy as np
 import pandas as pd
 import PIL.Image
+import pyarrow
 import pytest
 import tifffile
 import torch
@@ -52,9 +53,9 @@ class TorchStream(torch.utils.data.IterableDataset):
         return iter(IMAGES)
 
 
-def column(paths: list[str], name: str = "image"):
+def column(paths: list[str], name: str = "image", decode: bool = True):
     rows = {"image": paths, "mpp": [0.25] * len(paths)}
-    return datasets.Dataset.from_dict(rows).cast_column("image", datasets.Image())[name]
+    return datasets.Dataset.from_dict(rows).cast_column("image", datasets.Image(decode=decode))[name]
 
 
 LISTS = {
@@ -69,6 +70,9 @@ LISTS = {
     "bytes": lambda paths: [png(image) for image in IMAGES],
     "base64": lambda paths: [base64.b64encode(png(image)).decode() for image in IMAGES],
     "data URLs": lambda paths: [f"data:image/png;base64,{base64.b64encode(png(image)).decode()}" for image in IMAGES],
+    "Arrow array": pyarrow.array,
+    "images that datasets did not decode": lambda paths: column(paths, decode=False),
+    "open files": lambda paths: [io.BytesIO(png(image)) for image in IMAGES],
     "keys of a dict": lambda paths: dict.fromkeys(paths).keys(),
 }
 STREAMS = {
@@ -87,6 +91,7 @@ SIZES = {
     "tensor": lambda paths: torch.full((3,), 0.25),
     "Series": lambda paths: pd.Series([0.25] * 3),
     "column of datasets": lambda paths: column(paths, "mpp"),
+    "Arrow array": lambda paths: pyarrow.chunked_array([[0.25] * 3]),
     "generator": lambda paths: (0.25 for _ in range(3)),
 }
 
