@@ -6,16 +6,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from ..files.plain_text import one_line
+
 DEBUG_VARIABLE = "CFSAM_DEBUG"
 TRACEBACK = "Traceback (most recent call last)"
-
-
-def one_line(text: str) -> str:
-    """Escapes line breaks and all other control characters (`\\n`), which can occur in file names and in files.
-
-    Printed as they are, they could forge lines, hide text or steer the terminal.
-    """
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def printable(text: str) -> str:

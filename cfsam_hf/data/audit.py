@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..model.configuration_cfsam import MAX_NAME_LENGTH, is_type_name
 from .label_checks import label_map_fault
 from .leaks import tile_key
 from .polygons import Overlaps
@@ -92,6 +93,12 @@ def audit_dataset(name: str, path: str | Path, progress: Callable[[int, int], No
     else:
         sizes = size_notes((facts.mpp, facts.areas) for facts in audit.facts)
     audit.notes += [f"{audit.name}: {note}" for note in (*sizes, *_spellings(audit.records))]
+    audit.problems += [
+        f"{audit.name}: the class {name!r:.150} cannot be a type of a model: a name has 1 to {MAX_NAME_LENGTH} "
+        "characters, none of them a control character"
+        for name in sorted({name for record in audit.records for name in record.type_names.values()})
+        if not is_type_name(name)
+    ]
     # A missing type is worth a note only in a data set with types.
     if audit.typed_tiles and audit.untyped:
         count, first = sum(audit.untyped.values()), next(iter(audit.untyped))

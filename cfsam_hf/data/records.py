@@ -165,7 +165,8 @@ def whole_numbers(array: np.ndarray, path: Path, name: str) -> np.ndarray:
     """
     if np.issubdtype(array.dtype, np.integer) or array.dtype == bool:
         return array.astype(np.int64)
-    real = np.issubdtype(array.dtype, np.floating)
+    # NaN comes first: some of its forms raise warnings when they are rounded or cast.
+    real = np.issubdtype(array.dtype, np.floating) and bool(np.isfinite(array).all())
     if not real or not (np.abs(array.astype(np.float64)) < 2**63).all() or not np.array_equal(array, np.rint(array)):
         raise ValueError(f"{path}: the {name} (dtype {array.dtype}) must hold whole numbers")
     return array.astype(np.int64)

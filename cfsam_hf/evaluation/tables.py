@@ -4,6 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..files.plain_text import one_line
+
 SEGMENTATION = {
     "Dice": "dice_mean_over_images",
     "AJI": "aji_mean_over_images",
@@ -207,7 +209,8 @@ def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[s
     """The lines of a Markdown table."""
 
     def line(cells: Sequence[str]) -> str:
-        # An unescaped bar in a name would end its cell.
-        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+        # An unescaped bar in a name would end its cell, and a tag would be one of the page.
+        safe = (one_line(cell).replace("|", "\\|").replace("<", "&lt;") for cell in cells)
+        return "| " + " | ".join(safe) + " |"
 
     return [line(head), "|" + "---|" * len(head), *map(line, rows)]

@@ -53,7 +53,8 @@ def rgb(color: str) -> tuple[int, int, int]:
     return int(color[1:3], 16), int(color[3:5], 16), int(color[5:7], 16)
 
 
-def _is_name(name: Any) -> bool:
+def is_type_name(name: Any) -> bool:
+    """Whether something can be the name of a type: 1 to `MAX_NAME_LENGTH` characters, none of them a control one."""
     # Names are written to terminals, tables and pictures, so a stranger's must not hold escape sequences.
     is_text = isinstance(name, str) and 0 < len(name.strip()) <= len(name) <= MAX_NAME_LENGTH
     return is_text and not any(unicodedata.category(character) == "Cc" for character in name)
@@ -85,7 +86,7 @@ class NucleusTypesMixin:
                 f"id2label must name the types 1..{self.num_types} (0 is background), got the ids {sorted(names)}."
             )
         for type_id, name in names.items():
-            if not _is_name(name):
+            if not is_type_name(name):
                 raise ValueError(
                     f"id2label must give each type a name of 1 to {MAX_NAME_LENGTH} characters without control "
                     f"characters, got {name!r:.60} for the type {type_id}."
@@ -362,7 +363,7 @@ class CfSamConfig(NucleusTypesMixin, SamConfig):
 
     def _check_styles(self) -> None:
         self.styles = list(self.styles)
-        if len({*self.styles, NEUTRAL_STYLE}) != len(self.styles) + 1 or not all(map(_is_name, self.styles)):
+        if len({*self.styles, NEUTRAL_STYLE}) != len(self.styles) + 1 or not all(map(is_type_name, self.styles)):
             raise ValueError(f"styles must be distinct names other than {NEUTRAL_STYLE!r}, got {self.styles}.")
         if not 0 <= self.style_dropout <= 1:
             raise ValueError(f"style_dropout must lie in [0, 1], got {self.style_dropout}.")

@@ -8,7 +8,7 @@ import pytest
 from cfsam_hf.data.audit import audit_dataset, image_digest, shared_images
 from cfsam_hf.data.polygons import Overlaps
 
-from ..data_cases import aperio_xml, nuclei, painted, save_image, truncate
+from ..data_cases import aperio_xml, geojson_polygon, nuclei, painted, save_image, truncate
 
 SQUARE = [(2, 2), (8, 2), (8, 8), (2, 8)]
 
@@ -191,3 +191,14 @@ def test_what_readers_left_out_is_noted(tmp_path):
     (tmp_path / "a.geojson").write_text(json.dumps([point, {"type": "Feature", "geometry": square}]))
     audit = audit_dataset("qupath", tmp_path)
     assert f"{tmp_path}/a.geojson: 1 object without area left out (1 Point)" in audit.notes
+
+
+def test_a_class_that_cannot_be_a_type_of_a_model(tmp_path):
+    """Escape sequences in the annotations of a stranger would reach terminals and tables."""
+    save_image(tmp_path / "a.png", painted(nuclei()))
+    square = {"type": "Polygon", "coordinates": geojson_polygon(2, 2, 6, 7)}
+    names = ("\x1b[31mred", "long" * 30, "fine")
+    features = [{"type": "Feature", "geometry": square, "properties": {"classification": name}} for name in names]
+    (tmp_path / "a.geojson").write_text(json.dumps(features))
+    problems = audit_dataset("qupath", tmp_path).problems
+    assert [problem.split("the class ")[1].split(" ")[0] for problem in problems] == [repr(name) for name in names[:2]]

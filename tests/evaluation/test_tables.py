@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from cfsam_hf.evaluation.tables import BOLD_CAPTION, SEGMENTATION, comparison, report
+from cfsam_hf.evaluation.tables import BOLD_CAPTION, SEGMENTATION, comparison, markdown_table, report
 from cfsam_hf.files.json_files import finite
 
 
@@ -131,3 +131,15 @@ def test_other_tiles_are_not_compared():
     one, two = record("mine", consep=result(0.5)), record("theirs", consep=result(0.5, tiles=("a", "c")))
     with pytest.raises(ValueError, match=r"mine and theirs .* different tiles of consep \(such as b\)"):
         comparison([one, two])
+
+
+def test_names_from_outside_stay_in_their_cells():
+    """Type names and file names are those of strangers: no tag, no bar and no line break of theirs may have effect."""
+    names = ["a|b", "<script>alert(1)</script>", "two\nlines", "\x1b[31mred", "a > b & c"]
+    assert markdown_table(["type"], [[name] for name in names])[2:] == [
+        "| a\\|b |",
+        "| &lt;script>alert(1)&lt;/script> |",
+        "| two\\nlines |",
+        "| \\x1b[31mred |",
+        "| a > b & c |",
+    ]

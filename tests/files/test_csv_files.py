@@ -5,15 +5,23 @@ import pandas as pd
 import pytest
 
 from cfsam_hf.files.csv_files import FORMULA_BEGINNINGS, safe_cell, write_csv_file
+from cfsam_hf.files.plain_text import one_line
 
 
 @pytest.mark.parametrize("beginning", FORMULA_BEGINNINGS)
 def test_text_that_begins_like_a_formula_is_marked(beginning, tmp_path):
     text = f"{beginning}1+2"
     write_csv_file(pd.DataFrame({"name": [text, "a" + text, ""]}), tmp_path / "a.csv")
-    back = pd.read_csv(tmp_path / "a.csv", keep_default_na=False, lineterminator="\n" if "\r" in text else None)
-    assert back["name"].tolist()[0].rstrip() == f"'{text}".rstrip()
-    assert back["name"].tolist()[2] == ""
+    back = pd.read_csv(tmp_path / "a.csv", keep_default_na=False)
+    assert back["name"].tolist() == [f"'{one_line(text)}", f"a{one_line(text)}", ""]
+
+
+def test_text_cannot_steer_a_terminal_that_shows_the_file(tmp_path):
+    write_csv_file(
+        pd.DataFrame({"name": ["\x1b[31mred", "two\nlines", "\x9b31m", "\u202efdp", "é, \xb5"]}), tmp_path / "a.csv"
+    )
+    text = (tmp_path / "a.csv").read_text()
+    assert text.splitlines() == ["name", "\\x1b[31mred", "two\\nlines", "\\x9b31m", "\\u202efdp", '"é, \xb5"']
 
 
 def test_numbers_and_missing_values_are_unchanged(tmp_path):

@@ -96,3 +96,12 @@ def test_ids_of_a_file_in_which_0_is_white(tmp_path, dtype):
     label_map = nuclei(ids=(1,)).astype(dtype)
     tifffile.imwrite(tmp_path / "a.tif", label_map, photometric="miniswhite")
     np.testing.assert_array_equal(read_label_map(tmp_path / "a.tif"), label_map)
+
+
+def test_a_signalling_nan_is_refused_without_a_warning(tmp_path):
+    """Damaged floats hold such values; numpy warns when it casts or rounds them."""
+    label_map = nuclei().astype(np.float32)
+    label_map.view(np.uint32)[3, 3] = 0x7F800001
+    tifffile.imwrite(tmp_path / "a.tif", label_map, photometric="minisblack")
+    with pytest.raises(ValueError, match=r"a\.tif: the label map .dtype float32. must hold whole numbers"):
+        read_label_map(tmp_path / "a.tif")
