@@ -1,4 +1,4 @@
-"""What `cfsam segment --demo` works on: a part of the slide that the package ships."""
+"""What `cfsam segment --demo` segments: a part of the slide that the package ships."""
 
 from pathlib import PurePath
 from typing import TYPE_CHECKING
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 DEMO_TEXT = (
     "Demo: 0.055 mm2 of a real slide, H&E of skin (CMU-1-Small-Region of OpenSlide's test data, CC0).\n"
-    "The bundled checkpoint learnt its types on colon alone, so take the types of skin nuclei with caution."
+    "The bundled checkpoint learned its types from colon tissue only: ignore the types of these skin nuclei."
 )
 
 
@@ -23,7 +23,7 @@ def demo_collection() -> "Collection":
 
 
 def demo_place() -> "WhereToLook":
-    """The part of the slide that the demo works on."""
+    """The part of the slide that the demo segments."""
     from ..inference.slide_plan import WhereToLook
     from ..slides.bundled import demo_part
 

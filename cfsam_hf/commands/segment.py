@@ -121,7 +121,9 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     add_outlines_option(parser)
     add_offsets_option(parser)
     add_slide_options(parser)
-    parser.add_argument("--verbose", action="store_true", help="report at the end how long the network waited")
+    parser.add_argument(
+        "--verbose", action="store_true", help="report at the end for how long the network was busy and idle (images)"
+    )
     add_debug_option(parser)
     parser.set_defaults(run=run)
 

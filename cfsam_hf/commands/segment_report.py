@@ -74,8 +74,8 @@ class SegmentReport:
             left = progress.seconds_left
             print(
                 one_line(
-                    f"{progress.job.source.name}: {progress.mm2:.2f} of {progress.total_mm2:.2f} mm2, "
-                    f"{progress.rate:.2f} mm2/min" + ("" if left is None else f", {_duration(left)} left")
+                    f"{progress.job.source.name}: {_measure(progress.mm2)} of {_measure(progress.total_mm2)} mm2, "
+                    f"{_measure(progress.rate)} mm2/min" + ("" if left is None else f", {_duration(left)} left")
                 ),
                 flush=True,
             )
@@ -86,10 +86,11 @@ class SegmentReport:
         types = [row for row in done.rows if row["type"] > 0]
         text = _numbers(record["nuclei"], [(row["type_name"], row["count"]) for row in types])
         if record["tissue_area_mm2"] is not None:
-            text += f", {record['tissue_area_mm2']:.2f} mm2"
+            text += f", {_measure(record['tissue_area_mm2'])} mm2 of tissue"
         if self._progress is not None and done.waiting_share is not None:
             text += (
-                f", {self._progress.rate:.2f} mm2/min, the network waited {100 * done.waiting_share:.1f} % of the time"
+                f", {_measure(self._progress.rate)} mm2/min, network idle for {100 * done.waiting_share:.1f} % of the "
+                "time"
             )
         return text + _stated(record["mpp"], record["mpp_source"])
 
@@ -143,6 +144,11 @@ def _stated(mpp: float | None, source: str | None) -> str:
     from ..model.pixel_size import GIVEN
 
     return "" if mpp is None or source in (None, GIVEN) else f", {mpp:.4g} µm per pixel ({source})"
+
+
+def _measure(value: float) -> str:
+    """For example "0.055", "1.20" or "310.45"."""
+    return f"{value:.2f}" if value == 0 or value >= 1 else f"{value:.2g}"
 
 
 def _duration(seconds: float) -> str:

@@ -31,7 +31,7 @@ def add_slide_options(parser: argparse.ArgumentParser) -> None:
 
 
 def where_to_look(args: argparse.Namespace) -> "WhereToLook":
-    """What the arguments say about the part of the slides.
+    """Where to look for nuclei, from the arguments.
 
     Raises:
         FileNotFoundError: a file is missing.
@@ -51,5 +51,5 @@ def where_to_look(args: argparse.Namespace) -> "WhereToLook":
 
 
 def restricts(args: argparse.Namespace) -> bool:
-    """Whether the arguments say anything about the part of the slides."""
+    """Whether the arguments restrict where to look for nuclei."""
     return any(getattr(args, option) is not None for option in ("tissue", "roi", "exclude"))

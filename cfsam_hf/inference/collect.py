@@ -15,7 +15,7 @@ from .sources import ImageSource, Job
 
 # Files that public data sets put beside an image X and that are not images to segment.
 COMPANION_ENDINGS = ("_instances", "_overlay")
-# Slides that no reader here understands. In some of them, Pillow would mistake the thumbnail for the slide.
+# Slide formats without a reader. In some of them, Pillow would mistake the thumbnail for the slide.
 UNREADABLE_SLIDES = frozenset((".zvi", ".isyntax"))
 READABLE = frozenset((*IMAGE_SUFFIXES, *SLIDE_SUFFIXES))
 SLIDE_ADVICE = "cannot be read; convert it to a pyramidal TIFF, for instance with QuPath or libvips"
@@ -90,12 +90,12 @@ def collect_images(
 def split_slides(
     jobs: Iterable[Job], *, mpp: float | None = None, all_slides: bool = False
 ) -> tuple[list[Job], list[Job]]:
-    """Tells images from slides by their content.
+    """Separates slides from images by their content.
 
     Args:
         jobs: of [`collect_images`].
         mpp: micrometres per pixel of level 0 of the slides, in place of what they state.
-        all_slides: whether every image is worked on as a slide.
+        all_slides: whether to process every image as a slide.
 
     Returns:
         The jobs of images, and those of slides. A page of a file, and a tile of a larger image, are always images.
@@ -188,7 +188,7 @@ def _match(pattern: Path, output: Path, collection: Collection) -> list[tuple[Pa
 
 
 def _search(folder: Path, root: Path, output: Path, collection: Collection) -> list[tuple[Path, PurePath]]:
-    """All images below a folder, with their paths relative to `root`, in order."""
+    """All images below a folder, sorted, with their paths relative to `root`."""
 
     def unreadable(error: OSError) -> None:
         collection.problems.append(f"{error.filename}: {error.strerror}")

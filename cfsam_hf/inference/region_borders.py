@@ -2,7 +2,7 @@
 
 A nucleus belongs to the region whose core holds its centroid. Two neighbours decode the same maps where they overlap,
 so they agree about every nucleus whose foreground component lies inside both. A component that reaches past the halo
-of a region is *open* there: it is cut, and its nuclei may be divided otherwise than in the neighbour. Nuclei whose
+of a region is *open* there: it is cut, and its nuclei may be divided differently in the neighbour. Nuclei whose
 centroids lie on the very border count as open too. A region's file therefore states, for each nucleus near a border,
 whether it is open, and carries open nuclei that its neighbours own. When all regions are done, [`settle`] decides
 between those that overlap: none is lost, halved or counted twice.
@@ -27,7 +27,7 @@ GAP = 4
 # Pixels from the border of a core within which the centroids of a nucleus may fall on different sides of it:
 # resampling and the arithmetic of accelerators can round differently in two regions.
 DOUBTFUL = 4.0
-# Of the smaller of two nuclei, the share that both may have in common before they count as one.
+# Two nuclei that share more than this part of the smaller one count as one.
 SHARED = 0.5
 # Side in pixels of the cells in which overlapping boxes are looked for.
 CELL = 256
@@ -41,7 +41,7 @@ and, near borders, the nucleus's pixels in its box, packed eight to a byte."""
 
 
 class BorderState(IntEnum):
-    """What a region says of a nucleus. Smaller values win conflicts."""
+    """What a region's file states about a nucleus. Smaller values win conflicts."""
 
     INNER = 0
     """Owned, and out of reach of any neighbour."""
@@ -50,19 +50,19 @@ class BorderState(IntEnum):
     OPEN = 2
     """Owned, near a border, in a component that is cut."""
     OFFERED = 3
-    """Owned by a neighbour, which may have divided the component otherwise."""
+    """Owned by a neighbour, which may have divided the component differently."""
     FOREIGN = 4
-    """Of no use to this region: a neighbour owns it and sees the same."""
+    """Not stored: a neighbour owns it and sees at least as much of it."""
 
 
 def border_states(decoded: DecodedNuclei, region: Region, grid: RegionGrid) -> np.ndarray:
     """
-    The states of a region's nuclei.
+    Determines the states of a region's nuclei.
 
     Args:
-        decoded: the nuclei of the region's pixels inside.
+        decoded: the nuclei in the region's `inside` box, in pixels of that box.
         region: the region.
-        grid: of the slide.
+        grid: the grid of the slide.
 
     Returns:
         (N,) int8 values of `BorderState`.
@@ -80,7 +80,7 @@ def border_states(decoded: DecodedNuclei, region: Region, grid: RegionGrid) -> n
     is_open = _open_nuclei(decoded.instance_map, len(decoded), _cut_sides(region, grid))
     is_open |= _is_doubtful(decoded.centroids + corner, region, grid)
     states[owned & is_near & is_open] = BorderState.OPEN
-    # A nucleus that is itself cut is of no use to anyone.
+    # A nucleus that is itself cut is useless to the neighbour.
     is_whole = (
         (boxes[:, 0] > inside.x0) & (boxes[:, 1] > inside.y0) & (boxes[:, 2] < inside.x1) & (boxes[:, 3] < inside.y1)
     )
@@ -93,7 +93,7 @@ def border_columns(decoded: DecodedNuclei, states: np.ndarray, region: Region) -
     The columns `COLUMNS` of a region's file.
 
     Args:
-        decoded: the nuclei of the file, in the pixels of the region's pixels inside.
+        decoded: the nuclei of the file, in pixels of the region's `inside` box.
         states: (N,) their states.
         region: the region.
     """
@@ -112,19 +112,19 @@ def border_columns(decoded: DecodedNuclei, states: np.ndarray, region: Region) -
 
 def settle(store: RegionStore, regions: Sequence[Region]) -> dict[str, np.ndarray]:
     """
-    Which rows of the regions' files are the slide's nuclei.
+    Decides which rows of the regions' files are the slide's nuclei.
 
     Nuclei with a settled component come first, then open ones that their region owns, then those that a region offers
-    in place of a neighbour's, each in the order of the regions; one that shares more than half of its pixels, or of
-    the other's, with a nucleus of another region before it is dropped. Only open nuclei and what their boxes meet are
-    held in memory.
+    in place of a neighbour's, each in the order of the regions. A nucleus is dropped if it shares more than half of
+    its pixels, or of the other's, with an earlier nucleus of another region. Only open nuclei and those whose boxes
+    meet theirs are held in memory.
 
     Args:
-        store: the files, all of them there.
+        store: the files of all these regions.
         regions: all regions of the slide, in raster order.
 
     Returns:
-        For each region's name a mask (N,) bool of the rows to keep.
+        By name of the region a mask (N,) bool of the rows to keep.
     """
     kept: dict[str, np.ndarray] = {}
     nuclei: list[_Nucleus] = []
@@ -170,7 +170,7 @@ class _Nucleus:
         return bits.reshape(self.box.height, self.box.width).astype(bool)
 
     def is_same(self, other: "_Nucleus") -> bool:
-        """Whether the two share so much that they are one nucleus."""
+        """Whether the two share enough pixels to count as one nucleus."""
         if not _meet(self.box, other.box):
             return False
         common = self.box.meet(other.box)
@@ -225,7 +225,7 @@ def _out_of_reach(region: Region, grid: RegionGrid) -> Box:
 
 
 def _cut_sides(region: Region, grid: RegionGrid) -> tuple[bool, bool, bool, bool]:
-    """Whether the slide goes on at the left, the top, the right and the bottom."""
+    """Whether the slide continues to the left, above, to the right and below."""
     inside = region.inside
     return inside.x0 > 0, inside.y0 > 0, inside.x1 < grid.width, inside.y1 < grid.height
 

@@ -50,12 +50,12 @@ def read_region(plan: SlidePlan, region: Region, slide: Slide) -> ImageRun:
 
 
 def region_table(plan: SlidePlan, region: Region, decoded: DecodedNuclei) -> pyarrow.Table:
-    """The region's own nuclei, with those of its neighbours that may be needed to settle the border.
+    """The region's own nuclei, and those of its neighbours that may be needed to settle the border.
 
     Args:
-        plan: of the slide.
+        plan: the slide's plan.
         region: the region.
-        decoded: the nuclei of its pixels inside, in pixels of the model.
+        decoded: the nuclei in its `inside` box, in the model's pixels of that box.
 
     Returns:
         Rows in the order of the nuclei, with the columns of [`SlidePlan.schema`] and those of
@@ -64,7 +64,7 @@ def region_table(plan: SlidePlan, region: Region, decoded: DecodedNuclei) -> pya
     corner = np.array([region.inside.x0, region.inside.y0])
     states = border_states(decoded, region, plan.grid)
     kept = (states != BorderState.FOREIGN) & (decoded.scores >= plan.threshold)
-    # Only what is left is located, since the test of areas takes long.
+    # Areas are tested last, for the remaining nuclei alone, since the test is slow.
     kept[kept] = plan.wants((decoded.centroids[kept] + corner) * plan.grid.scale)
     own = decoded.select(kept)
     states = states[kept]
@@ -78,10 +78,10 @@ def region_table(plan: SlidePlan, region: Region, decoded: DecodedNuclei) -> pya
 
 
 def run_region(plan: SlidePlan, region: Region, pipe: Any, store: RegionStore) -> None:
-    """Segments one region and writes its file, whatever else runs.
+    """Segments one region and writes its file, independently of all other regions.
 
     Args:
-        plan: of the slide.
+        plan: the slide's plan.
         region: the region.
         pipe: the pipeline.
         store: where the file goes.
@@ -98,28 +98,28 @@ def run_regions(
 ) -> Generator[Region, None, None]:
     """Segments regions one after the other and yields each when its file is written.
 
-    While the network works on a region, the next one is read and the one before is written.
+    While the network processes a region, the next one is read and the previous one is written.
 
     Args:
-        plan: of the slide.
-        regions: the regions to do.
+        plan: the slide's plan.
+        regions: the regions to segment.
         pipe: the pipeline.
         store: where the files go.
 
     Raises:
-        OSError, ValueError: a region failed. Files of other regions stay.
+        OSError, ValueError: a region failed. The files of other regions remain.
     """
-    begun: deque[Region] = deque()
+    pending: deque[Region] = deque()
 
     def write(region: Region, decoded: DecodedNuclei) -> Region:
         store.write(region, region_table(plan, region, decoded))
         return region
 
     with WriteBehind[Region](WRITES_AHEAD) as writer:
-        runs = pipe.predict_runs(_read(plan, regions, begun), progress=False, **plan.options)
+        runs = pipe.predict_runs(_read(plan, regions, pending), progress=False, **plan.options)
         with closing(runs):
             for run in runs:
-                region = begun.popleft()
+                region = pending.popleft()
                 if run.error is not None:
                     raise run.error
                 yield from writer.submit(write, region, run.take_decoded())
@@ -127,13 +127,13 @@ def run_regions(
         yield from writer.finish()
 
 
-def _read(plan: SlidePlan, regions: Iterable[Region], begun: deque[Region]) -> Iterator[ImageRun]:
-    """The regions' pixels in their order, read ahead; a region that cannot be read ends the slide."""
+def _read(plan: SlidePlan, regions: Iterable[Region], pending: deque[Region]) -> Iterator[ImageRun]:
+    """Reads the regions' pixels ahead, in order, and appends each region to `pending`; stops at an unreadable one."""
 
     def runs() -> Iterator[ImageRun]:
         with plan.source.open() as slide:
             for region in regions:
-                begun.append(region)
+                pending.append(region)
                 try:
                     yield read_region(plan, region, slide)
                 except Exception as error:

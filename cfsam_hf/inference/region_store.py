@@ -2,9 +2,9 @@
 
     OUT/.cfsam/regions/SLIDE/KEY/0003_0012.parquet
 
-SLIDE stands for the name of the slide's outputs and KEY for all that its nuclei depend on: the content of the file,
-the checkpoint, the version, the options, the tissue. A file appears whole or not at all, so that a run that was killed
-can be resumed from what is there.
+SLIDE is a digest of the name of the slide's outputs, and KEY one of everything that its nuclei depend on: the content
+of the file, the checkpoint, the version, the options, the tissue. Each file is written completely or not at all, so a
+killed run can be resumed from the files that exist.
 """
 
 import hashlib
@@ -28,18 +28,18 @@ REGIONS_NAME = "regions"
 
 
 def digest(value: Any) -> str:
-    """128 bits of BLAKE2 of a JSON-able value, in hexadecimal digits."""
+    """A 128-bit BLAKE2 digest of a JSON-able value, in hexadecimal."""
     text = json.dumps(value, sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 class RegionStore:
-    """The region files of one slide; small, and can be pickled.
+    """The region files of one slide. A small object that can be pickled.
 
     Args:
         output: the output folder.
         target: the common beginning of the slide's outputs, relative to the output folder.
-        made_by: all that the nuclei depend on, as JSON-able values.
+        made_by: everything that the nuclei depend on, as JSON-able values.
     """
 
     def __init__(self, output: Path, target: PurePath, made_by: Mapping[str, Any]):
@@ -48,13 +48,13 @@ class RegionStore:
 
     @contextmanager
     def held(self, *, resume: bool) -> Iterator[Self]:
-        """Makes the folder and keeps other runs out of it.
+        """Creates the folder and locks other runs out of it.
 
         Args:
-            resume: whether to keep the files that an earlier run has left.
+            resume: whether to keep the files of an earlier run.
 
         Raises:
-            OSError: another run is at work on the same slide in the same folder, or the folder cannot be written to.
+            OSError: another run is segmenting the same slide into the same folder, or the folder is not writable.
         """
         self.base.mkdir(parents=True, exist_ok=True)
         lock = self.base / "lock"
@@ -74,7 +74,7 @@ class RegionStore:
         return self.folder / f"{region.name}.parquet"
 
     def has(self, region: Region) -> bool:
-        """Whether the region's file is there and can be read."""
+        """Whether the region's file exists and can be read."""
         path = self.path(region)
         try:
             with open(path, "rb") as file:
@@ -84,7 +84,7 @@ class RegionStore:
         return True
 
     def write(self, region: Region, table: pyarrow.Table) -> None:
-        """Writes a region's file, whole or not at all.
+        """Writes a region's file, completely or not at all.
 
         Raises:
             OSError: it cannot be written.
@@ -93,7 +93,7 @@ class RegionStore:
             pyarrow.parquet.write_table(table, file, compression="zstd")
 
     def read(self, region: Region, columns: list[str] | None = None) -> pyarrow.Table:
-        """The rows of a region's file, or some of their columns.
+        """Reads the rows of a region's file, with all or some of their columns.
 
         Raises:
             OSError: it cannot be read.
@@ -102,5 +102,5 @@ class RegionStore:
             return pyarrow.parquet.read_table(file, columns=columns)
 
     def remove(self) -> None:
-        """Removes the files of the slide, when its outputs are in place."""
+        """Removes the slide's region files, once its outputs are in place."""
         shutil.rmtree(self.base, ignore_errors=True)

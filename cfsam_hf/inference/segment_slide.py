@@ -1,4 +1,4 @@
-"""One slide from Python, as `cfsam segment` does it."""
+"""Segments one slide from Python, as `cfsam segment` does."""
 
 import json
 import os
@@ -29,8 +29,8 @@ class SlideResult:
     The files of a segmented slide.
 
     Attributes:
-        files: by kind: `table` (GeoParquet), `geojson`, `tissue`, `overview` and, if it was wanted, `labels`.
-        record: number of nuclei, pixel size, area of the tissue, types and what made them.
+        files: by kind: `table` (GeoParquet), `geojson`, `tissue`, `overview` and, if requested, `labels`.
+        record: number of nuclei, pixel size, area of the tissue, types, checkpoint and version.
     """
 
     files: Mapping[str, Path]
@@ -41,7 +41,8 @@ class SlideResult:
 
     def table(self, columns: Sequence[str] | None = None) -> "pd.DataFrame":
         """
-        The nuclei, a row each, in pixels of level 0. (`geopandas.read_parquet(files["table"])` gives the polygons.)
+        Reads the nuclei, one row each, in pixels of level 0. For the polygons, `geopandas.read_parquet` reads
+        `files["table"]`.
 
         Args:
             columns: only these; default: all but the polygons, which are large.
@@ -84,9 +85,9 @@ def segment_slide(
         pipe: a nuclei-segmentation pipeline; default: one with the bundled checkpoint, on a GPU if there is one.
         mpp: micrometres per pixel of level 0, in place of what the file states.
         tissue: `"auto"`, `"all"`, or a mask image or GeoJSON file; default: `"auto"`, or `"all"` with `roi`.
-        roi, exclude: annotations (GeoJSON as QuPath exports it) whose nuclei alone are wanted, or not wanted.
+        roi, exclude: annotations (GeoJSON as QuPath exports it) to keep nuclei in, or to leave nuclei out of.
         labels: whether to write the label map too, as a pyramid (OME-TIFF).
-        resume: whether to keep what an earlier run with the same arguments has done.
+        resume: whether to reuse what an earlier run with the same arguments finished.
         options: of the pipeline's call: `threshold`, `views`, `batch_size`, `autocast_dtype`, `decoding`, `tile_size`,
             `tile_overlap`.
 
@@ -111,7 +112,7 @@ def segment_slide(
             if isinstance(outcome, SlideDone):
                 files = outcome.files
     if not files:
-        # It was complete before.
+        # An earlier run completed the slide.
         count = _record(output / f"{path.stem}.parquet")["nuclei"]
         files = {kind: output / f"{path.stem}{SLIDE_KINDS[kind].ending(count)}" for kind in sink.kinds}
     return SlideResult(files, _record(files["table"]))

@@ -1,4 +1,4 @@
-"""What is done with a slide: where nuclei are looked for, at which pixel size, in which regions."""
+"""How a slide is segmented: where to look for nuclei, at which pixel size, in which regions."""
 
 import hashlib
 import math
@@ -18,7 +18,7 @@ from .slide_source import SlideSource
 from .sources import file_digest
 
 AUTO, ALL = "auto", "all"
-"""Tissue that is found, and tissue everywhere."""
+"""Find the tissue, or look everywhere."""
 
 # Options of the pipeline that its network and decoding take.
 FORWARD_OPTIONS = ("batch_size", "tile_size", "tile_overlap", "views", "autocast_dtype", "decoding", "style")
@@ -27,7 +27,7 @@ FORWARD_OPTIONS = ("batch_size", "tile_size", "tile_overlap", "views", "autocast
 @dataclass(frozen=True)
 class WhereToLook:
     """
-    Which parts of slides are worked on.
+    Where to look for nuclei.
 
     Attributes:
         tissue: `"auto"` (found by its stain), `"all"`, or a file: a mask image or GeoJSON. None: `"all"` where there
@@ -42,13 +42,13 @@ class WhereToLook:
 
     @property
     def mode(self) -> str | Path:
-        """The tissue, decided where it was not given."""
+        """`tissue`, or its default."""
         if self.tissue is not None:
             return self.tissue
         return AUTO if self.roi is None else ALL
 
     def identity(self) -> dict[str, Any]:
-        """What it depends on, as JSON-able values.
+        """Everything that it depends on, as JSON-able values.
 
         Raises:
             OSError: a file cannot be read.
@@ -63,7 +63,7 @@ class WhereToLook:
 
 @dataclass(frozen=True)
 class SlidePlan:
-    """How a slide is segmented: all that its regions share. It can be pickled.
+    """How a slide is segmented: everything that its regions share. It can be pickled.
 
     Attributes:
         source: the slide.
@@ -105,13 +105,13 @@ class SlidePlan:
         regions = self.grid.regions(self.tissue.touches)
         if not regions:
             raise ValueError(
-                f"no tissue was found on {self.source.name}; pass tissue=all to work on all of the slide, or "
+                f"no tissue was found on {self.source.name}; pass tissue=all to process the whole slide, or "
                 "tissue=FILE with a mask of the tissue"
             )
         return regions
 
     def tissue_mm2(self, box: Box) -> float:
-        """Square millimetres of tissue in a box of the model's pixels; of a pixel of unknown size, 0.25 um wide."""
+        """Square millimetres of tissue in a box of the model's pixels; 0.25 um pixels where the size is unknown."""
         x0, y0, x1, y1 = self.grid.level0(box)
         across, down = self.tissue.scale
         rows = slice(math.floor(y0 / down), math.ceil(y1 / down))
@@ -156,8 +156,8 @@ def plan_slide(
         slide: the same, open.
         pipe: the pipeline.
         options: arguments of the pipeline.
-        where: which parts of the slide are worked on; default: the tissue.
-        side: about how wide and high a region is, in the model's pixels.
+        where: where to look for nuclei; default: in the tissue.
+        side: approximate width and height of a region, in the model's pixels.
 
     Raises:
         OSError: the slide, or a file that says where to look, cannot be read; the message names it.
@@ -195,7 +195,7 @@ def plan_slide(
 
 
 def _find(slide: Slide, where: WhereToLook) -> tuple[TissueMask, Areas | None, Areas | None]:
-    """The tissue, and the areas that are wanted and not wanted."""
+    """The tissue, the areas of interest and the excluded areas."""
     mode = where.mode
     if mode == AUTO:
         tissue = find_tissue(slide)

@@ -1,4 +1,4 @@
-"""Whole slides through a pipeline into files, region by region, with a record of what is done."""
+"""Segments whole slides into files, region by region, and records what is done."""
 
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -29,12 +29,12 @@ from .sources import Job
 
 @dataclass(frozen=True)
 class SlideProgress(Outcome):
-    """A region of a slide is done; the slide is still being worked on.
+    """A region of a slide is done; the slide's files are not written yet.
 
     Attributes:
         regions, total_regions: how many are done, those of an earlier run included, and how many there are.
-        mm2, total_mm2: square millimetres of tissue that are done, and of all.
-        rate: square millimetres of tissue a minute in this run.
+        mm2, total_mm2: square millimetres of tissue that are done, and in total.
+        rate: square millimetres of tissue per minute in this run.
     """
 
     regions: int
@@ -81,7 +81,7 @@ def run_slides(
     """Yields the progress and the outcomes of slides in their order; one that fails does not affect the others.
 
     The nuclei of each region go to a file of their own, hidden in the output folder. When all regions are there, they
-    are merged into the slide's files and removed. The outputs are the same however often the run was stopped between.
+    are merged into the slide's files and removed. The outputs are the same however often the run was interrupted.
 
     Args:
         jobs: slides ([`SlideSource`]) and the names of their results.
@@ -89,10 +89,10 @@ def run_slides(
         sink: where the results go.
         record: of this run, for the same folder as the sink.
         options: arguments of the pipeline; `mpp` replaces the pixel size that slides state.
-        where: which parts of the slides are worked on; default: the tissue.
-        resume: whether to skip slides whose files are complete, and regions that an earlier run has done, if they were
+        where: where to look for nuclei; default: in the tissue.
+        resume: whether to skip slides whose files are complete, and regions that an earlier run finished, if they were
             made from the same content by the same version, checkpoint and options.
-        side: about how wide and high a region is, in the model's pixels.
+        side: approximate width and height of a region, in the model's pixels.
 
     Raises:
         TypeError, ValueError: an option is unknown or out of its range.
@@ -126,7 +126,7 @@ def _run_slide(
 ) -> Generator[Outcome, None, None]:
     source = job.source
     if not isinstance(source, SlideSource):
-        raise TypeError(f"{source.name} is no slide")
+        raise TypeError(f"{source.name} is not a slide")
     settings = made_by(pipe, sink.kinds, options) | {"where": where.identity(), "side": side}
     if resume and record.is_current(job, settings):
         yield Current(job, time.perf_counter() - began)
@@ -154,7 +154,7 @@ def _run_slide(
 def _segment(
     job: Job, plan: SlidePlan, regions: Sequence[Region], pipe: Any, store: RegionStore, began: float
 ) -> Iterator[SlideProgress]:
-    """Does the regions that are not done yet."""
+    """Segments the regions that are not done yet."""
     todo = [region for region in regions if not store.has(region)]
     areas = {region.name: plan.tissue_mm2(region.core) for region in regions}
     total = sum(areas.values())
@@ -168,7 +168,7 @@ def _segment(
 
 
 def merged(plan: SlidePlan, regions: Sequence[Region], store: RegionStore, record: Mapping[str, Any]) -> SlideNuclei:
-    """The nuclei of a slide whose regions are all done, without holding them in memory.
+    """Merges the nuclei of a slide whose regions are all done, without holding them in memory.
 
     Ids count from 1 in the order of the regions and, within a region, of the nuclei's first pixels.
 
@@ -176,7 +176,7 @@ def merged(plan: SlidePlan, regions: Sequence[Region], store: RegionStore, recor
         plan: of the slide.
         regions: all its regions.
         store: their files.
-        record: members of the provenance record, but for the number of nuclei.
+        record: the provenance record without the number of nuclei.
     """
     kept = settle(store, regions)
     columns = [name for name in plan.schema.names if name not in COLUMNS]

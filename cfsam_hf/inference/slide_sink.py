@@ -1,4 +1,4 @@
-"""Where the nuclei of slides go: the files of a slide, all of them or none, written from a stream."""
+"""Writes the files of a slide from a stream of its nuclei, all of them or none."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,8 +20,8 @@ from ..slides.overview import ASSUMED_MPP, read_overview
 from .sink import LAST_KIND, OUTPUT_KINDS, check_replaceable, chosen_kinds, is_own_or_blank, is_replaceable
 from .slide_plan import SlidePlan
 
-# Below the densities of types.
-TYPES_NOTE = "Types are reliable only for the organs on which the checkpoint learnt them: for cfsam-tiny, colon."
+# Shown below the density maps of the types.
+TYPES_NOTE = "Types are reliable only in the tissue that the checkpoint learned them from: for cfsam-tiny, colon."
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class SlideNuclei:
     Attributes:
         plan: of the slide.
         record: the provenance record.
-        batches: gives the nuclei from the first to the last, again with each call.
+        batches: each call yields all nuclei, from the first to the last.
     """
 
     plan: SlidePlan

@@ -1,4 +1,4 @@
-"""A whole slide as the source of a job: a description that is small and can be pickled."""
+"""A whole slide as the source of a job. The description is small and can be pickled."""
 
 import hashlib
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from ..model.pixel_size import PixelSize
 from ..slides import Slide, open_slide
 from .sources import file_fingerprint, is_unchanged
 
-# Formats whose pixels lie in several files: where, by the ending of the file that is opened.
+# Extensions of index files, whose pixels are in a folder or in files beside them.
 FOLDER_BESIDE = (".mrxs", ".vms", ".vmu")
 
 
@@ -38,7 +38,7 @@ class SlideSource:
         return open_slide(self.path, self.mpp, self.max_pixels)
 
     def read(self) -> np.ndarray:
-        """All of level 0 as (H, W, 3) uint8 RGB, which only a small slide is suited for."""
+        """All of level 0 as (H, W, 3) uint8 RGB; for small slides only."""
         with self.open() as slide:
             return slide.read_region(0, 0, *slide.size)
 
@@ -48,7 +48,7 @@ class SlideSource:
             return slide.pixel_size
 
     def fingerprint(self) -> dict[str, Any]:
-        """Size, time of change and content of each of its files, by name.
+        """Size, modification time and content digest of each of its files, by name.
 
         Raises:
             OSError: a file cannot be read.
@@ -56,7 +56,7 @@ class SlideSource:
         return {"files": {path.name: file_fingerprint(path) for path in self._files()}}
 
     def matches(self, fingerprint: Mapping[str, Any]) -> bool:
-        """Whether each file has the same size, and the same time of change or the same content."""
+        """Whether each file has the same size, and the same modification time or content."""
         try:
             known = dict(fingerprint["files"])
             paths = self._files()
@@ -67,11 +67,11 @@ class SlideSource:
             return False
 
     def reader_options(self) -> dict[str, Any]:
-        """None; the pixel size is among the options of the run."""
+        """No options: the pixel size is among those of the run."""
         return {}
 
     def _files(self) -> list[Path]:
-        """All files that hold the slide, in order."""
+        """All files of the slide, sorted."""
         ending = self.path.suffix.lower()
         if ending == ".dcm":
             return sorted(path for path in self.path.parent.iterdir() if path.suffix.lower() == ".dcm")

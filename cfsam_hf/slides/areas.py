@@ -14,7 +14,7 @@ from shapely.geometry.base import BaseGeometry
 from ..files.json_input import read_json
 from .slide import Slide
 
-# Objects that programs make and people do not draw, in QuPath's words without separators.
+# Objects that software creates and people do not draw, by QuPath's names without separators.
 _NOT_DRAWN = ("detection", "cell", "tile", "root")
 _CHILDREN = ("childObjects", "children")
 # The class of annotations that QuPath leaves out of the area around them.
@@ -52,7 +52,7 @@ class Areas:
         return Areas(_as_polygons(self.shape.intersection(shapely.box(x0, y0, x1, y1))))
 
     def common(self, other: "Areas") -> "Areas":
-        """The part that lies in the other areas, too."""
+        """The part that also lies in the other areas."""
         return Areas(_as_polygons(self.shape.intersection(other.shape)))
 
     def beyond(self, other: "Areas") -> "Areas":
@@ -79,17 +79,18 @@ def read_areas(path: str | os.PathLike[str], slide: Slide | None = None) -> Area
     """
     Reads annotations of a slide.
 
-    Read are a FeatureCollection, a list of features, one feature or a bare geometry, also compressed (`.gz`, `.zip`);
-    annotations within others (`childObjects`); and polygons that cross themselves. Detections, cells and tiles, points
-    and lines are passed over. Areas of the class `Ignore*` are cut out of the others, as in QuPath.
+    The file holds a FeatureCollection, a list of features, one feature or a bare geometry, and may be compressed
+    (`.gz`, `.zip`). Annotations within others (`childObjects`) are read too, and polygons that cross themselves are
+    repaired. Detections, cells, tiles, points and lines are ignored. Areas of the class `Ignore*` are cut out of the
+    others, as in QuPath.
 
     Args:
         path: the file.
-        slide: what the areas must lie on; None: this is not checked.
+        slide: the slide that the areas must lie on; None: no check.
 
     Raises:
-        OSError: the file cannot be read, or is no JSON.
-        ValueError: it is no GeoJSON, holds no area, or the areas lie off the slide. The message names the file.
+        OSError: the file cannot be read, or is not JSON.
+        ValueError: it is not GeoJSON, holds no area, or the areas lie off the slide. The message names the file.
     """
     path = Path(path)
     drawn: list[BaseGeometry] = []
@@ -116,7 +117,7 @@ def read_areas(path: str | os.PathLike[str], slide: Slide | None = None) -> Area
 
 
 def _check_place(areas: Areas, slide: Slide, path: Path) -> None:
-    """Raises ValueError where no part of the areas lies on the slide, with a guess at the reason."""
+    """Raises ValueError if no part of the areas lies on the slide, with a guess at the reason."""
     width, height = slide.size
     x0, y0, x1, y1 = areas.bounds
     if x0 < width and y0 < height and x1 > 0 and y1 > 0:
@@ -149,7 +150,7 @@ def _features(content: Any, path: Path) -> Iterator[tuple[dict[str, Any], str]]:
     while stack:
         feature, place = stack.pop()
         if not isinstance(feature, dict):
-            raise ValueError(f"{path}: {place} is no object with a geometry; export the annotations as GeoJSON")
+            raise ValueError(f"{path}: {place} is not an object with a geometry; export the annotations as GeoJSON")
         yield feature, place
         for owner in (feature, _properties(feature)):
             for children in (owner.get(key) for key in _CHILDREN):
@@ -185,7 +186,7 @@ def _polygons(geometry: Any, place: str) -> list[BaseGeometry]:
     if geometry is None:
         return []
     if not isinstance(geometry, dict) or geometry.get("type") not in _GEOMETRIES:
-        raise ValueError(f"{place} has no geometry of GeoJSON; export the annotations as GeoJSON")
+        raise ValueError(f"{place} has no GeoJSON geometry; export the annotations as GeoJSON")
     if geometry["type"] == "GeometryCollection":
         return [shape for part in geometry.get("geometries") or [] for shape in _polygons(part, place)]
     if geometry["type"] not in ("Polygon", "MultiPolygon"):
@@ -201,7 +202,7 @@ def _polygons(geometry: Any, place: str) -> list[BaseGeometry]:
             if points:
                 polygons.append(shapely.make_valid(shapely.Polygon(points[0], points[1:])))
     except (TypeError, ValueError, KeyError, OverflowError, shapely.errors.ShapelyError) as error:
-        raise ValueError(f"{place} has coordinates that are no list of finite [x, y]") from error
+        raise ValueError(f"{place} has coordinates that are not a list of finite [x, y]") from error
     return polygons
 
 

@@ -13,5 +13,5 @@ def demo_slide() -> Path:
 
 
 def demo_part() -> Path:
-    """The part of `demo_slide` that the demo works on, as GeoJSON: 480 x 460 px, 0.055 mm2 of epidermis and dermis."""
+    """The part of `demo_slide` that the demo segments, as GeoJSON: 480 x 460 px, 0.055 mm2 of epidermis and dermis."""
     return Path(__file__).parent / "demo" / "part.geojson"

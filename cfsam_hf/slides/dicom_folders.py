@@ -14,7 +14,7 @@ def dicom_series(folder: str | os.PathLike[str]) -> dict[str, Path]:
     The DICOM series in a folder, without its sub-folders.
 
     Returns:
-        By series identifier one of its files, the largest, which is of the slide's largest level as a rule.
+        By series identifier its largest file, which usually belongs to the slide's largest level.
 
     Raises:
         OSError: the folder or a file in it cannot be read.
@@ -48,7 +48,7 @@ def dicom_slide(folder: str | os.PathLike[str]) -> Path:
 
 
 def _series_of(path: Path) -> str | None:
-    """The series that a file belongs to; None where it is no DICOM file."""
+    """The series that a file belongs to; None if it is not a DICOM file."""
     with path.open("rb") as file:
         header = file.read(_HEADER)
     if header[128:132] != b"DICM" or (element := _SERIES.search(header)) is None:

@@ -12,9 +12,9 @@ from ..model.tiff import is_tiff, largest_page, open_tiff
 from .opening import open_slide
 
 SLIDE_SUFFIXES = (".mrxs", ".vms", ".vmu", ".svslide", ".dcm", ".czi")
-"""Endings, in lower case, of files that only the readers of slides understand."""
+"""Extensions, in lower case, of files that only slide readers understand."""
 
-# Pictures with more pixels are worked on as slides, region by region: 8,000 x 8,000.
+# Pictures with more pixels are processed like slides, region by region: 8,000 x 8,000.
 SLIDE_PIXELS = 64_000_000
 
 # A Hamamatsu index names the pictures that the slide consists of.
@@ -23,14 +23,14 @@ _NAMED_IN_INDEX = re.compile(rb"^\s*\w+(?:\([^)]*\))?\s*=\s*(\S.*?)\s*$", re.MUL
 
 def is_slide(path: str | os.PathLike[str]) -> bool:
     """
-    Whether a file is a whole slide, or a picture so large that it is better worked on as one: a scanner's format, a
-    tiled TIFF with several levels, or any picture of more than `SLIDE_PIXELS` pixels.
+    Whether a file is a whole slide, or a picture so large that it is processed like one: a scanner's format, a tiled
+    TIFF with several levels, or any picture of more than `SLIDE_PIXELS` pixels.
 
-    A file that cannot be read is no slide, unless its ending says so: the reader that then fails says why.
+    An unreadable file counts as a slide only if its extension says so; the slide reader then reports what is wrong.
     """
     path = Path(path)
     if not path.is_file():
-        # Opening a named pipe would wait for ever.
+        # Opening a named pipe would block forever.
         return False
     if path.suffix.lower() in SLIDE_SUFFIXES:
         return True
@@ -56,8 +56,8 @@ def is_slide(path: str | os.PathLike[str]) -> bool:
 
 def parts_of_slides(folder: Path, files: Sequence[PurePath]) -> set[str]:
     """
-    The names in a folder of what belongs to slides in it and is no slide of its own: the folders of MIRAX, the
-    pictures of Hamamatsu, all but one DICOM file of a series.
+    The names of files and folders that belong to slides in a folder without being slides themselves: the folders of
+    MIRAX, the pictures of Hamamatsu, all but one DICOM file of a series.
 
     Args:
         folder: the folder.
@@ -84,7 +84,7 @@ def parts_of_slides(folder: Path, files: Sequence[PurePath]) -> set[str]:
 
 
 def dicom_series(path: Path) -> str | None:
-    """The series that a DICOM file belongs to; None if it is no slide that can be read."""
+    """The series that a DICOM file belongs to; None if it cannot be read as a slide."""
     try:
         with openslide.OpenSlide(path) as slide:
             identity: str | None = slide.properties.get("dicom.SeriesInstanceUID")

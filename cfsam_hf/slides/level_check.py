@@ -1,4 +1,4 @@
-"""Whether the levels of a slide show the same: a level that decodes to black would lose all tissue without a word."""
+"""Checks that no level of a slide is black by mistake: all tissue would silently be lost."""
 
 import numpy as np
 
@@ -24,12 +24,12 @@ def check_levels(slide: Slide) -> None:
             level = slide.levels[number]
             raise OSError(
                 f"level {number} of {slide.path!r} ({level.width} x {level.height} px) is black while others are not; "
-                "get the file again, or convert it anew to a pyramidal TIFF"
+                "get the file again, or convert it to a pyramidal TIFF again"
             )
 
 
 def _black_samples(slide: Slide, number: int) -> list[bool]:
-    """Whether each of the squares spread over a level is black."""
+    """For each of some squares spread over a level, whether it is black."""
     level = slide.levels[number]
     squares = []
     for row in range(_GRID):

@@ -24,9 +24,9 @@ def open_slide(
     Opens a whole slide, or any picture as a slide of one level.
 
     Args:
-        path: the file, or the folder of a DICOM slide. Read are the formats that OpenSlide reads (Aperio, Hamamatsu,
-            Leica, MIRAX, Philips, Trestle, Ventana, DICOM, Sakura, Zeiss), tiled TIFF (OME-TIFF, QPTIFF brightfield,
-            BigTIFF, JPEG 2000, generic pyramid), and pictures such as PNG or JPEG, which are held in memory.
+        path: the file, or the folder of a DICOM slide: any format that OpenSlide reads (Aperio, Hamamatsu, Leica,
+            MIRAX, Philips, Trestle, Ventana, DICOM, Sakura, Zeiss), tiled TIFF (OME-TIFF, QPTIFF brightfield, BigTIFF,
+            JPEG 2000, generic pyramid), or a picture such as PNG or JPEG, which is held in memory.
         mpp: micrometres per pixel of level 0; overrides what the file states.
         max_pixels: a larger picture that can only be read as a whole is refused. None: no limit.
 
@@ -43,7 +43,7 @@ def open_slide(
     if os.path.isdir(path):
         path = str(dicom_slide(path))
     if os.path.exists(path) and not os.path.isfile(path):
-        # Opening a named pipe would wait for ever.
+        # Opening a named pipe would block forever.
         raise OSError(f"{path!r} is not a regular file")
     with open(path, "rb") as file:
         tiled = is_tiff(file) and _is_tiled(file)
@@ -61,7 +61,7 @@ def open_slide(
 
 
 def _check_not_label(path: str) -> None:
-    """Raises OSError for a slide of which only the pictures beside the tissue are left."""
+    """Raises OSError if only the label or other associated pictures of a slide are left."""
     try:
         with open(path, "rb") as file, open_tiff(file) as tiff:
             names = [NAMES.search(page.description or "") for page in full_pages(tiff)]

@@ -6,7 +6,7 @@ import numpy as np
 
 from .slide import Slide
 
-# Micrometres per pixel of a slide that states no pixel size and is given none: a 40x objective.
+# Micrometres per pixel assumed for a slide whose pixel size is neither stated nor given: a 40x objective.
 ASSUMED_MPP = 0.25
 # Micrometres per pixel at which tissue is searched for: a nucleus covers about one pixel.
 OVERVIEW_MPP = 8.0
@@ -32,7 +32,7 @@ def read_overview(slide: Slide, mpp: float = OVERVIEW_MPP) -> np.ndarray:
     The whole slide at about `mpp` micrometres per pixel; area means of the best level.
 
     Args:
-        slide: where it states no pixel size, 0.25 micrometres are assumed.
+        slide: the slide; if it states no pixel size, 0.25 micrometres are assumed.
         mpp: micrometres per pixel of the result. It is coarser where a side would exceed 8,192 pixels, and never finer
             than level 0.
 

@@ -2,11 +2,11 @@
 
 Everything is in the model's pixels: a slide has `width` x `height` of them, whatever level they are read from. The
 windows of the network are those of the whole slide, as [`tile_windows`] cuts it. A border between two regions runs
-through the middle of a row or column of windows, so that neighbours share that one row and no more:
+through the middle of a row or column of windows, so neighbours share that row or column and no more:
 
     core     the region itself; cores cover the slide without overlap
     inside   the core and its halo: the pixels that are decoded, because all windows that cover them are known
-    image    the pixels that are read: all that its windows show
+    image    the pixels that are read: everything that its windows cover
 
 A window is left out if no tissue lies in it or within `TISSUE_MARGIN` of it. Pixels nearer to tissue than that keep
 all their windows, so nuclei in tissue are found as if every window had been run.
@@ -21,9 +21,9 @@ import numpy as np
 
 from ..model.tiling import Part, Window, axis_starts, view_shares, views_of
 
-# Side of a region in the model's pixels: a millimetre at 0.25 um, and less than 0.5 GiB while it is worked on.
+# Side of a region in the model's pixels: a millimetre at 0.25 um. Processing one takes less than 0.5 GiB.
 REGION_SIDE = 4096
-# Pixels around the core that are decoded at least: 28 um at 0.25 um, more than any nucleus reaches.
+# Least number of pixels decoded around the core: 28 um at 0.25 um, more than any nucleus extends.
 MIN_HALO = 112
 # Pixels around tissue in which no window is left out.
 TISSUE_MARGIN = 64
@@ -64,7 +64,7 @@ class Box(NamedTuple):
 @dataclass(frozen=True)
 class Region:
     """
-    A region of a slide; small, and can be pickled.
+    A region of a slide. A small object that can be pickled.
 
     Attributes:
         row, column: its place in the grid, from 0.
@@ -103,7 +103,7 @@ class RegionGrid:
         width, height: the slide in the model's pixels.
         tiling: size, overlap and views of the windows, as for `tile_windows`.
         scale: width and height of a pixel of the model in pixels of level 0.
-        side: about how wide and high a region is.
+        side: approximate width and height of a region.
     """
 
     width: int
@@ -215,7 +215,7 @@ inside_last=1000)]
     Args:
         length: pixels of the slide.
         size, overlap: of the windows, as for `axis_starts`.
-        side: about the length of a region.
+        side: approximate length of a region.
     """
     starts = axis_starts(length, size, overlap)
     count = min(max(1, round(length / side)), len(starts))

@@ -1,4 +1,4 @@
-"""What every slide offers, whichever library reads it: levels, pixel size, associated images and regions."""
+"""The interface of every slide, whichever library reads it: levels, pixel size, associated images and regions."""
 
 import math
 from abc import ABC, abstractmethod
@@ -93,7 +93,7 @@ class Slide(ABC):
             width, height: size in pixels of that level.
 
         Returns:
-            (height, width, 3) uint8, white beyond the slide and where the scanner left tissue out.
+            (height, width, 3) uint8, white beyond the slide and where nothing was scanned.
 
         Raises:
             OSError: the file is damaged or cannot be read; the message names it.
@@ -107,7 +107,7 @@ class Slide(ABC):
 
     @abstractmethod
     def _read_inside(self, level: int, x: int, y: int, width: int, height: int) -> np.ndarray:
-        """As [`read_level`], of a rectangle that lies on the level as a whole."""
+        """Like [`read_level`], for a rectangle that lies entirely on the level."""
 
     @abstractmethod
     def read_associated(self, name: str) -> np.ndarray:

@@ -75,7 +75,7 @@ def glass_color(pixels: np.ndarray) -> np.ndarray:
 
 
 def _varies(green: np.ndarray, stained: np.ndarray, mpp: float) -> np.ndarray:
-    """Where the stain has the texture of tissue within what is stained, so that the edge of ink is no texture."""
+    """Where stained pixels have the texture of tissue. Only they are measured, so the edge of ink is no texture."""
     size = max(3, round(_TEXTURE_WINDOW / mpp) | 1)
     inner = cv2.erode(stained.astype(np.uint8), np.ones((3, 3), np.uint8), borderValue=1)
     # What is too thin to have an inside is judged by its contrast with its surroundings.
@@ -113,7 +113,7 @@ def _widen(mask: np.ndarray, mpp: float, radius: float) -> np.ndarray:
 
 
 def _morph(operation: int, mask: np.ndarray, mpp: float, radius: float) -> np.ndarray:
-    """A morphological operation; beyond the picture all counts as it is at its edge."""
+    """A morphological operation; the picture's edge is extended outwards."""
     pixels = max(1, round(radius / mpp))
     padded = np.pad(mask.astype(np.uint8), pixels, mode="edge")
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * pixels + 1, 2 * pixels + 1))
@@ -140,7 +140,7 @@ def _keep_pieces(mask: np.ndarray, smallest: float) -> np.ndarray:
 
 
 def _holding(mask: np.ndarray, seeds: np.ndarray) -> np.ndarray:
-    """The connected pieces that hold a seed."""
+    """The connected pieces that contain a seed."""
     number, pieces = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
     keep = np.bincount(pieces[seeds], minlength=number) > 0
     keep[0] = False

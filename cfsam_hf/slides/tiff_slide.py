@@ -88,7 +88,7 @@ class TiffSlide(Slide):
         return pixels
 
     def _read_tile(self, page: tifffile.TiffPage, index: int) -> np.ndarray | None:
-        """(tile height, tile width, 3) uint8, less at the edges; None for a tile that was left out."""
+        """(tile height, tile width, 3) uint8, smaller at the edges; None for a tile that was not scanned."""
         offset, length = page.dataoffsets[index], page.databytecounts[index]
         if length == 0:
             return None

@@ -1,4 +1,4 @@
-"""Where a slide holds tissue: found by its stain, read from a file, or taken to be everywhere."""
+"""Where a slide holds tissue: found by its stain, read from a file, or assumed everywhere."""
 
 import math
 import os
@@ -31,13 +31,13 @@ _JSON_MAGIC = (b"{", b"[", b"\x1f\x8b", b"PK", b"\xef\xbb\xbf")
 @dataclass(frozen=True, eq=False)
 class TissueMask:
     """
-    Which parts of a slide are worked on.
+    The parts of a slide in which to look for nuclei.
 
     Attributes:
         mask: (h, w) bool, over the whole slide.
         scale: (x, y) level-0 pixels per pixel of the mask.
         pixel_area_um2: square micrometres per pixel of the mask; None where the pixel size is not known.
-        areas: what people drew around the part that is worked on; None: the whole slide.
+        areas: drawn areas that restrict the mask; None: there are none.
         share: (h, w) float32, the part of each pixel of `mask` that lies in `areas`; None: all of it.
     """
 
@@ -135,7 +135,7 @@ def find_tissue(slide: Slide) -> TissueMask:
         OSError: the slide is damaged, or one of its levels is black; the message names it.
     """
     tissue = whole_slide(slide)
-    # The pixel size sets the lengths by which tissue is told from other things; where it is unknown, 8 is assumed.
+    # Tissue is recognised by lengths in micrometres; without a pixel size, 8 micrometres are assumed.
     area = tissue.pixel_area_um2
     mpp = OVERVIEW_MPP if area is None else math.sqrt(area)
     return replace(tissue, mask=stained_tissue(read_overview(slide), mpp))
@@ -200,9 +200,9 @@ def _read_mask(path: Path) -> np.ndarray:
     if stored.ndim == 3:
         colors = stored[..., :3]
         if np.ptp(colors.astype(np.int64), axis=2).max(initial=0) > 64 and len(np.unique(colors)) > _MOST_MASK_VALUES:
-            raise ValueError(f"{path}: a photograph and no mask; paint the tissue white on black")
+            raise ValueError(f"{path}: this is a photograph, not a mask; paint the tissue white on black")
         stored = colors.max(axis=2)
-    # Values that lie between black and the brightest and are nowhere even are what JPEG and smoothing make of edges.
+    # Values between black and the brightest that never fill an even area come from JPEG or smoothing at edges.
     between = (stored > 0) & (stored < stored.max(initial=0))
     even = cv2.morphologyEx(stored.astype(np.float32), cv2.MORPH_GRADIENT, np.ones((3, 3))) == 0
     threshold = stored.max(initial=0) / 2 if 2 * (between & even).sum() < between.sum() else 0

@@ -94,12 +94,12 @@ def test_points_and_rings(tmp_path):
         (box(5, 5, 5, 9), "holds no annotation"),
         ({"type": "Topology"}, "expected GeoJSON"),
         ("text", "expected GeoJSON"),
-        ([3], "feature 0 is no object"),
-        (collection(SQUARE, {"geometry": {"type": "Circle"}}), "feature 1 has no geometry of GeoJSON"),
-        ({"type": "Polygon", "coordinates": [[[1, "x"], [2, 3], [4, 5]]]}, "no list of finite"),
-        ({"type": "Polygon", "coordinates": [[[1], [2], [4]]]}, "no list of finite"),
-        ({"type": "Polygon", "coordinates": 5}, "no list of finite"),
-        ({"type": "Polygon", "coordinates": [[[1, 1e999], [2, 3], [4, 5]]]}, "no list of finite"),
+        ([3], "feature 0 is not an object"),
+        (collection(SQUARE, {"geometry": {"type": "Circle"}}), "feature 1 has no GeoJSON geometry"),
+        ({"type": "Polygon", "coordinates": [[[1, "x"], [2, 3], [4, 5]]]}, "not a list of finite"),
+        ({"type": "Polygon", "coordinates": [[[1], [2], [4]]]}, "not a list of finite"),
+        ({"type": "Polygon", "coordinates": 5}, "not a list of finite"),
+        ({"type": "Polygon", "coordinates": [[[1, 1e999], [2, 3], [4, 5]]]}, "not a list of finite"),
     ],
 )
 def test_files_without_areas_are_named(content, words, tmp_path):

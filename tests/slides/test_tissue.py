@@ -214,7 +214,7 @@ def test_bad_masks_are_named(slide, tmp_path):
         read_tissue(save("a.png", np.ones((300, 300), np.uint8)), slide)
     with pytest.raises(ValueError, match=r"b\.png: the mask is black"):
         read_tissue(save("b.png", np.zeros((297, 222), np.uint8)), slide)
-    with pytest.raises(ValueError, match=r"c\.png: a photograph and no mask"):
+    with pytest.raises(ValueError, match=r"c\.png: this is a photograph, not a mask"):
         read_tissue(save("c.png", photograph), slide)
     (tmp_path / "d.txt").write_text("tissue")
     with pytest.raises(OSError, match=r"d\.txt"):
