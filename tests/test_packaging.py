@@ -26,6 +26,8 @@ EXTRAS = {
     "evaluate": "train",
     "yaml": "train",
     "peft": "peft",
+    "fsspec": "cluster",
+    "ray": "cluster",
     "roifile": "imagej",
     "torchstain": "stain",
 }
@@ -158,6 +160,8 @@ def test_tests_and_examples_need_only_the_test_extra():
     local = {path.stem for folder in ("tests", "examples") for path in REPOSITORY.glob(f"{folder}/**/*.py")}
     # The page for a Space has requirements of its own, see test_space.py.
     available |= {"gradio"}
+    # The benchmark of the engine ray needs its extra; the tests of the engine are skipped without it.
+    available |= requirements("cluster")
     for folder in ("tests", "examples"):
         assert imported_modules(REPOSITORY / folder) - available - local - {"tests", "examples", "packaging"} == set()
 
@@ -177,7 +181,7 @@ def installed_with(waiting: list[tuple[str, str]]) -> set[str]:
     return {name for name, _ in needed}
 
 
-@pytest.mark.parametrize("extra", ["test", "docs"])
+@pytest.mark.parametrize("extra", ["test", "docs", "cluster"])
 def test_constraints_pin_all_that_an_extra_installs(extra):
     lines = (REPOSITORY / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pins = [Requirement(line) for line in lines if line and not line.startswith("#")]
@@ -188,6 +192,8 @@ def test_constraints_pin_all_that_an_extra_installs(extra):
     assert {normalized(name) for name, _ in direct} <= pinned
     if extra == "docs":
         pytest.importorskip("mkdocs", reason="the docs extra is not installed")
+    if extra == "cluster":
+        pytest.importorskip("ray", reason="the cluster extra is not installed")
     # The accelerator libraries of a CUDA build are pinned by torch itself.
     own = {name for name in installed_with(direct) if not name.startswith(("nvidia-", "cuda-", "triton"))}
     assert own - pinned == set()

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
+from .cluster_options import add_cluster_options, cluster_options, remote_folder
 from .demo import DEMO_TEXT, demo_collection, demo_place
 from .loading import load_pipeline, precision_note
 from .options import (
@@ -121,6 +122,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     add_outlines_option(parser)
     add_offsets_option(parser)
     add_slide_options(parser)
+    add_cluster_options(parser)
     parser.add_argument(
         "--verbose", action="store_true", help="report at the end for how long the network was busy and idle (images)"
     )
@@ -133,6 +135,7 @@ def run(args: argparse.Namespace) -> int:
     from ..files.writable import check_writable
     from ..inference import DEFAULT_KINDS, FileSink, RunRecord, run_jobs
     from ..inference.collect import split_slides
+    from ..inference.remote_output import RemoteRecord, RemoteSlideSink
     from ..inference.slide_run import run_slides
     from ..inference.slide_sink import DEFAULT_SLIDE_KINDS, SLIDE_KINDS, SlideSink
     from ..inference.threads import use_physical_cores
@@ -146,11 +149,14 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("--threshold and --decoding have no meaning for --outlines, which are given")
     if restricts(args) and (args.outlines or args.offsets):
         raise UsageError("--tissue, --roi and --exclude are for slides, --outlines and --offsets for images")
+    cluster = cluster_options(args)
     if args.mpp is not None:
         check_mpp(args.mpp, "--mpp")
     where = where_to_look(args) if restricts(args) or not args.demo else demo_place()
+    remote = remote_folder(args)
     output = Path(args.output)
-    check_writable(output)
+    if remote is None:
+        check_writable(output)
     collection, outlines = (demo_collection(), None) if args.demo else _collect(args, output)
     if args.demo:
         print(DEMO_TEXT, flush=True)
@@ -161,21 +167,29 @@ def run(args: argparse.Namespace) -> int:
     if not collection.jobs:
         return EXIT_FAILED
     images, slides = (
-        split_slides(collection.jobs, mpp=args.mpp, all_slides=restricts(args))
+        split_slides(collection.jobs, mpp=args.mpp, all_slides=restricts(args) or cluster is not None)
         if outlines is None
         else (collection.jobs, [])
     )
     kinds = [kind for kind in DEFAULT_KINDS if args.overlay or kind != "overlay"] + args.also
-    slide_sink = SlideSink(output, [*DEFAULT_SLIDE_KINDS, *(kind for kind in args.also if kind in SLIDE_KINDS)])
+    slide_kinds = [*DEFAULT_SLIDE_KINDS, *(kind for kind in args.also if kind in SLIDE_KINDS)]
+    slide_sink = SlideSink(output, slide_kinds) if remote is None else RemoteSlideSink(remote, slide_kinds)
     report = SegmentReport(len(collection.jobs), debug=args.debug)
     with warnings_as_lines():
-        record = RunRecord(output)
+        record = RunRecord(output) if remote is None else RemoteRecord(remote)
         use_physical_cores()
-        pipe = load_pipeline(args.checkpoint, args.device)
-        if note := precision_note(args.autocast, pipe):
-            say(f"note: {note}")
+        # The workers of a cluster get copies of it, each on its own device.
+        pipe = load_pipeline(args.checkpoint, args.device if cluster is None else "cpu")
+        precision = precision_note(args.autocast, pipe) if cluster is None else None
+        if precision:
+            say(f"note: {precision}")
         with record:
             run_images: Callable[..., Generator[Outcome, None, None]] = run_jobs
+            run_all_slides: Callable[..., Generator[Outcome, None, None]] = run_slides
+            if cluster is not None:
+                from ..inference.cluster.engine import run_slides_on_ray
+
+                run_all_slides = partial(run_slides_on_ray, cluster=cluster)
             if outlines is not None:
                 from ..inference.given_outlines import run_outline_jobs
 
@@ -183,11 +197,15 @@ def run(args: argparse.Namespace) -> int:
             options = _pipeline_options(args)
             for outcomes in (
                 run_images(images, pipe, FileSink(output, kinds), record, options, resume=args.resume),
-                run_slides(slides, pipe, slide_sink, record, options, where=where, resume=args.resume),
+                run_all_slides(slides, pipe, slide_sink, record, options, where=where, resume=args.resume),
             ):
                 with contextlib.closing(outcomes):
                     for outcome in outcomes:
                         report.show(outcome)
+    if cluster is not None:
+        from ..inference.cluster.cohort_files import write_cohort
+
+        write_cohort(slide_sink.place, record.entries, report.errors, str(remote or output.resolve().name))
     report.finish(record.images, record.summary, missing=len(collection.problems))
     clock = getattr(pipe, "network_clock", None)
     if args.verbose and images and report.position and clock is not None:

@@ -34,6 +34,8 @@ class SegmentReport:
     def __init__(self, total: int, *, debug: bool):
         self.total, self.debug = total, debug
         self.position = self.failed = self.skipped = 0
+        self.errors: dict[str, str] = {}
+        """What was said of the images that failed, by name."""
         self._progress: SlideProgress | None = None
         self._shown_at = 0.0
 
@@ -61,7 +63,7 @@ class SegmentReport:
             )
         self._progress = None
 
-    def _show_done(self, outcome: "Outcome", text: str, shown: Path) -> None:
+    def _show_done(self, outcome: "Outcome", text: str, shown: Path | str) -> None:
         todo = self.total - self.skipped
         counter = f"[{self.position}/{todo}] " if todo > 1 else ""
         clock = f"{'at ' * (todo > 1)}{outcome.seconds:.1f} s"
@@ -94,7 +96,7 @@ class SegmentReport:
             )
         return text + _stated(record["mpp"], record["mpp_source"])
 
-    def finish(self, images: list[str], summary: Path, *, missing: int) -> None:
+    def finish(self, images: list[str], summary: Path | str, *, missing: int) -> None:
         """Prints what is in the summary, and how many images failed or were `missing`."""
         if self.position == 0:
             self._show_skipped()
@@ -114,6 +116,7 @@ class SegmentReport:
         if self.debug:
             traceback.print_exception(error)
         text = as_options(describe(error, " (--debug shows where)"))
+        self.errors[name] = text
         say(f"error: {text if name in text else f'{name}: {text}'}")
 
 

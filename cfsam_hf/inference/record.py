@@ -41,6 +41,7 @@ class Entry:
         files: sizes in bytes of its files, by their paths relative to the output folder.
         rows: its rows of the summary.
         finished: when the files were in place, in seconds since 1970.
+        seconds: of work on the image, None if that was not measured.
     """
 
     target: str
@@ -50,6 +51,7 @@ class Entry:
     files: dict[str, int]
     rows: list[dict[str, Any]]
     finished: float = 0.0
+    seconds: float | None = None
 
     @classmethod
     def parse(cls, line: str) -> Self:
@@ -66,9 +68,14 @@ class Entry:
         if target.is_absolute() or ".." in target.parts:
             raise ValueError(f"{target} leads out of the folder")
         finished = float(values.get("finished", 0.0))
-        return cls(
-            str(values["target"]), str(image), dict(values["source"]), dict(values["made_by"]), files, rows, finished
-        )
+        seconds = values.get("seconds")
+        made = dict(values["source"]), dict(values["made_by"]), files, rows, finished
+        return cls(str(values["target"]), str(image), *made, None if seconds is None else float(seconds))
+
+    def fits(self, job: Job, made_by: Mapping[str, Any]) -> bool:
+        """Whether the image has not changed, and version, checkpoint and options are the same."""
+        same = self.image == job.source.name and self.made_by == json.loads(json.dumps(dict(made_by)))
+        return same and job.source.matches(self.source)
 
     def is_whole(self, folder: Path) -> bool:
         """Whether each file exists with its recorded size."""
@@ -96,6 +103,8 @@ class RunRecord:
         check_own_summary(self.summary)
         self.images: list[str] = []
         """The images in the summary, known when the run has finished."""
+        self.entries: list[Entry] = []
+        """What is complete in the folder, known when the run has finished."""
         self._own = folder / RECORDS_NAME / f"run-{uuid.uuid4().hex}.jsonl"
         self._entries = self._read()
 
@@ -112,8 +121,9 @@ class RunRecord:
         job: Job,
         source: Mapping[str, Any],
         made_by: Mapping[str, Any],
-        files: Iterable[Path],
+        files: Iterable[Path | str],
         rows: Sequence[Mapping[str, Any]],
+        seconds: float | None = None,
     ) -> None:
         """Adds an image whose files are in place.
 
@@ -123,11 +133,13 @@ class RunRecord:
             made_by: version, checkpoint and options.
             files: the files written.
             rows: the image's rows of the summary.
+            seconds: of work on the image, None if that was not measured.
 
         Raises:
             OSError: the record cannot be written.
         """
-        sizes = {file.relative_to(self.folder).as_posix(): file.stat().st_size for file in files}
+        paths = list(map(Path, files))
+        sizes = {path.relative_to(self.folder).as_posix(): path.stat().st_size for path in paths}
         entry = Entry(
             job.target.as_posix(),
             job.source.name,
@@ -136,6 +148,7 @@ class RunRecord:
             sizes,
             [dict(row) for row in rows],
             time.time(),
+            seconds,
         )
         self._own.parent.mkdir(exist_ok=True)
         append_json_line(self._own, asdict(entry))
@@ -148,10 +161,7 @@ class RunRecord:
         with its recorded size.
         """
         entry = self._entries.get(job.target.as_posix())
-        if entry is None or entry.image != job.source.name:
-            return False
-        same = entry.made_by == json.loads(json.dumps(dict(made_by)))
-        return same and entry.is_whole(self.folder) and job.source.matches(entry.source)
+        return entry is not None and entry.is_whole(self.folder) and entry.fits(job, made_by)
 
     def other_targets(self, job: Job) -> list[PurePath]:
         """Other names under which an earlier run wrote the results of the same image."""
@@ -180,6 +190,7 @@ class RunRecord:
             write_json_lines(records / MERGED_NAME, map(asdict, whole))
             self._own.unlink(missing_ok=True)
             (self.folder / FORMER_NAME).unlink(missing_ok=True)
+        self.entries = whole
         self.images = list(dict.fromkeys(entry.image for entry in whole))
 
     def _read(self) -> dict[str, Entry]:

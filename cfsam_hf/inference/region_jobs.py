@@ -7,7 +7,7 @@ files.
 
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, nullcontext
 from typing import Any
 
 import numpy as np
@@ -77,7 +77,7 @@ def region_table(plan: SlidePlan, region: Region, decoded: DecodedNuclei) -> pya
     return table
 
 
-def run_region(plan: SlidePlan, region: Region, pipe: Any, store: RegionStore) -> None:
+def run_region(plan: SlidePlan, region: Region, pipe: Any, store: RegionStore, slide: Slide | None = None) -> None:
     """Segments one region and writes its file, independently of all other regions.
 
     Args:
@@ -85,16 +85,17 @@ def run_region(plan: SlidePlan, region: Region, pipe: Any, store: RegionStore) -
         region: the region.
         pipe: the pipeline.
         store: where the file goes.
+        slide: the slide, open; default: it is opened for this region.
 
     Raises:
         OSError, ValueError: the slide cannot be read, or the file cannot be written.
     """
-    for _ in run_regions(plan, [region], pipe, store):
+    for _ in run_regions(plan, [region], pipe, store, slide):
         pass
 
 
 def run_regions(
-    plan: SlidePlan, regions: Iterable[Region], pipe: Any, store: RegionStore
+    plan: SlidePlan, regions: Iterable[Region], pipe: Any, store: RegionStore, slide: Slide | None = None
 ) -> Generator[Region, None, None]:
     """Segments regions one after the other and yields each when its file is written.
 
@@ -105,6 +106,7 @@ def run_regions(
         regions: the regions to segment.
         pipe: the pipeline.
         store: where the files go.
+        slide: the slide, open; default: it is opened here.
 
     Raises:
         OSError, ValueError: a region failed. The files of other regions remain.
@@ -116,7 +118,7 @@ def run_regions(
         return region
 
     with WriteBehind[Region](WRITES_AHEAD) as writer:
-        runs = pipe.predict_runs(_read(plan, regions, pending), progress=False, **plan.options)
+        runs = pipe.predict_runs(_read(plan, regions, pending, slide), progress=False, **plan.options)
         with closing(runs):
             for run in runs:
                 region = pending.popleft()
@@ -127,11 +129,13 @@ def run_regions(
         yield from writer.finish()
 
 
-def _read(plan: SlidePlan, regions: Iterable[Region], pending: deque[Region]) -> Iterator[ImageRun]:
+def _read(
+    plan: SlidePlan, regions: Iterable[Region], pending: deque[Region], opened: Slide | None
+) -> Iterator[ImageRun]:
     """Reads the regions' pixels ahead, in order, and appends each region to `pending`; stops at an unreadable one."""
 
     def runs() -> Iterator[ImageRun]:
-        with plan.source.open() as slide:
+        with plan.source.open() if opened is None else nullcontext(opened) as slide:
             for region in regions:
                 pending.append(region)
                 try:

@@ -10,7 +10,7 @@ killed run can be resumed from the files that exist.
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePath
 from typing import Any, Self
@@ -82,6 +82,19 @@ class RegionStore:
         except (OSError, pyarrow.ArrowException):
             return False
         return True
+
+    def done(self, regions: Sequence[Region]) -> list[bool]:
+        """Which regions' files are there and can be read."""
+        return [self.has(region) for region in regions]
+
+    @contextmanager
+    def at_hand(self, regions: Sequence[Region]) -> Iterator["RegionStore"]:
+        """The files of these regions where reading them again and again takes no time.
+
+        Raises:
+            OSError: one cannot be read.
+        """
+        yield self
 
     def write(self, region: Region, table: pyarrow.Table) -> None:
         """Writes a region's file, completely or not at all.

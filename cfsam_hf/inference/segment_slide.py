@@ -110,7 +110,7 @@ def segment_slide(
             if isinstance(outcome, Failed):
                 raise outcome.error
             if isinstance(outcome, SlideDone):
-                files = outcome.files
+                files = {kind: Path(path) for kind, path in outcome.files.items()}
     if not files:
         # An earlier run completed the slide.
         count = _record(output / f"{path.stem}.parquet")["nuclei"]

@@ -7,23 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pyarrow
-
-from ..files.stage import clean_up
-from ..model.pipeline_cfsam import checkpoint_name, type_colors
-from ..model.result import __version__
-from ..outputs.slide_record import slide_record
-from ..outputs.slide_table import numbered
-from ..outputs.summary import slide_summary_rows
-from ..slides.regions import REGION_SIDE, Region
+from ..slides.regions import REGION_SIDE
 from .record import RunRecord
-from .region_borders import COLUMNS, settle
 from .region_jobs import run_regions
-from .region_store import RegionStore
 from .run import Current, Failed, Outcome, made_by
-from .slide_plan import SlidePlan, WhereToLook, plan_slide
-from .slide_sink import SlideNuclei, SlideSink
-from .slide_source import SlideSource, content_of
+from .slide_plan import WhereToLook
+from .slide_sink import SlideSink
+from .slide_steps import PreparedSlide, finish_slide, prepare_slide
 from .sources import Job
 
 
@@ -56,14 +46,14 @@ class SlideDone(Outcome):
     Attributes:
         record: the provenance record, with the number of nuclei, the pixel size and the area of the tissue.
         rows: its rows of the summary.
-        files: the files by kind.
+        files: the files by kind, as paths or, where there are none, as URLs.
         waiting_share: the share of the time in which the network waited for pixels or for decoding; None if no region
             was left to do.
     """
 
     record: Mapping[str, Any]
     rows: Sequence[Mapping[str, Any]] = field(default_factory=list)
-    files: Mapping[str, Path] = field(default_factory=dict)
+    files: Mapping[str, Path | str] = field(default_factory=dict)
     waiting_share: float | None = None
 
 
@@ -102,8 +92,7 @@ def run_slides(
         # Raises for an impossible option, before any work.
         pipe.stream([], **options)
     began = time.perf_counter()
-    for folder in {sink.folder / job.target.parent for job in jobs}:
-        clean_up(folder)
+    sink.clean(job.target for job in jobs)
     for job in jobs:
         outcomes = _run_slide(job, pipe, sink, record, options, where, resume, side, began)
         try:
@@ -124,38 +113,29 @@ def _run_slide(
     side: int,
     began: float,
 ) -> Generator[Outcome, None, None]:
-    source = job.source
-    if not isinstance(source, SlideSource):
-        raise TypeError(f"{source.name} is not a slide")
-    settings = made_by(pipe, sink.kinds, options) | {"where": where.identity(), "side": side}
+    settings = slide_settings(pipe, sink, options, where, side)
     if resume and record.is_current(job, settings):
         yield Current(job, time.perf_counter() - began)
         return
-    sink.check(job.target)
-    fingerprint = source.fingerprint()
-    with source.open() as slide:
-        plan = plan_slide(source, slide, pipe, options, where, side)
-    regions = plan.regions()
-    depends = {name: value for name, value in settings.items() if name != "files"}
-    store = RegionStore(sink.folder, job.target, {**depends, "content": content_of(fingerprint), **plan.identity()})
-    with store.held(resume=resume):
+    prepared = prepare_slide(job, pipe, sink, settings, options, where, side)
+    start = time.perf_counter()
+    with prepared.store.held(resume=resume):
         waiting_share = None
-        for progress in _segment(job, plan, regions, pipe, store, began):
+        for progress in _segment(prepared, pipe, began):
             yield progress
             waiting_share = pipe.network_clock.waiting_share
-        nuclei = merged(plan, regions, store, _provenance(plan, pipe))
-        files = sink.write(nuclei, job.target)
-        rows = slide_summary_rows(nuclei.batches(), nuclei.record)
-        record.add(job, fingerprint, settings, files.values(), rows)
-        store.remove()
-    yield SlideDone(job, time.perf_counter() - began, nuclei.record, rows, files, waiting_share)
+        finished = finish_slide(prepared, pipe, sink)
+        seconds = time.perf_counter() - start
+        record.add(job, prepared.fingerprint, settings, finished.files.values(), finished.rows, seconds)
+        prepared.store.remove()
+    seconds = time.perf_counter() - began
+    yield SlideDone(job, seconds, finished.record, finished.rows, finished.files, waiting_share)
 
 
-def _segment(
-    job: Job, plan: SlidePlan, regions: Sequence[Region], pipe: Any, store: RegionStore, began: float
-) -> Iterator[SlideProgress]:
+def _segment(prepared: PreparedSlide, pipe: Any, began: float) -> Iterator[SlideProgress]:
     """Segments the regions that are not done yet."""
-    todo = [region for region in regions if not store.has(region)]
+    plan, regions, store = prepared.plan, prepared.regions, prepared.store
+    todo = [region for region, done in zip(regions, store.done(regions), strict=True) if not done]
     areas = {region.name: plan.tissue_mm2(region.core) for region in regions}
     total = sum(areas.values())
     left = sum(areas[region.name] for region in todo)
@@ -164,45 +144,11 @@ def _segment(
         count, done = count + 1, done + areas[region.name]
         now = time.perf_counter()
         rate = 60 * done / (now - first)
-        yield SlideProgress(job, now - began, count, len(regions), total - left + done, total, rate)
+        yield SlideProgress(prepared.job, now - began, count, len(regions), total - left + done, total, rate)
 
 
-def merged(plan: SlidePlan, regions: Sequence[Region], store: RegionStore, record: Mapping[str, Any]) -> SlideNuclei:
-    """Merges the nuclei of a slide whose regions are all done, without holding them in memory.
-
-    Ids count from 1 in the order of the regions and, within a region, of the nuclei's first pixels.
-
-    Args:
-        plan: of the slide.
-        regions: all its regions.
-        store: their files.
-        record: the provenance record without the number of nuclei.
-    """
-    kept = settle(store, regions)
-    columns = [name for name in plan.schema.names if name not in COLUMNS]
-
-    def batches() -> Iterator[pyarrow.RecordBatch]:
-        for region in regions:
-            table = store.read(region, columns).filter(pyarrow.array(kept[region.name]))
-            # The metadata of the file is that of the region.
-            yield from table.cast(plan.schema).combine_chunks().to_batches()
-
-    count = sum(int(mask.sum()) for mask in kept.values())
-    return SlideNuclei(plan, {**record, "nuclei": count}, lambda: numbered(batches()))
-
-
-def _provenance(plan: SlidePlan, pipe: Any) -> dict[str, Any]:
-    pixel = plan.pixel_size
-    return slide_record(
-        image=plan.source.name,
-        image_size=plan.size,
-        nuclei=0,
-        mpp=None if pixel is None else (pixel.x, pixel.y),
-        mpp_source=None if pixel is None else pixel.source,
-        type_names=plan.type_names,
-        type_colors=type_colors(pipe.model.config),
-        checkpoint=checkpoint_name(pipe.model),
-        version=__version__,
-        tissue_area_um2=plan.tissue.area_um2,
-        model_mpp=plan.mpp,
-    )
+def slide_settings(
+    pipe: Any, sink: SlideSink, options: Mapping[str, Any], where: WhereToLook, side: int
+) -> dict[str, Any]:
+    """Everything but the slide that its results depend on, as JSON-able values."""
+    return made_by(pipe, sink.kinds, options) | {"where": where.identity(), "side": side}

@@ -1,6 +1,7 @@
 """Writes the files of a slide from a stream of its nuclei, all of them or none."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePath
@@ -11,15 +12,25 @@ import pyarrow
 from ..drawing.density_maps import DensityMaps
 from ..drawing.overview import overview_size, write_overview
 from ..files.atomic import staged_folder
+from ..files.disk import LockUnavailableError, locked
 from ..files.json_files import write_json
+from ..files.local_folder import LocalFolder
+from ..files.remote_folder import RemoteFolder
+from ..files.stage import clean_up
 from ..outputs.label_pyramid import write_label_pyramid
 from ..outputs.slide_geojson import slide_geojson_ending, write_slide_geojson
 from ..outputs.slide_table import write_slide_table
 from ..slides import tissue_geojson
 from ..slides.overview import ASSUMED_MPP, read_overview
+from .record import RECORDS_NAME
+from .region_store import RegionStore
 from .sink import LAST_KIND, OUTPUT_KINDS, check_replaceable, chosen_kinds, is_own_or_blank, is_replaceable
 from .slide_plan import SlidePlan
 
+CLUSTER_LOCK = "cluster-lock"
+OTHER_RUN = (
+    "{}: another run on a cluster writes into this folder; wait until it ends, or choose another folder with -o"
+)
 # Shown below the density maps of the types.
 TYPES_NOTE = "Types are reliable only in the tissue that the checkpoint learned them from: for cfsam-tiny, colon."
 
@@ -101,6 +112,35 @@ class SlideSink:
         self.folder = folder
         self.kinds = chosen_kinds(kinds, SLIDE_KINDS)
 
+    @property
+    def place(self) -> LocalFolder | RemoteFolder:
+        """The folder, to read and write files that belong to no single slide."""
+        return LocalFolder(self.folder)
+
+    def store(self, target: PurePath, made_by: Mapping[str, Any]) -> RegionStore:
+        """Where the regions of a slide go until they are merged; arguments as for [`RegionStore`]."""
+        return RegionStore(self.folder, target, made_by)
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keeps other runs on a cluster out of the folder.
+
+        Raises:
+            OSError: there is one, or the folder cannot be written to.
+        """
+        records = self.folder / RECORDS_NAME
+        records.mkdir(parents=True, exist_ok=True)
+        try:
+            with locked(records / CLUSTER_LOCK, wait=False):
+                yield
+        except LockUnavailableError as error:
+            raise OSError(OTHER_RUN.format(self.folder)) from error
+
+    def clean(self, targets: Iterable[PurePath]) -> None:
+        """Removes what killed processes have left beside the results of these targets."""
+        for folder in {self.folder / target.parent for target in targets}:
+            clean_up(folder)
+
     def check(self, target: PurePath) -> None:
         """Makes sure that the results will overwrite nobody else's file.
 
@@ -111,7 +151,7 @@ class SlideSink:
             path = self._path(target, ending)
             check_replaceable(path, partial(is_own_or_blank, path))
 
-    def write(self, nuclei: SlideNuclei, target: PurePath) -> dict[str, Path]:
+    def write(self, nuclei: SlideNuclei, target: PurePath) -> Mapping[str, Path | str]:
         """Writes the files of a slide, all of them or none.
 
         Args:

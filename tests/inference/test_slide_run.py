@@ -14,8 +14,9 @@ from cfsam_hf.inference.region_jobs import run_region
 from cfsam_hf.inference.region_store import RegionStore
 from cfsam_hf.inference.run import Current, Failed
 from cfsam_hf.inference.slide_plan import WhereToLook, plan_slide
-from cfsam_hf.inference.slide_run import SlideDone, SlideProgress, merged, run_slides
+from cfsam_hf.inference.slide_run import SlideDone, SlideProgress, run_slides
 from cfsam_hf.inference.slide_sink import SlideSink
+from cfsam_hf.inference.slide_steps import merged
 
 from .slide_cases import SIDE, painted_pipeline, painted_slide
 
