@@ -22,6 +22,7 @@ from transformers import SamConfig, SamModel
 
 from cfsam_hf import CfSamForNucleiSegmentation
 from cfsam_hf.commands.messages import errors_in_one_line
+from cfsam_hf.model.checkpoint import check_place, naming_checkpoint
 from cfsam_hf.peft_tuner import MalaConfig, from_peft_state_dict
 from cfsam_hf.training import tiny_config
 from cfsam_hf.training.variants import ENCODER_ATTENTION
@@ -61,6 +62,8 @@ def main() -> None:
         base = arguments.sam or Path(scratch) / "sam"
         if arguments.sam is None:
             save_random_sam(base)
+        with naming_checkpoint(base):
+            check_place(base)
 
         print("1. MALA on a SamModel")
         sam = SamModel.from_pretrained(base)

@@ -47,6 +47,26 @@ def ticks(low: float, high: float, most: int = 6) -> list[float]:
     return [round(number * step, 12) for number in range(first, last + 1)]
 
 
+def spread(wanted: Sequence[float], distance: float) -> list[float]:
+    """Positions at least `distance` apart, as close to the wanted ones as possible and in the same order.
+
+    >>> spread([30, 10, 12], 6)
+    [30.0, 8.0, 14.0]
+    """
+    groups: list[list[int]] = []  # positions that touch; each group is centred on the mean of what it wants
+
+    def span(group: list[int]) -> tuple[float, float]:
+        centre, half = sum(wanted[i] for i in group) / len(group), (len(group) - 1) * distance / 2
+        return centre - half, centre + half
+
+    for index in sorted(range(len(wanted)), key=wanted.__getitem__):
+        groups.append([index])
+        while len(groups) > 1 and span(groups[-1])[0] < span(groups[-2])[1] + distance:
+            groups[-2:] = [groups[-2] + groups[-1]]
+    places = {index: span(group)[0] + n * distance for group in groups for n, index in enumerate(group)}
+    return [places[index] for index in range(len(wanted))]
+
+
 def learning_curve_chart(curves: Sequence[LearningCurve], title: str, metric: str) -> Image.Image:
     """Draws the curves, with the last value of each data set written beside its line.
 
@@ -100,7 +120,8 @@ def learning_curve_chart(curves: Sequence[LearningCurve], title: str, metric: st
         labels.append((line[-1], f"{curve.points[-1][1]:.3f}", color))
     # Only the ends of a data set's last curve are labelled: those of earlier stages lie in the middle.
     last = {color: (end, text) for end, text, color in labels}
-    for color, ((x, y), text) in last.items():
+    middles = spread([y for (_, y), _ in last.values()], SHARPER * TEXT)
+    for (color, ((x, _), text)), y in zip(last.items(), middles, strict=True):
         draw.text((x + SHARPER * 8, y), text, color, font, anchor="lm")
     x = SHARPER * (WIDTH - 16)
     for name in reversed(datasets):

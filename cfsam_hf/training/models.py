@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from ..baselines.unet import UNetConfig, UNetForNucleiSegmentation
 from ..bases.bundled import DEFAULT_CHECKPOINT, bundled_checkpoint
+from ..model.checkpoint import check_place, naming_checkpoint
 from ..model.configuration_cfsam import TYPE_TRUNKS, CfSamConfig
 from ..model.image_processing_cfsam import CfSamImageProcessor
 from ..model.modeling_cfsam import CfSamForNucleiSegmentation
@@ -120,7 +121,10 @@ def is_unet(base: str) -> bool:
 
 
 def _kind(base: str) -> str | None:
-    return CfSamConfig.get_config_dict(base)[0].get("model_type")
+    """The model type of a folder or Hub id; raises OSError that names it if there is no such checkpoint."""
+    with naming_checkpoint(base):
+        check_place(base)
+        return CfSamConfig.get_config_dict(base)[0].get("model_type")
 
 
 def check_options(recipe: Recipe) -> None:

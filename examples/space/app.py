@@ -25,7 +25,6 @@ import numpy as np
 import pandas as pd
 import view
 from PIL import Image
-from skimage import data
 
 from cfsam_hf import NucleiResult
 from cfsam_hf.commands.loading import load_pipeline
@@ -34,6 +33,8 @@ from cfsam_hf.model.pictures import TooManyPixelsError, read_rgb
 from cfsam_hf.model.pixel_size import PixelSize, read_pixel_size
 from cfsam_hf.model.pixel_size import describe as describe_size
 from cfsam_hf.outputs import type_styles
+from cfsam_hf.slides import demo_slide, open_slide, read_areas
+from cfsam_hf.slides.bundled import demo_part
 
 # 4,096 x 4,096, both as given and at the model's pixel size: some minutes on two cores.
 MAX_PIXELS = 2**24
@@ -53,13 +54,9 @@ WAYS_OUT = {
     "choose one with page=N": "save the one you mean as a separate file",
     "pass mpp=...": "give the pixel size",
 }
-# A picture of scikit-image. Its pixel size is not recorded; its colonic nuclei, about 12 to 16 px across, are 6 to 8
-# µm at this value, as they should be.
-DEMO_NAME = "immunohistochemistry"
-DEMO_MPP = 0.5
 DEMO_NOTE = (
-    f"The demo picture is scikit-image's `{DEMO_NAME}`: real tissue, but haematoxylin and DAB, **not H&E**. Many "
-    f"nuclei are missed and the types mean nothing. Its pixel size is not recorded; {DEMO_MPP:g} µm is assumed."
+    "The demo picture is a part of CMU-1-Small-Region, a slide of OpenSlide's test data (CC0): H&E of **skin**. "
+    "`cfsam-tiny` learned its types from colon tissue only, so ignore the types here. "
 )
 HEAD = (
     "# Nuclei in H&E tissue\n"
@@ -117,8 +114,12 @@ def open_picture(path: str) -> Visit:
 
 
 def open_demo() -> Visit:
-    """The picture of `cfsam segment --demo`."""
-    return Visit(data.immunohistochemistry(), f"{DEMO_NAME}.png", DEMO_NOTE)
+    """The part of a slide that `cfsam segment --demo` segments."""
+    with open_slide(demo_slide()) as slide:
+        x0, y0, x1, y1 = (round(side) for side in read_areas(demo_part()).bounds)
+        size = slide.pixel_size
+        note = DEMO_NOTE if size is None else f"{DEMO_NOTE}The file states {describe_size(size)}."
+        return Visit(slide.read_region(x0, y0, x1 - x0, y1 - y0), f"{demo_slide().stem}.png", note, size)
 
 
 def find_nuclei(pipe: Callable, visit: Visit | None, mpp: str) -> tuple[Visit, list[str]]:
@@ -226,27 +227,22 @@ def build(pipe: Callable) -> gr.Blocks:
             note = f"{note} {new.note}" if new is not None and new.stated is not None else note
             return [new, None if new is None else new.image, note, hidden, hidden, hidden]
 
-        def start_over(visit: Visit | None, mpp: str) -> list:
-            # The demo picture's pixel size does not apply to the next picture.
-            return ["" if visit is not None and visit.note == DEMO_NOTE else mpp, *begin(None, WELCOME)]
-
         def run_model(visit: Visit | None, mpp: str) -> list:
             found, warned = find_nuclei(pipe, visit, mpp)
             styles = type_styles(found.result)
             choices = gr.update(choices=[(s.name, s.type_id) for s in styles], value=[s.type_id for s in styles])
-            shown = gr.update(visible=True)
-            return [found, "\n\n".join(filter(None, [found.note, *warned])), choices, 0, shown, shown, shown]
+            visible = gr.update(visible=True)
+            return [found, "\n\n".join(filter(None, [found.note, *warned])), choices, 0, visible, visible, visible]
 
-        begun = [visit, picture, notes, filters, outcome, details]
+        shown = [visit, picture, notes, filters, outcome, details]
         # Cleared first, so that nothing older looks like the result of a file that cannot be read.
-        upload = file.upload(start_over, [visit, mpp], [mpp, *begun], api_visibility="private")
+        upload = file.upload(lambda: begin(None, WELCOME), None, shown, api_visibility="private")
         upload.then(
-            lambda path: begin(open_picture(path), PRESS), file, begun, api_name="upload", show_progress_on=picture
+            lambda path: begin(open_picture(path), PRESS), file, shown, api_name="upload", show_progress_on=picture
         )
-        file.clear(lambda: begin(None, WELCOME), None, begun, api_name="clear")
-        demo.click(
-            lambda: [None, f"{DEMO_MPP:g}", *begin(open_demo(), DEMO_NOTE)], None, [file, mpp, *begun], api_name="demo"
-        )
+        file.clear(lambda: begin(None, WELCOME), None, shown, api_name="clear")
+        # The file of the demo states its pixel size.
+        demo.click(lambda: [None, "", *begin(open_demo(), PRESS)], None, [file, mpp, *shown], api_name="demo")
         # One call of the model at a time, for all visitors together.
         found = start.click(
             run_model,

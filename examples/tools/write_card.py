@@ -36,7 +36,7 @@ SYSTEMS = {
 NAMES = {"consep": "CoNSeP", "monuseg": "MoNuSeg"}
 TRANSFER_NAMES = {"dsb2018": "DSB2018, pink images"}
 DATASETS = ("consep", "monuseg", "bbbc038")
-# Tissue whose licence allows showing it: scikit-image's `immunohistochemistry`, as in the demo.
+# Tissue that may be shown and has an address: scikit-image's `immunohistochemistry`.
 EXAMPLE_IMAGE = "https://gitlab.com/scikit-image/data/-/raw/5c090b56df3988d988ff97928e2ef2d2cbe38e1b/ihc.png"
 PQ, FD = "pq_mean_over_images", "detection_f1_pooled"
 COLUMNS = {

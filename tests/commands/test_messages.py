@@ -92,6 +92,6 @@ def test_wrong_input_of_a_whole_script(tmp_path, monkeypatch, capsys):
     # Python prints a text on stderr and exits with status 1.
     [line] = stopped.value.code.splitlines()
     assert line.startswith("drop_types.py: error: ")
-    assert "missing" in line
+    assert "missing: there is no such folder" in line
     assert capsys.readouterr().err == ""
     assert not (tmp_path / "out").exists()

@@ -1,9 +1,11 @@
-"""Why: the curve is read by eye, so its points must lie where the scores are, on round ticks."""
+"""Why: people read scores off the curve, so points must lie where the scores are, with legible labels."""
+
+import itertools
 
 import numpy as np
 import pytest
 
-from cfsam_hf.drawing.learning_curve import LEFT, TOP, WIDTH, LearningCurve, learning_curve_chart, ticks
+from cfsam_hf.drawing.learning_curve import LEFT, TOP, WIDTH, LearningCurve, learning_curve_chart, spread, ticks
 from cfsam_hf.model.configuration_cfsam import default_type_color, rgb
 
 
@@ -21,6 +23,24 @@ def test_the_curve_rises_where_the_score_does():
     assert single[TOP:].sum() > 20
     with pytest.raises(ValueError, match="no points"):
         learning_curve_chart([], "mine", "pq")
+
+
+def test_the_labels_of_curves_that_end_close_together_do_not_touch():
+    curves = [LearningCurve("r", str(n), ((0, 0.1), (1000, end))) for n, end in enumerate((0.5, 0.505, 0.51, 0.9))]
+    picture = np.asarray(learning_curve_chart(curves, "mine", "pq")).astype(int)
+    bands = []
+    for number in range(1, 5):
+        found = np.abs(picture - rgb(default_type_color(number))).sum(axis=-1) < 60
+        rows = np.nonzero(found[TOP:, WIDTH - 80 :].any(axis=1))[0]
+        bands.append((rows.min(), rows.max()))
+    bands.sort()
+    assert all(above[1] < below[0] for above, below in itertools.pairwise(bands))
+
+
+def test_positions_move_apart_no_further_than_needed():
+    assert spread([0.0, 20.0], 10) == [0, 20]
+    assert spread([20.0, 4.0, 0.0, 21.0], 10) == [16.25, 6.25, -3.75, 26.25]
+    assert spread([], 10) == []
 
 
 def test_ticks_are_round_and_enclose():

@@ -202,11 +202,15 @@ def test_the_name_of_a_picture_cannot_act_as_html(client, tmp_path):
     assert "<img" not in str(caught.value)
 
 
-def test_the_demo_picture_says_that_it_is_not_h_and_e(client):
+def test_the_demo_picture_is_real_tissue_of_a_known_pixel_size(client):
     _, mpp, picture, notes, *_ = client.predict(api_name="/demo")
-    assert mpp == "0.5"
-    assert PIL.Image.open(file_of(picture)).size == (512, 512)
-    assert "**not H&E**" in notes
+    pixels = np.asarray(PIL.Image.open(file_of(picture)).convert("RGB"))
+    assert pixels.shape == (460, 480, 3)
+    assert pixels.std() > 20
+    assert mpp == ""
+    assert "0.499" in notes
+    notes = client.predict("", api_name="/find")[0]
+    assert "assumed" not in notes
 
 
 def test_the_model_runs_for_one_visitor_at_a_time(app, painted):

@@ -1,5 +1,7 @@
 """Why: the model of a recipe must have the right types and take the right weights from its base."""
 
+import re
+
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -7,6 +9,7 @@ from safetensors.torch import load_file
 from cfsam_hf import CfSamConfig, CfSamForNucleiSegmentation, CfSamImageProcessor, CfSamProcessor
 from cfsam_hf.baselines.unet import UNetConfig, UNetForNucleiSegmentation
 from cfsam_hf.training import build_model, build_processor, make_recipe, retype
+from cfsam_hf.training.models import checkpoint_of
 
 from ..tiny import SIZE, random_labels, tiny_test_config, tiny_test_model
 
@@ -57,6 +60,12 @@ def test_other_types_begin_anew_and_all_else_is_the_bases(typed_base, caplog):
     before, after = base.eval()(pixels), model.eval()(pixels)
     assert torch.allclose(before.initial_nuclei_logits, after.initial_nuclei_logits, atol=0.5)
     assert after.type_logits.shape[1] == 3
+
+
+@pytest.mark.parametrize("base", ["runs/mine/model", "./model"])
+def test_a_missing_base_is_named_without_asking_the_hub(base):
+    with pytest.raises(OSError, match=rf"checkpoint {re.escape(base)}: there is no such folder"):
+        checkpoint_of(base)
 
 
 def test_retyping_leaves_the_trained_model_as_it_is(typed_base):
