@@ -33,8 +33,7 @@ from cfsam_hf.model.pictures import TooManyPixelsError, read_rgb
 from cfsam_hf.model.pixel_size import PixelSize, read_pixel_size
 from cfsam_hf.model.pixel_size import describe as describe_size
 from cfsam_hf.outputs import type_styles
-from cfsam_hf.slides import demo_slide, open_slide, read_areas
-from cfsam_hf.slides.bundled import demo_part
+from cfsam_hf.slides.bundled import demo_picture, demo_slide
 
 # 4,096 x 4,096, both as given and at the model's pixel size: some minutes on two cores.
 MAX_PIXELS = 2**24
@@ -115,11 +114,9 @@ def open_picture(path: str) -> Visit:
 
 def open_demo() -> Visit:
     """The part of a slide that `cfsam segment --demo` segments."""
-    with open_slide(demo_slide()) as slide:
-        x0, y0, x1, y1 = (round(side) for side in read_areas(demo_part()).bounds)
-        size = slide.pixel_size
-        note = DEMO_NOTE if size is None else f"{DEMO_NOTE}The file states {describe_size(size)}."
-        return Visit(slide.read_region(x0, y0, x1 - x0, y1 - y0), f"{demo_slide().stem}.png", note, size)
+    image, size = demo_picture()
+    note = DEMO_NOTE if size is None else f"{DEMO_NOTE}The file states {describe_size(size)}."
+    return Visit(image, f"{demo_slide().stem}.png", note, size)
 
 
 def find_nuclei(pipe: Callable, visit: Visit | None, mpp: str) -> tuple[Visit, list[str]]:

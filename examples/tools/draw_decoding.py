@@ -2,8 +2,8 @@
 
     python examples/tools/draw_decoding.py docs/images/decoding.png
 
-The image is a part of scikit-image's `immunohistochemistry`, which has no known copyright restrictions. The panels
-show the image, the maps of the bundled checkpoint, the boundary energy, the markers, and the nuclei.
+The image is a part of the demo slide. The panels show the image, the maps of the bundled checkpoint, the boundary
+energy, the markers, and the nuclei.
 """
 
 import argparse
@@ -12,17 +12,15 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import skimage.data
 from PIL import Image, ImageDraw, ImageFont
 
-from cfsam_hf import DecodingParameters, decode_nuclei
+from cfsam_hf import decode_nuclei
 from cfsam_hf.commands.loading import load_pipeline
 from cfsam_hf.commands.messages import errors_in_one_line
 from cfsam_hf.model.contours import nucleus_contours
 from cfsam_hf.model.instances import EvidenceThresholds, boundary_evidence
+from cfsam_hf.slides.bundled import demo_picture
 
-# The demo's pixel size and thresholds: the picture is not H&E.
-MPP, CHANGED = 0.5, {"nuclei_threshold": 0.3, "minimum_score": 0.0}
 # Top, left and side of the part that is shown, in pixels of the model.
 TOP, LEFT, SIDE = 500, 436, 128
 SCALE, MARGIN, CAPTION = 2, 10, 26
@@ -40,12 +38,11 @@ def heat(values: np.ndarray, low: float, high: float, colors: int = cv2.COLORMAP
 
 def panels() -> list[tuple[str, Image.Image]]:
     """Caption and picture of each step."""
-    image = skimage.data.immunohistochemistry()
+    image, size = demo_picture()
     pipe = load_pipeline(None, "cpu")
     # The whole image is decoded, so that the border of the part cuts no nucleus.
-    maps = pipe.blended_maps(image, mpp=MPP)
-    settings = {**pipe.image_processor.decoding_parameters().to_dict(), **CHANGED}
-    parameters = DecodingParameters.from_dict(settings)
+    maps = pipe.blended_maps(image, mpp=None if size is None else size.mpp)
+    parameters = pipe.image_processor.decoding_parameters()
     nuclei, hv, boundary = (np.asarray(values, np.float32) for values in (maps.nuclei, maps.hv, maps.boundary))
     thresholds = EvidenceThresholds(
         parameters.nuclei_threshold, parameters.marker_threshold, parameters.core_threshold

@@ -1,14 +1,13 @@
 """Why: the picture in the documentation must show the steps that decoding takes."""
 
 import numpy as np
-import skimage.data
 
 
 def test_every_step_has_a_panel_and_the_sheet_holds_them_all(load_example, monkeypatch):
     example = load_example("tools/draw_decoding")
     top, left = example.TOP // 2, example.LEFT // 2
-    part = skimage.data.immunohistochemistry()[top : top + 64, left : left + 64]
-    monkeypatch.setattr(skimage.data, "immunohistochemistry", lambda: part)
+    picture, size = example.demo_picture()
+    monkeypatch.setattr(example, "demo_picture", lambda: (picture[top : top + 64, left : left + 64], size))
     monkeypatch.setattr(example, "TOP", 0)
     monkeypatch.setattr(example, "LEFT", 0)
     panels = example.panels()
