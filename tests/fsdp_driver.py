@@ -1,6 +1,6 @@
 """Trains with sharded parameters in two CPU processes, as `torchrun --nproc_per_node 2 -m tests.fsdp_driver ROOT`.
 
-Accelerate offers FSDP on accelerators only, so its state is told what a launch with `fsdp.yaml` on GPUs would tell it;
+Accelerate offers FSDP on accelerators only, so its state gets the values that a launch with `fsdp.yaml` on GPUs sets;
 the sharding, on the CPU through Gloo, is torch's own.
 """
 

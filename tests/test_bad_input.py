@@ -48,7 +48,7 @@ def painted(monkeypatch, painted_pipeline):
 
 @pytest.fixture(autouse=True)
 def no_hanging():
-    """A read that waits for ever is a failure, not a hanging test."""
+    """A read that waits forever is a failure, not a hanging test."""
 
     def fail(*_):
         raise AssertionError(f"still waiting after {SECONDS} s")
@@ -142,7 +142,7 @@ def test_a_right_answer_or_one_line_and_the_rest_is_done(name, painted, tmp_path
     else:
         save(folder / "plain.png", case.answer)
         assert run(folder, "-o", out) == cli.EXIT_OK
-        # Of pictures without colour it is told that types mean nothing there.
+        # A warning says that types mean nothing in pictures without colour.
         assert [line for line in capsys.readouterr().err.splitlines() if "has no colour" not in line] == []
         assert files(out) == outputs("case", "good", "plain")
         assert_same_nuclei(out, "case", "plain")
@@ -413,7 +413,7 @@ def test_impossible_images_through_the_pipeline(name, painted_pipeline):
     image, error, words = IMPOSSIBLE[name]
     with pytest.raises(error, match=words):
         painted_pipeline(image, mpp=0.25)
-    assert len(painted_pipeline(PICTURE, mpp=0.25)) == 8, "the pipeline goes on after an error"
+    assert len(painted_pipeline(PICTURE, mpp=0.25)) == 8, "the pipeline continues after an error"
 
 
 def test_pages_through_the_pipeline(painted_pipeline, tmp_path):

@@ -113,8 +113,8 @@ def smoke_recipe(root: Path, **changes) -> Recipe:
 def start_run(recipe: Recipe, *trackers: GeneralTracker, dropout: float = 0.0) -> TrainingRun:
     """A run, as `examples/train.py` begins it.
 
-    The model has no dropout of its own; with `dropout` its features have some, whose random numbers a run that goes on
-    has to draw again.
+    The model has no dropout of its own; with `dropout` its features have some, whose random numbers a resumed run has
+    to draw again.
     """
     accelerator = make_accelerator(recipe, *trackers)
     set_seed(recipe.optimization.seed)

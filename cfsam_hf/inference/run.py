@@ -72,7 +72,7 @@ class Current(Outcome):
 
 
 @dataclass(frozen=True)
-class _Begun:
+class _Loaded:
     """A job whose image has been read, with the pixel size that it states and its fingerprint from before."""
 
     job: Job
@@ -144,20 +144,20 @@ def run_jobs(
         else:
             todo.append(job)
 
-    def write(begun: _Begun, result: NucleiResult) -> Outcome:
-        job = begun.job
+    def write(loaded: _Loaded, result: NucleiResult) -> Outcome:
+        job = loaded.job
         result.image_name = job.source.name
-        if begun.stated is not None and options.get("mpp") is None:
-            result.mpp_source = begun.stated.source
+        if loaded.stated is not None and options.get("mpp") is None:
+            result.mpp_source = loaded.stated.source
         try:
-            files = sink.write(result, begun.image, job.target, record.other_targets(job), job.placement)
+            files = sink.write(result, loaded.image, job.target, record.other_targets(job), job.placement)
             settings = settings_of_run | job.settings()
-            record.add(job, begun.fingerprint, settings, files.values(), summary_rows(result))
+            record.add(job, loaded.fingerprint, settings, files.values(), summary_rows(result))
         except Exception as error:  # one bad image in a folder of thousands must not cost the rest
             return Failed(job, seconds(), error)
         return Done(job, seconds(), result, files)
 
-    read: deque[_Begun | _Unreadable] = deque()
+    read: deque[_Loaded | _Unreadable] = deque()
     with WriteBehind[Outcome](WRITES_AHEAD) as writer:
 
         def fail(job: Job, error: Exception) -> Outcome:
@@ -170,12 +170,12 @@ def run_jobs(
 
         for result in _results(pipe, _read(todo, sink, options, read), options):
             yield from submit_unreadable()
-            begun = read.popleft()
+            loaded = read.popleft()
             if isinstance(result, Exception):
-                yield from writer.submit(fail, begun.job, result)
+                yield from writer.submit(fail, loaded.job, result)
             else:
-                yield from writer.submit(write, begun, result)
-            del begun, result
+                yield from writer.submit(write, loaded, result)
+            del loaded, result
         yield from submit_unreadable()
         yield from writer.finish()
 
@@ -191,7 +191,7 @@ def made_by(pipe: Any, kinds: Sequence[str], options: Mapping[str, Any]) -> dict
 
 
 def _read(
-    jobs: Sequence[Job], sink: FileSink, options: Mapping[str, Any], read: deque[_Begun | _Unreadable]
+    jobs: Sequence[Job], sink: FileSink, options: Mapping[str, Any], read: deque[_Loaded | _Unreadable]
 ) -> Iterator[tuple[np.ndarray, float | None]]:
     """Images with their micrometres per pixel, each when the network can take it; all jobs are noted in `read`."""
     warned = False
@@ -208,7 +208,7 @@ def _read(
         except Exception as error:
             read.append(_Unreadable(job, error))
         else:
-            read.append(_Begun(job, image, stated, fingerprint))
+            read.append(_Loaded(job, image, stated, fingerprint))
             yield image, mpp
 
 

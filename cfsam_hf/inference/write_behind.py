@@ -11,7 +11,7 @@ Result = TypeVar("Result")
 
 class WriteBehind(Generic[Result]):
     """A thread that works through tasks one after the other. As a context manager it ends with the last of them; after
-    an exception, tasks that have not begun are dropped.
+    an exception, tasks that have not started are dropped.
 
     Args:
         ahead: tasks that may wait before [`submit`] does, each with its arguments in memory.

@@ -50,7 +50,7 @@ def resolve_autocast(dtype: str | torch.dtype | None, device: torch.device) -> t
         None for the model's own type.
 
     Raises:
-        ValueError: it is no floating type.
+        ValueError: it is not a floating type.
     """
     if dtype is None:
         return None

@@ -331,7 +331,9 @@ def _notes(
     if names and any(None in tile.nuclei for tile in tiles):
         notes.append("nuclei without a class train everything except the types; scores of types ignore them")
     if not names and model.config.num_types:
-        notes.append("the annotations have no classes: the checkpoint's types stay, untrained, and may get worse")
+        notes.append(
+            "the annotations have no classes: the checkpoint keeps its types untrained, and they may get worse"
+        )
     unseen = [name for name in model.config.type_names.values() if names and name not in names]
     if unseen:
         notes.append(f"the checkpoint's types stay; the annotations have none of {', '.join(unseen)}")

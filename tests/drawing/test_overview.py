@@ -68,7 +68,7 @@ def test_each_map_is_dark_where_the_nuclei_of_its_type_are():
 @pytest.mark.parametrize(("names", "mpp"), [(TYPE_NAMES, (0.25, 0.26)), ({}, None)])
 def test_slides_of_any_form_make_pictures_of_moderate_size(size, names, mpp):
     image, tissue, maps, record = case(size, names, mpp)
-    picture = render_overview(image[:50, :70], tissue, maps, record, note="Types were learnt on colon.")
+    picture = render_overview(image[:50, :70], tissue, maps, record, note="types were learned on colon.")
     assert min(picture.size) >= 300
     assert max(picture.size) <= 6000
 

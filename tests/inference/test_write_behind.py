@@ -1,4 +1,4 @@
-"""Results come back in order, few wait at a time, and an error drops what has not begun."""
+"""Results come back in order, few wait at a time, and an error drops what has not started."""
 
 import threading
 
@@ -18,11 +18,11 @@ def test_results_keep_their_order_and_at_most_so_many_wait():
     assert most <= 2
 
 
-def test_an_error_drops_tasks_that_have_not_begun():
-    begun, go_on, done = threading.Event(), threading.Event(), []
+def test_an_error_drops_tasks_that_have_not_started():
+    started, go_on, done = threading.Event(), threading.Event(), []
 
     def first() -> None:
-        begun.set()
+        started.set()
         go_on.wait(10)
         done.append(1)
 
@@ -30,7 +30,7 @@ def test_an_error_drops_tasks_that_have_not_begun():
         with WriteBehind[None](5) as writer:
             list(writer.submit(first))
             list(writer.submit(done.append, 2))
-            assert begun.wait(10)
+            assert started.wait(10)
             threading.Timer(0.1, go_on.set).start()
             raise KeyError("left early")
 

@@ -72,7 +72,7 @@ def test_the_batch_size_changes_nothing(batch_size):
 
 
 def test_full_batches_on_an_accelerator_are_filled_up(pipe):
-    # The pipeline is told that its device is none of the CPU while it makes batches, and the truth when it runs them.
+    # The pipeline sees a device other than the CPU while it makes batches, and the real one when it runs them.
     image = paint(150, 130)[0]
     expected = pipe(image, mpp=0.25)
     other = painted_pipeline(batch_size=4)

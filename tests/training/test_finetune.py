@@ -280,7 +280,7 @@ def test_label_maps_without_types_and_nothing_held_out(tmp_path):
     assert not (done.folder / "before_after.png").exists()
     assert done.results["types"] == ["tumour", TYPES[0]]
     assert any("nothing is held out" in sentence for sentence in said)
-    assert any("the checkpoint's types stay, untrained" in sentence for sentence in said)
+    assert any("the checkpoint keeps its types" in sentence for sentence in said)
     assert "held out 0: none" in (done.folder / "finetune.md").read_text()
 
 

@@ -162,7 +162,7 @@ def test_types_of_the_base_stay_where_the_tiles_have_none(training_root):
 
 
 class ListTracker(GeneralTracker):
-    """Keeps what it is told."""
+    """Records what is reported."""
 
     name = "list"
     requires_logging_directory = False
@@ -297,7 +297,7 @@ def test_sharded_parameters_train_save_resume_and_export_as_whole_ones(training_
         )
         assert done.returncode == 0, done.stderr
         exported.append(load_file(training_root / "sharded" / "model" / "model.safetensors"))
-        # The second time it goes on from the middle.
+        # The second time it resumes from the middle.
         shutil.rmtree(training_root / "sharded" / "checkpoint-4", ignore_errors=True)
     for sharded in exported:
         assert sharded.keys() == whole.keys()

@@ -91,7 +91,7 @@ def files_of_nuclei(folder: Path, images: Sequence[Path]) -> dict[Path, Path]:
         images: the images. Those without a file are left out.
 
     Raises:
-        OSError: if `folder` is no folder.
+        OSError: if `folder` is not a folder.
     """
     by_stem = {image.stem: image for image in images}
     together = any(image.parent.resolve() == folder.resolve() for image in images)

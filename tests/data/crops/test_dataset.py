@@ -76,7 +76,7 @@ def test_a_crop_is_a_function_of_seed_and_index():
 
 
 def test_worker_processes_give_the_same_crops():
-    # OpenCV's threads are started first, because forked workers used to wait for them for ever.
+    # OpenCV's threads are started first, because forked workers used to wait for them forever.
     cv2.setNumThreads(4)
     cv2.GaussianBlur(np.zeros((2000, 2000), dtype=np.uint8), (0, 0), 5)
     data = crops([CropSource("typed", [typed_tile()], type_mapping={1: 1, 2: 2})], length=6)

@@ -82,7 +82,7 @@ def test_points_go_with_their_pixels():
             errors[labels].append(found - expected)
     assert np.abs(errors[False]).max() < 0.1
     # The nearest pixel errs by chance for one disc, but must not lean to a side: labels half a pixel off their image
-    # would pass unseen in pictures and blur every boundary that is learnt.
+    # would pass unseen in pictures and blur every boundary that is learned.
     assert np.abs(errors[True]).max() < 0.5
     assert np.abs(np.mean(errors[True], axis=0)).max() < 0.06
 
