@@ -22,7 +22,7 @@ from cfsam_hf.model.instances import EvidenceThresholds, boundary_evidence
 from cfsam_hf.slides.bundled import demo_picture
 
 # Top, left and side of the part that is shown, in pixels of the model.
-TOP, LEFT, SIDE = 500, 436, 128
+TOP, LEFT, SIDE = 160, 330, 128
 SCALE, MARGIN, CAPTION = 2, 10, 26
 COLUMNS = 4
 INK, PAPER = (32, 33, 36), (255, 255, 255)
