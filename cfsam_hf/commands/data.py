@@ -45,7 +45,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         description=(
             "Reads every file and prints a summary, then notes, then a line for each problem, which names the file. "
             "Notes list what a reader left out of an annotation file, overlapping outlines, and nuclei whose median "
-            "diameter is not within 4 to 20 um. Duplicate images are problems too, and so are leaks: a tile, patient "
+            "diameter is not within 4 to 20 µm. Duplicate images are problems too, and so are leaks: a tile, patient "
             "or image in two folds, in two parts of a split file, or in two data sets. The exit status is 1 if there "
             "are problems."
         ),

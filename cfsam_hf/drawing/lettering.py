@@ -92,6 +92,7 @@ def scale_bar_length(mpp: float, scale: float, longest: float) -> tuple[int, str
         None if even the shortest bar does not fit.
     """
     length = scale_bar_um(longest * mpp / scale)
+    # The font that Pillow ships lacks the sign for micro.
     return None if length is None else (round(length / mpp * scale), f"{length} um")
 
 

@@ -72,7 +72,7 @@ def type_outlines(
     from ..model.stages import UNKNOWN_MPP_WARNING, ImageRun
 
     if not getattr(getattr(pipe.model, "config", None), "num_types", 0):
-        raise ValueError("the checkpoint has no types, so that it cannot type given outlines")
+        raise ValueError("the checkpoint has no types, so it cannot type given outlines")
     if unusable := sorted(set(options) & set(WITHOUT_MEANING)):
         raise ValueError(f"{unusable[0]} has no meaning for outlines that are given")
     stated = None

@@ -29,7 +29,7 @@ GAP = 4
 DOUBTFUL = 4.0
 # Two nuclei that share more than this part of the smaller one count as one.
 SHARED = 0.5
-# Side in pixels of the cells in which overlapping boxes are looked for.
+# Side in pixels of the cells that index boxes, to find those that overlap.
 CELL = 256
 
 STATE = "border"

@@ -69,7 +69,7 @@ class SlidePlan:
         source: the slide.
         size: (width, height) of level 0.
         grid: its regions.
-        tissue: where nuclei are looked for.
+        tissue: where to look for nuclei.
         mpp: micrometres per pixel of the model's pixels, None if the pixel size is not known.
         pixel_size: of level 0; None if it is not known.
         type_names: names of the types 1..T by id.

@@ -323,7 +323,7 @@ def _notes(
     """Facts about the tiles that the user should know."""
     notes = []
     if options.mpp is None and any(tile.mpp is None for tile in tiles):
-        notes.append(f"{model.config.mpp:g} um per pixel is assumed where a file states no pixel size (see --mpp)")
+        notes.append(f"{model.config.mpp:g} µm per pixel is assumed where a file states no pixel size (see --mpp)")
     if empty := [tile.id for tile in tiles if not tile.count]:
         notes.append(f"{len(empty)} of the tiles have no nuclei and train the background")
     if partly := [tile for tile in tiles if tile.annotated_share < 1]:
