@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from .archives import naming_archive
+from .regular_file import check_regular
 
 MOST_UNPACKED = 2**30
 """Bytes of text that a compressed file may hold."""
@@ -63,6 +64,7 @@ def _objects(text: str) -> list[Any] | None:
 
 
 def _unpacked(path: Path) -> bytes:
+    check_regular(path)
     size = path.stat().st_size
     limit = min(MOST_UNPACKED, max(FREE_EXPANSION, MOST_EXPANSION * size))
     with naming_archive(path):

@@ -3,7 +3,7 @@
 import glob
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
@@ -170,7 +170,7 @@ def _match(pattern: Path, output: Path, collection: Collection) -> list[tuple[Pa
     pairs: list[tuple[Path, PurePath]] = []
     slides: list[PurePath] = []
     others = 0
-    for match in map(Path, sorted(glob.glob(text, recursive=True))):
+    for match in _without_loops(map(Path, sorted(glob.glob(text, recursive=True))), root):
         if match.is_dir():
             # "**" also gives the folders themselves; what is in them is matched on its own.
             pairs += [] if "**" in text else _search(match, root, output, collection)
@@ -187,6 +187,19 @@ def _match(pattern: Path, output: Path, collection: Collection) -> list[tuple[Pa
     return pairs
 
 
+def _without_loops(matches: Iterable[Path], root: Path) -> Iterator[Path]:
+    """The paths without those that lead through a link to a folder above them: "**" follows such a link 40 times."""
+    loops: dict[Path, bool] = {}
+    for match in matches:
+        parent = match.parent
+        if parent not in loops:
+            depth = 1 + len(parent.parts) - len(root.parts)
+            real = [os.path.realpath(folder) for folder in (parent, *parent.parents)[:depth]]
+            loops[parent] = len(set(real)) < len(real)
+        if not loops[parent]:
+            yield match
+
+
 def _search(folder: Path, root: Path, output: Path, collection: Collection) -> list[tuple[Path, PurePath]]:
     """All images below a folder, sorted, with their paths relative to `root`."""
 
@@ -196,7 +209,9 @@ def _search(folder: Path, root: Path, output: Path, collection: Collection) -> l
     target = os.path.realpath(output)
     pairs: list[tuple[Path, PurePath]] = []
     slides: list[PurePath] = []
+    links: list[str] = []
     for parent, subfolders, files in os.walk(folder, onerror=unreadable):
+        links += [path for name in sorted(subfolders) if os.path.islink(path := os.path.join(parent, name))]
         subfolders[:] = sorted(
             name
             for name in subfolders
@@ -215,6 +230,9 @@ def _search(folder: Path, root: Path, output: Path, collection: Collection) -> l
             if not _is_companion(name, stems)
         ]
     collection.notes += _notes_on_slides(str(folder), slides)
+    if links:
+        some = ", ".join(links[:3]) + (", ..." if len(links) > 3 else "")
+        collection.notes.append(f"{folder}: links to folders are not followed; name them to include them: {some}")
     return pairs
 
 

@@ -77,13 +77,14 @@ class NucleusTypesMixin:
             raise ValueError(f"num_types must lie in 0..{MAX_TYPES}, got {self.num_types!r:.20}.")
         if self.num_types == 0:
             if names not in ({}, {1: "nucleus"}):
-                raise ValueError(f"num_types is 0 but id2label names the types {names}; remove one of the two.")
+                raise ValueError(f"num_types is 0 but id2label names the types {names!s:.200}; remove one of the two.")
             names = {1: "nucleus"}
         elif not names:
             names = {i: f"type {i}" for i in range(1, self.num_types + 1)}
         if self.num_types and sorted(names) != list(range(1, self.num_types + 1)):
             raise ValueError(
-                f"id2label must name the types 1..{self.num_types} (0 is background), got the ids {sorted(names)}."
+                f"id2label must name the types 1..{self.num_types} (0 is background), got the ids "
+                f"{sorted(names)!s:.200}."
             )
         for type_id, name in names.items():
             if not is_type_name(name):
@@ -92,7 +93,7 @@ class NucleusTypesMixin:
                     f"characters, got {name!r:.60} for the type {type_id}."
                 )
         if len(set(names.values())) != len(names):
-            raise ValueError(f"Two types have the same name in id2label: {names}.")
+            raise ValueError(f"Two types have the same name in id2label: {names!s:.200}.")
         self.id2label = {0: "background", **dict(sorted(names.items()))}
         self.label2id = {name: i for i, name in self.id2label.items()}
         if self.type_colors is None:

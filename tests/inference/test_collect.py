@@ -170,3 +170,17 @@ def test_output_names_are_distinct_and_stay_in_their_folder(relatives):
     assert len(set(names.values())) == len(relatives)
     for relative, name in names.items():
         assert name in (relative, relative.with_suffix(""))
+
+
+def test_links_that_lead_back_are_not_followed(tmp_path):
+    make_files(tmp_path / "in", "a.png", "sub/b.png")
+    make_files(tmp_path / "other", "c.png")
+    os.symlink("..", tmp_path / "in" / "sub" / "loop")
+    os.symlink(tmp_path / "other", tmp_path / "in" / "linked")
+    for start in (tmp_path / "in", tmp_path / "in" / ".." / "in"):
+        assert list(targets([start / "**"])[0]) == ["a.png", "linked/c.png", "sub/b.png"]
+    found = collect_images([str(tmp_path / "in")], tmp_path / "out")
+    assert [job.source.name for job in found.jobs] == ["a.png", "sub/b.png"]
+    (note,) = found.notes
+    assert note.endswith(f"{tmp_path}/in/linked, {tmp_path}/in/sub/loop")
+    assert list(targets([tmp_path / "in", tmp_path / "in" / "linked"])[0]) == ["a.png", "sub/b.png", "c.png"]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ...files.regular_file import check_regular
 from ..polygons import are_coordinates
 
 
@@ -33,6 +34,7 @@ def read_aperio_xml(path: Path) -> tuple[list[AperioAnnotation], float | None]:
         OSError: the file is missing, truncated or not XML.
         ValueError: a vertex has no coordinates, or `MicronsPerPixel` is not a number.
     """
+    check_regular(path)
     try:
         root = ElementTree.parse(path).getroot()
     except (ElementTree.ParseError, LookupError, ValueError) as error:  # syntax, or its encoding

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ...files.regular_file import check_regular
 from ..records import Tile, TileRecord, make_tile
 from .files import images_by_stem, natural_key, pair_files, read_image
 from .hovernet_folders import list_mat_folder
@@ -49,6 +50,7 @@ def list_cpm15(
 
 def decode_cpm15_text(record: TileRecord) -> Tile:
     """Reads one tile; its text file holds "width height" and then one id per pixel, row by row."""
+    check_regular(record.label_path)
     try:
         values = np.array(record.label_path.read_text(encoding="ascii").split(), dtype=np.int64)
     except (ValueError, UnicodeDecodeError, OverflowError) as error:

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 
+from ...files.regular_file import check_regular
 from ..polygons import Overlaps
 from ..problems import refuse
 from ..records import UNKNOWN_TYPE, Tile, TileRecord, make_tile
@@ -87,6 +88,7 @@ def decode_parquet(record: TileRecord) -> Tile:
 
 def _read_shard(path: Path) -> tuple[dict[str, Any], list[tuple[int, TileRecord]]]:
     """Returns the metadata, and the records with their positions in the data set."""
+    check_regular(path)
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             metadata = file.schema_arrow.metadata or {}

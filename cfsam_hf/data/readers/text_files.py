@@ -3,6 +3,8 @@
 import csv
 from pathlib import Path
 
+from ...files.regular_file import check_regular
+
 
 def read_csv(path: Path) -> list[dict[str, str]]:
     """Reads the rows of a CSV file by the columns of its header.
@@ -12,6 +14,7 @@ def read_csv(path: Path) -> list[dict[str, str]]:
     Raises:
         OSError: the file is missing or not a CSV file.
     """
+    check_regular(path)
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file))

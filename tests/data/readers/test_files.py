@@ -1,5 +1,6 @@
 """Why: images come in many modes and states; valid ones are read, others are named, and tiles are in natural order."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import PIL.Image
 import pytest
 import tifffile
 
+from cfsam_hf.data import list_tiles
 from cfsam_hf.data.readers.files import images_by_stem, natural_key, pair_files, read_image
 from cfsam_hf.data.readers.instance_pairs import list_instance_pairs
 from cfsam_hf.data.readers.label_maps import read_label_map
@@ -131,3 +133,27 @@ def test_unpaired_files_are_named_but_not_all(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no image for t0\.mat of"):
         pair_files({}, labels, ".mat file", tmp_path, tmp_path)
     pair_files(images, dict.fromkeys(images, tmp_path), ".mat file", tmp_path, tmp_path)
+
+
+@pytest.mark.parametrize("link", [False, True])
+@pytest.mark.parametrize(
+    ("reader", "image", "name"),
+    [
+        ("coco", "a.png", "a.json"),
+        ("monuseg", "a.tif", "a.xml"),
+        ("cpm15", "image01.png", "image01_mask.txt"),
+        ("parquet", "a.png", "a.parquet"),
+        ("instance_pairs", "a.png", "a_instances.png"),
+        ("qupath", "a.png", "a.geojson"),
+        ("qupath", "a.png", "a.zip"),
+    ],
+)
+def test_pipes_and_devices_are_not_read(tmp_path, reader, image, name, link):
+    """Opening a pipe waits for a writer, and a device has no end."""
+    save_image(tmp_path / image, painted(nuclei()))
+    if link:
+        (tmp_path / name).symlink_to("/dev/zero")
+    else:
+        os.mkfifo(tmp_path / name)
+    with pytest.raises((OSError, ValueError), match=rf"{Path(image).stem}[._]"):
+        list_tiles(reader, tmp_path)[0].load()
