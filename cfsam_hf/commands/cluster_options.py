@@ -46,7 +46,10 @@ def add_cluster_options(parser: argparse.ArgumentParser) -> None:
         "GPUs, else 0)",
     )
     group.add_argument(
-        "--cpus-per-worker", type=positive(int), metavar="N", help="CPUs, and threads, of a worker (default: 2)"
+        "--cpus-per-worker",
+        type=positive(int),
+        metavar="N",
+        help="CPUs, and threads, of a worker (default: 2, or 1 if no machine has 2)",
     )
 
 

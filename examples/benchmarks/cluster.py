@@ -54,19 +54,23 @@ def overhead(args: argparse.Namespace) -> None:
     for workers, threads in ((1, 2), (2, 1)):
         cluster = ClusterOptions(workers=workers, cpus_per_worker=threads)
         ways[f"ray, {workers} x {threads} threads"] = partial(run_slides_on_ray, cluster=cluster)
-    print("engine | regions | wall, s | first to last region, s | CPU, s")
+    first = None
+    print("engine | regions | first to last region, s | the same, CPU s | all, s | same table as the first")
     for _ in range(args.rounds):
         for name, run in ways.items():
-            # Ray runs before the clock starts, as it does on a cluster.
+            # Ray runs before the clock starts, as it does on a cluster; its workers load the model after that.
             with connected(ClusterOptions()) if run is not run_slides else contextlib.nullcontext():
-                began, times = time.perf_counter(), []
-                before = cpu_seconds()
+                began, times, cpu = time.perf_counter(), [], []
                 for outcome in outcomes(args, pipe, run):
                     if hasattr(outcome, "regions"):
                         times.append(time.perf_counter())
-                    total = time.perf_counter() - began
-                cpu = cpu_seconds() - before
-            print(f"{name} | {len(times)} | {total:.1f} | {times[-1] - times[0]:.1f} | {cpu:.1f}", flush=True)
+                        cpu.append(cpu_seconds())
+                    else:
+                        table = outcome.files["table"].read_bytes()
+                total = time.perf_counter() - began
+            first = first or table
+            span, work = times[-1] - times[0], cpu[-1] - cpu[0]
+            print(f"{name} | {len(times)} | {span:.1f} | {work:.1f} | {total:.1f} | {table == first}", flush=True)
 
 
 def recovery(args: argparse.Namespace) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-DEFAULT_CPUS_PER_WORKER = 2
+DEFAULT_CPUS = 2
 
 
 @dataclass(frozen=True)
@@ -18,11 +18,11 @@ class ClusterOptions:
     Which Ray does the work, and with how many workers of which size.
 
     Attributes:
-        address: of a running cluster, such as `"auto"` or `"10.0.0.1:6379"`. None: a Ray on this
-            machine is started and stopped.
+        address: of a running cluster, such as `"auto"` or `"10.0.0.1:6379"`. None: a Ray on this machine is started
+            and stopped.
         workers: number of workers, each with a copy of the model. None: as many as the cluster has room for.
         gpus_per_worker: GPUs of a worker, or its share of one. None: 1 if the cluster has GPUs, else 0.
-        cpus_per_worker: CPUs of a worker, which are also its threads.
+        cpus_per_worker: CPUs of a worker, which are also its threads. None: 2, or 1 if no machine has 2.
 
     Raises:
         ValueError: a number is out of its range.
@@ -31,12 +31,12 @@ class ClusterOptions:
     address: str | None = None
     workers: int | None = None
     gpus_per_worker: float | None = None
-    cpus_per_worker: int = DEFAULT_CPUS_PER_WORKER
+    cpus_per_worker: int | None = None
 
     def __post_init__(self) -> None:
         if self.workers is not None and self.workers < 1:
             raise ValueError(f"workers is {self.workers}: it must be at least 1")
-        if self.cpus_per_worker < 1:
+        if self.cpus_per_worker is not None and self.cpus_per_worker < 1:
             raise ValueError(f"cpus_per_worker is {self.cpus_per_worker}: it must be at least 1")
         gpus = self.gpus_per_worker
         if gpus is not None and (gpus < 0 or (gpus > 1 and gpus != int(gpus))):
@@ -139,6 +139,10 @@ def worker_size(ray: Any, options: ClusterOptions) -> WorkerSize:
     if gpus is None:
         gpus = 1.0 if any(node.get("GPU", 0) for node in nodes) else 0.0
     cpus = options.cpus_per_worker
+    if cpus is None:
+        # Machines that join later may be larger than those that are there.
+        largest_cpus = max((int(node.get("CPU", 0)) for node in nodes), default=0)
+        cpus = DEFAULT_CPUS if options.workers else max(1, min(DEFAULT_CPUS, largest_cpus))
     # 1 / .1 is 10 workers, whatever the rounding of floats says.
     room = [
         min(int(node.get("CPU", 0) // cpus), int(node.get("GPU", 0) / gpus + 1e-6) if gpus else 2**31)

@@ -27,6 +27,7 @@ def cluster_of(*machines):
         ([(8, 2)], {"gpus_per_worker": 0, "cpus_per_worker": 4}, (2, 4, 0)),
         ([(8,), None], {"cpus_per_worker": 8}, (1, 8, 0)),
         ([(1,)], {"workers": 3}, (3, 2, 0)),
+        ([(1,)], {}, (1, 1, 0)),
     ],
 )
 def test_workers_fill_the_machines_unless_their_number_is_given(machines, options, expected):

@@ -3,6 +3,7 @@
 import contextlib
 import socket
 import threading
+import urllib.request
 
 import pytest
 
@@ -83,8 +84,7 @@ def folder(proxy, request):
         "client_kwargs": {"region_name": "us-east-1"},
     }
     name = request.node.name.replace("_", "-")[:40]
-    folder = RemoteFolder(f"s3://{name}", options)
-    folder._connect().mkdir(name)
+    urllib.request.urlopen(urllib.request.Request(f"http://127.0.0.1:{proxy.target}/{name}", method="PUT")).close()
     return RemoteFolder(f"s3://{name}/study", options)
 
 
@@ -102,7 +102,7 @@ def expected(jobs, tmp_path_factory):
 
 @pytest.fixture(scope="module", autouse=True)
 def connected():
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
     yield
     ray.shutdown()
 
