@@ -60,6 +60,9 @@ class View:
 
 UPRIGHT = View()
 
+# 16,384 x 16,384, as much as an image may have: a size in the file of a stranger must not fill memory.
+MOST_PADDED_PIXELS = 2**28
+
 # The first two are the tile and its half turn. A half turn reverses both axes, so a bias to one side, which is largest
 # in the distance maps, cancels along both; a mirror image would cancel it along one axis only. The first four are the
 # flips.
@@ -200,7 +203,8 @@ def padded_size(
     rounded up to a multiple.
 
     Raises:
-        ValueError: `size` lacks its "height" or "width", or is smaller than an image.
+        ValueError: `size` lacks its "height" or "width", is smaller than an image, or has more than
+            `MOST_PADDED_PIXELS`.
     """
     height, width = (max(image.shape[axis] for image in images) for axis in (0, 1))
     if size is not None:
@@ -209,6 +213,8 @@ def padded_size(
             raise ValueError(f"pad_size must have a height and a width, got {size}")
         if rows < height or columns < width:
             raise ValueError(f"an image of {width}x{height} px is larger than pad_size, {columns}x{rows}")
+        if rows * columns > MOST_PADDED_PIXELS:
+            raise ValueError(f"pad_size, {columns}x{rows}, is larger than any image that is read")
         height, width = rows, columns
     return -(-height // multiple) * multiple, -(-width // multiple) * multiple
 

@@ -347,3 +347,5 @@ def test_a_pad_size_holds_for_every_call_and_is_saved(tmp_path):
     for wrong in ({"height": 20, "width": 70}, {"height": 40, "width": 59}):
         with pytest.raises(ValueError, match="an image of 60x30 px is larger than pad_size"):
             processor(np.zeros((30, 60, 3), np.uint8), pad_size=wrong)
+    with pytest.raises(ValueError, match="pad_size, 1000000000x1000000000, is larger than any image"):
+        processor(np.zeros((30, 60, 3), np.uint8), pad_size={"height": 10**9, "width": 10**9})

@@ -35,7 +35,8 @@ def list_qupath(
     """Lists the images of a folder that have outlines beside them, `<stem>.geojson` or another file of the same stem.
 
     The reader accepts GeoJSON as QuPath (File, Export objects as GeoJSON), CellViT, TIAToolbox, LazySlide and dlup
-    write it, in files that end in `.geojson` or `.json`, also compressed (`.gz`, `.zip`); LabelMe's `.json`; and
+    write it, in files that end in `.geojson` or `.json`, also compressed (`.gz`, `.zip`) or with an object on each
+    line (`.ndjson`, `.geojsonl`); the `.json` of LabelMe, HoVer-Net, CellViT (`cells.json`) and TIAToolbox; and
     ImageJ's `.roi` and `.zip` (with roifile installed). Annotations, detections and cells (their nuclei) all count as
     nuclei, in pixels of the image. The class of a nucleus is its type; a nucleus without a class has an unknown type;
     if no nucleus has a class, the data set has no types. Separate parts of a MultiPolygon are separate nuclei.
