@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow.parquet
 
 from ..files.writable import check_writable
+from ..model import DEFAULT_MODEL, TASK
 from ..outputs.table import METADATA_KEY
 from .record import RunRecord
 from .run import Failed
@@ -99,7 +100,8 @@ def segment_slide(
     if pipe is None:
         from transformers import pipeline
 
-        pipe = pipeline("nuclei-segmentation")
+        # By name, since transformers comments on a default.
+        pipe = pipeline(TASK, model=str(DEFAULT_MODEL))
     job = Job(SlideSource(path, path.name, mpp), PurePath(path.stem))
     kinds = [*DEFAULT_SLIDE_KINDS, *(["labels"] if labels else [])]
     where = WhereToLook(_given(tissue), _given(roi), _given(exclude))

@@ -13,7 +13,7 @@ from .region_jobs import run_regions
 from .run import Current, Failed, Outcome, made_by
 from .slide_plan import WhereToLook
 from .slide_sink import SlideSink
-from .slide_steps import PreparedSlide, finish_slide, prepare_slide
+from .slide_steps import PreparedSlide, finish_slide, prepare_slide, remove_leftovers
 from .sources import Job
 
 
@@ -115,6 +115,7 @@ def _run_slide(
 ) -> Generator[Outcome, None, None]:
     settings = slide_settings(pipe, sink, options, where, side)
     if resume and record.is_current(job, settings):
+        remove_leftovers(job, sink)
         yield Current(job, time.perf_counter() - began)
         return
     prepared = prepare_slide(job, pipe, sink, settings, options, where, side)

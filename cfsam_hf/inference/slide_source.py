@@ -11,6 +11,7 @@ import numpy as np
 from ..model.pictures import DEFAULT_MAX_PIXELS
 from ..model.pixel_size import PixelSize
 from ..slides import Slide, open_slide
+from ..slides.dicom_folders import series_of
 from .sources import file_fingerprint, is_unchanged
 
 # Extensions of index files, whose pixels are in a folder or in files beside them.
@@ -74,7 +75,9 @@ class SlideSource:
         """All files of the slide, sorted."""
         ending = self.path.suffix.lower()
         if ending == ".dcm":
-            return sorted(path for path in self.path.parent.iterdir() if path.suffix.lower() == ".dcm")
+            series = series_of(self.path)
+            beside = (path for path in self.path.parent.iterdir() if path.suffix.lower() == ending and path.is_file())
+            return sorted(path for path in beside if path == self.path or (series and series_of(path) == series))
         files = [self.path]
         if ending in FOLDER_BESIDE:
             folder = self.path.with_suffix("")

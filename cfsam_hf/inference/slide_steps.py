@@ -5,6 +5,7 @@ the slide's files.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,18 @@ def finish_slide(prepared: PreparedSlide, pipe: Any, sink: SlideSink) -> Finishe
         files = sink.write(nuclei, prepared.job.target)
         rows = slide_summary_rows(nuclei.batches(), nuclei.record)
     return FinishedSlide(nuclei.record, rows, files)
+
+
+def remove_leftovers(job: Job, sink: SlideSink) -> None:
+    """Removes the region files of a slide whose results are complete: a run killed right after its last file leaves
+    them. Nothing happens while another run is segmenting the slide.
+
+    Args:
+        job: the slide and the name of its results.
+        sink: where the results are.
+    """
+    with suppress(OSError), sink.store(job.target, {}).held(resume=False) as store:
+        store.remove()
 
 
 def merged(plan: SlidePlan, regions: Sequence[Region], store: RegionStore, record: Mapping[str, Any]) -> SlideNuclei:

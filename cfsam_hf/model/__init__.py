@@ -33,8 +33,8 @@ __all__ = [
 ]
 
 TASK = "nuclei-segmentation"
-# What `pipeline("nuclei-segmentation")` loads when no model is named.
-_DEFAULT_MODEL = Path(__file__).parents[1] / "checkpoints" / "cfsam-tiny"
+DEFAULT_MODEL = Path(__file__).parents[1] / "checkpoints" / "cfsam-tiny"
+"""What `pipeline("nuclei-segmentation")` loads when no model is named."""
 
 
 def _register() -> None:
@@ -56,7 +56,7 @@ def _register() -> None:
             TASK,
             pipeline_class=NucleiSegmentationPipeline,
             pt_model=AutoModelForImageSegmentation,
-            default={"model": (str(_DEFAULT_MODEL), "main")},
+            default={"model": (str(DEFAULT_MODEL), "main")},
             type="image",
         )
 

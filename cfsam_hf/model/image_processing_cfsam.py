@@ -19,7 +19,7 @@ from .checkpoint import find_file, naming_checkpoint, shown
 from .decoding import DecodingParameters, decode_nuclei
 from .inputs import Form, split_inputs
 from .maps import MapLayout, NucleiMaps, stack_maps
-from .pictures import DEFAULT_MAX_PIXELS, read_rgb
+from .pictures import DEFAULT_MAX_PIXELS, TooManyPixelsError, read_rgb
 from .pixel_size import check_mpp, resample_image, resample_nuclei, resampled_size
 from .result import DecodedNuclei, NucleiResult
 from .tiling import check_tiling, pad_right_bottom, padded_size
@@ -241,11 +241,12 @@ class CfSamImageProcessor(PilBackend):
         Resample (H, W, 3) uint8 of pixel size `mpp` (None: unknown, assumed to be the model's) to the model's.
 
         Raises:
-            ValueError: `mpp` is out of range, or the resampled image has more than `max_pixels` pixels.
+            ValueError: `mpp` is out of range.
+            TooManyPixelsError: the resampled image has more than `max_pixels` pixels.
         """
         height, width = resampled_size(image.shape[0], image.shape[1], mpp, self.mpp)
         if max_pixels is not None and height * width > max_pixels:
-            raise ValueError(
+            raise TooManyPixelsError(
                 f"an image of {image.shape[1]}x{image.shape[0]} px at mpp {mpp:g} becomes {width}x{height} px at the "
                 f"model's mpp {self.mpp:g}, more than max_pixels={max_pixels}; check the mpp or raise the limit"
             )

@@ -15,9 +15,9 @@ import numpy as np
 
 from .decoding import BandDecoder, DecodingParameters
 from .image_processing_cfsam import CfSamImageProcessor
-from .inputs import encoded_picture
+from .inputs import EncodedPicture, encoded_picture
 from .maps import MapLayout, NucleiMaps
-from .pictures import image_name, is_grey, read_rgb
+from .pictures import TooManyPixelsError, image_name, is_grey, read_rgb
 from .pixel_size import check_mpp, choose_mpp, disagreement, read_pixel_size
 from .result import DecodedNuclei
 from .tiling import MapBlender, Part, Window, cut_window, tile_windows, turn_tiles, turn_tiles_back
@@ -225,11 +225,32 @@ def read_image(
         mpp: micrometres per pixel of the picture; default: what its file states.
         max_pixels: default: the processor's.
         input_data_format, page, timeout: as for the pipeline.
+
+    Raises:
+        OSError, TypeError, ValueError: as for the pipeline.
     """
+    source = encoded_picture(image, timeout)
+    try:
+        return _read_image(image, source, image_processor, mpp, max_pixels, input_data_format, page)
+    except TooManyPixelsError as error:
+        if source is None:
+            raise
+        text = str(error) if source.name in str(error) else f"{source.name}: {error}"
+        raise TooManyPixelsError(f"{text}; cfsam_hf.segment_slide works on whole slides part by part") from error
+
+
+def _read_image(
+    image: Any,
+    source: EncodedPicture | None,
+    image_processor: CfSamImageProcessor,
+    mpp: float | None,
+    max_pixels: int | None,
+    input_data_format: str | None,
+    page: int | None,
+) -> ImageRun:
     if mpp is not None:
         mpp = check_mpp(mpp)
     max_pixels = image_processor.max_pixels if max_pixels is None else max_pixels
-    source = encoded_picture(image, timeout)
     pixels = read_rgb(image if source is None else source, max_pixels, input_data_format, page)
     stated = None
     if source is not None:

@@ -21,7 +21,7 @@ def dicom_series(folder: str | os.PathLike[str]) -> dict[str, Path]:
     """
     largest: dict[str, Path] = {}
     for path in sorted(Path(folder).iterdir()):
-        if not path.is_file() or (series := _series_of(path)) is None:
+        if not path.is_file() or (series := series_of(path)) is None:
             continue
         if series not in largest or path.stat().st_size > largest[series].stat().st_size:
             largest[series] = path
@@ -47,8 +47,13 @@ def dicom_slide(folder: str | os.PathLike[str]) -> Path:
     return next(iter(found.values()))
 
 
-def _series_of(path: Path) -> str | None:
-    """The series that a file belongs to; None if it is not a DICOM file."""
+def series_of(path: Path) -> str | None:
+    """
+    The identifier of the series that a DICOM file belongs to, read from its first bytes; None for any other file.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
     with path.open("rb") as file:
         header = file.read(_HEADER)
     if header[128:132] != b"DICM" or (element := _SERIES.search(header)) is None:

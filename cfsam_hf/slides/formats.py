@@ -3,12 +3,14 @@
 import os
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path, PurePath
 
 import openslide
 
 from ..model.pictures import open_picture
 from ..model.tiff import is_tiff, largest_page, open_tiff
+from .dicom_folders import series_of
 from .opening import open_slide
 
 SLIDE_SUFFIXES = (".mrxs", ".vms", ".vmu", ".svslide", ".dcm", ".czi")
@@ -17,7 +19,8 @@ SLIDE_SUFFIXES = (".mrxs", ".vms", ".vmu", ".svslide", ".dcm", ".czi")
 # Pictures with more pixels are processed like slides, region by region: 8,000 x 8,000.
 SLIDE_PIXELS = 64_000_000
 
-# A Hamamatsu index names the pictures that the slide consists of.
+# A Hamamatsu index names the pictures that the slide consists of; it is a short text.
+_INDEX_BYTES = 1 << 20
 _NAMED_IN_INDEX = re.compile(rb"^\s*\w+(?:\([^)]*\))?\s*=\s*(\S.*?)\s*$", re.MULTILINE)
 
 
@@ -64,30 +67,21 @@ def parts_of_slides(folder: Path, files: Sequence[PurePath]) -> set[str]:
         files: the names of the files in it.
     """
     parts: set[str] = set()
-    series: set[str] = set()
+    known: set[str] = set()
     for name in sorted(files):
-        if not (folder / name).is_file():
+        path, ending = folder / name, name.suffix.lower()
+        if not path.is_file():
             continue
-        ending = name.suffix.lower()
-        if ending == ".mrxs":
-            parts.add(name.stem)
-        elif ending in (".vms", ".vmu"):
-            index = (folder / name).read_bytes()[: 2**20]
-            parts |= {os.fsdecode(found) for found in _NAMED_IN_INDEX.findall(index)} - {str(name)}
-        elif ending == ".dcm":
-            identity = dicom_series(folder / name)
-            if identity in series:
-                parts.add(str(name))
-            elif identity is not None:
-                series.add(identity)
+        # A file that cannot be read stays: the reader that then fails says why.
+        with suppress(OSError):
+            if ending == ".mrxs":
+                parts.add(name.stem)
+            elif ending in (".vms", ".vmu"):
+                with path.open("rb") as file:
+                    named = _NAMED_IN_INDEX.findall(file.read(_INDEX_BYTES))
+                parts |= {os.fsdecode(found) for found in named} - {str(name)}
+            elif ending == ".dcm" and (series := series_of(path)) is not None:
+                if series in known:
+                    parts.add(str(name))
+                known.add(series)
     return parts
-
-
-def dicom_series(path: Path) -> str | None:
-    """The series that a DICOM file belongs to; None if it cannot be read as a slide."""
-    try:
-        with openslide.OpenSlide(path) as slide:
-            identity: str | None = slide.properties.get("dicom.SeriesInstanceUID")
-            return identity
-    except (openslide.OpenSlideError, OSError):
-        return None

@@ -11,7 +11,9 @@ import torch
 from transformers import pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 
+import cfsam_hf
 from cfsam_hf import CfSamForNucleiSegmentation, CfSamImageProcessor, CfSamProcessor
+from cfsam_hf.model.pictures import TooManyPixelsError
 from cfsam_hf.model.pipeline_cfsam import NucleiSegmentationPipeline
 from cfsam_hf.model.result import TABLE_COLUMNS, NucleiResult
 
@@ -214,6 +216,14 @@ def test_absurd_mpp(pipe, mpp):
 def test_resampling_is_bounded_too(pipe):
     with pytest.raises(ValueError, match=r"4000x4000 px.*max_pixels=1000000"):
         pipe(np.zeros((100, 100, 3), np.uint8), mpp=10, max_pixels=1_000_000)
+
+
+@pytest.mark.parametrize(("limit", "mpp"), [(10_000, 0.25), (100_000, 1.0)])
+def test_a_slide_that_is_too_large_is_sent_to_the_function_for_slides(pipe, limit, mpp, tmp_path):
+    PIL.Image.fromarray(paint(150, 200, 5)[0]).save(tmp_path / "slide.tif")
+    with pytest.raises(TooManyPixelsError, match=r"slide\.tif.*more than .*max_pixels.*cfsam_hf\.segment_slide"):
+        pipe(tmp_path / "slide.tif", mpp=mpp, max_pixels=limit)
+    assert cfsam_hf.segment_slide.__name__ == "segment_slide"
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from ..run import Current, Failed, Outcome
 from ..slide_plan import WhereToLook
 from ..slide_run import SlideDone, SlideProgress, slide_settings
 from ..slide_sink import SlideSink
-from ..slide_steps import FinishedSlide, PreparedSlide
+from ..slide_steps import FinishedSlide, PreparedSlide, remove_leftovers
 from ..sources import Job
 from .connection import ClusterOptions, WorkerSize, connected, worker_size
 from .crew import Crew, Member
@@ -106,6 +106,7 @@ def run_slides_on_ray(
         todo: deque[Job] = deque()
         for job in jobs:
             if resume and record.is_current(job, settings):
+                remove_leftovers(job, sink)
                 yield Current(job, time.perf_counter() - began)
             else:
                 todo.append(job)
