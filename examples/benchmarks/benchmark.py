@@ -3,7 +3,9 @@
     python examples/benchmarks/benchmark.py decode     # maps to nuclei, versus the usual HoVer-Net recipe
     python examples/benchmarks/benchmark.py metrics    # all metrics of a tile, versus the usual loop over nuclei
     python examples/benchmarks/benchmark.py model      # the network: heads, threads, precision, compile, batches
+    python examples/benchmarks/benchmark.py regions    # a slide region by region, versus in one piece
     python examples/benchmarks/benchmark.py seams      # the same image under shifted tiles
+    python examples/benchmarks/benchmark.py sparse     # a large slide with little tissue: memory and time
     python examples/benchmarks/benchmark.py train      # a training step with each option: time and peak memory
 
 Each has its own options: `python examples/benchmarks/benchmark.py decode --help`.
@@ -13,7 +15,7 @@ import argparse
 import importlib
 import sys
 
-COMMANDS = ("decode", "metrics", "model", "seams", "train")
+COMMANDS = ("decode", "metrics", "model", "regions", "seams", "sparse", "train")
 
 
 def main() -> None:
