@@ -16,8 +16,8 @@ from cfsam_hf.commands.messages import errors_in_one_line
 from cfsam_hf.slides import demo_slide, open_slide, read_areas
 from cfsam_hf.slides.bundled import demo_part
 
-# Pixels of the picture per pixel of the slide: 0.25 um each.
-SCALE = 2.0
+# Pixels of the picture per pixel of the slide.
+SCALE = 3.0
 LEGEND_HEIGHT = 34
 
 

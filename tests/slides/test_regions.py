@@ -5,10 +5,13 @@ import itertools
 import numpy as np
 import pytest
 
+from cfsam_hf.bases.bundled import bundled_checkpoint
 from cfsam_hf.model.image_processing_cfsam import CfSamImageProcessor
 from cfsam_hf.model.pipeline_cfsam import NucleiSegmentationPipeline
 from cfsam_hf.model.stages import ImageRun
 from cfsam_hf.model.tiling import axis_starts
+from cfsam_hf.slides import demo_slide, open_slide, read_areas, whole_slide
+from cfsam_hf.slides.bundled import demo_part
 from cfsam_hf.slides.regions import MIN_HALO, Box, RegionGrid, axis_parts
 
 from ..painted_model import PaintedModel, paint, painted_config
@@ -54,6 +57,18 @@ def test_regions_without_tissue_are_left_out_and_windows_far_from_it_too():
     assert (region.row, region.column) == (0, 1)
     assert 0 < len(region.windows) <= 9
     assert region.image.width < 1000
+
+
+def test_the_demo_takes_four_windows_of_the_bundled_checkpoint():
+    processor = CfSamImageProcessor.from_pretrained(bundled_checkpoint())
+    with open_slide(demo_slide()) as slide:
+        part = whole_slide(slide).within(read_areas(demo_part(), slide))
+        step = processor.mpp / slide.pixel_size.mpp
+        width, height = (round(side / step) for side in slide.size)
+    grid = RegionGrid(width, height, (processor.tile_size, processor.tile_overlap, 1), (step, step))
+    [region] = grid.regions(part.touches)
+    assert len(region.windows) == 4
+    assert 0.02 < part.area_um2 / 1e6 < 0.03
 
 
 @pytest.fixture(scope="module")
