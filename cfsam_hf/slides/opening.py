@@ -48,8 +48,9 @@ def open_slide(
     with open(path, "rb") as file:
         tiled = is_tiff(file) and _is_tiled(file)
     vendor = openslide.OpenSlide.detect_format(path)
+    slide: Slide
     if vendor is not None and vendor not in _GENERIC:
-        slide: Slide = OpenSlideSlide(path)
+        slide = _by_openslide(path, tiled)
     elif tiled:
         slide = TiffSlide(path)
     else:
@@ -58,6 +59,17 @@ def open_slide(
     if mpp is not None:
         slide.use_pixel_size(mpp)
     return slide
+
+
+def _by_openslide(path: str, tiled: bool) -> Slide:
+    """The slide as OpenSlide reads it, or as a tiled TIFF if OpenSlide does not know its compression, as of an Aperio
+    file that another program has compressed with the JPEG 2000 of TIFF."""
+    try:
+        return OpenSlideSlide(path)
+    except OSError as error:
+        if not tiled or "compression" not in str(error):
+            raise
+    return TiffSlide(path)
 
 
 def _check_not_label(path: str) -> None:

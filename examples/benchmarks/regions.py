@@ -3,8 +3,8 @@
     python examples/benchmarks/benchmark.py regions --images TILE.png ... --size 8352 --period 3024
 
 The images form one mosaic, which is written as a slide. With `--period` a mosaic of that size is repeated. If that is
-a multiple of the distance between windows, the network sees only the windows of one period. The table has a row for the
-run in one piece and one for each size of regions. Its columns are
+a multiple of the distance between windows, the network sees only the windows of one period. The table has a row for
+the run in one piece and one for each size of regions. Its columns are
 
 - regions: how many there are;
 - new: windows of the network whose pixels differ from those of every window before (the maps of equal windows are

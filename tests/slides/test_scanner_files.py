@@ -9,7 +9,7 @@ import tifffile
 
 from cfsam_hf.slides import dicom_series, find_tissue, open_slide, whole_slide
 
-from .slide_files import MPP, TILED, WRITERS, aperio_jpeg, big_tiff, dicom, picture_levels, write_slide
+from .slide_files import MPP, TILED, WRITERS, aperio, aperio_jpeg, big_tiff, dicom, picture_levels, write_slide
 
 VENDORS = {
     "Aperio, JPEG": "aperio",
@@ -46,6 +46,17 @@ def test_every_scanner_gives_the_same_slide(kind, tmp_path):
         half = slide.read_region(0, 0, 256, 192, mpp=2 * MPP).astype(int)
         assert np.abs(half - LEVELS[1]).mean() < 5
         assert find_tissue(slide).mask.mean() > 0.9
+
+
+@pytest.mark.parametrize("compression", ["jpeg2000", "zstd"])
+def test_an_aperio_slide_compressed_anew_keeps_its_pixel_size(compression, tmp_path):
+    # OpenSlide knows neither the JPEG 2000 of TIFF, which is not Aperio's, nor Zstandard.
+    aperio(tmp_path / "a.svs", LEVELS, compression=compression)
+    with open_slide(tmp_path / "a.svs") as slide:
+        assert (slide.vendor, slide.size, len(slide.levels)) == ("aperio", (512, 384), 3)
+        assert slide.pixel_size.mpp == pytest.approx(MPP)
+        assert slide.objective_power == 20
+        np.testing.assert_array_equal(slide.read_level(0, 0, 0, 512, 384), LEVELS[0])
 
 
 def test_a_dicom_folder_is_a_slide_unless_it_holds_two(tmp_path):
