@@ -52,7 +52,7 @@ LAST_KIND = "table"
 
 
 SLIDE_ENDINGS = ("_tissue.geojson", "_overview.png", "_labels.ome.tif", ".geojson.gz")
-"""Of the files that only slides have. An image may have been worked on as a slide in an earlier run."""
+"""The endings of files that only slides have. An earlier run may have processed an image as a slide."""
 
 
 class FileSink:

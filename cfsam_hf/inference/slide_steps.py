@@ -71,7 +71,7 @@ def prepare_slide(
     where: WhereToLook,
     side: int,
 ) -> PreparedSlide:
-    """Reads a slide once to identify it, and decides where nuclei are looked for.
+    """Reads a slide once to identify it, and decides where to look for nuclei.
 
     Args:
         job: the slide ([`SlideSource`]) and the name of its results.
@@ -79,7 +79,7 @@ def prepare_slide(
         sink: where the results go.
         settings: everything but the slide that the results depend on.
         options: arguments of the pipeline.
-        where: which parts of the slide are worked on.
+        where: where to look for nuclei.
         side: about how wide and high a region is, in the model's pixels.
 
     Raises:

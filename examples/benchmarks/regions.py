@@ -1,4 +1,4 @@
-"""Compares the nuclei of a slide worked on region by region with those of the same pixels in one piece.
+"""Compares the nuclei of a slide processed region by region with those of the same pixels in one piece.
 
     python examples/benchmarks/benchmark.py regions --images TILE.png ... --size 8352 --period 3024
 
@@ -84,7 +84,7 @@ def write_slide(image: np.ndarray, path: Path, mpp: float) -> None:
 
 
 def by_regions(path: Path, folder: Path, pipe: NucleiSegmentationPipeline, side: int) -> tuple[np.ndarray, Any]:
-    """Label map and table of a slide, worked on in regions of about `side` pixels."""
+    """Label map and table of a slide, processed in regions of about `side` pixels."""
     folder.mkdir()
     sink = SlideSink(folder, ["table", "labels"])
     job = Job(SlideSource(path, path.name), PurePath(path.stem))

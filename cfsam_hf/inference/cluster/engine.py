@@ -35,7 +35,7 @@ WORKERS_PER_CLERK = 2
 
 
 def slides_ahead(workers: int) -> int:
-    """Slides that are planned or worked on at once: enough that small ones pass big ones."""
+    """Slides that are planned or in progress at once: enough that small ones pass big ones."""
     return max(8, 2 * workers)
 
 

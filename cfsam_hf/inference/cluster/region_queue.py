@@ -1,4 +1,4 @@
-"""Which region comes next: the regions of the slides that are being worked on, and what has failed of them."""
+"""Which region comes next: the regions of the slides that are in progress, and what has failed of them."""
 
 from collections.abc import Iterator, Set
 from dataclasses import dataclass, field
@@ -82,7 +82,7 @@ class OpenSlide:
 
 class RegionQueue:
     """
-    The slides that are being worked on. The slide with the fewest regions left comes first: small slides do not wait
+    The slides that are in progress. The slide with the fewest regions left comes first: small slides do not wait
     for big ones, and slides are completed one after the other.
     """
 

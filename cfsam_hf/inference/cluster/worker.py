@@ -57,7 +57,7 @@ class SlideWork:
         sink: where the results go.
         settings: everything but the slide that the results depend on.
         options: arguments of the pipeline.
-        where: which parts of the slides are worked on.
+        where: where to look for nuclei.
         side: about how wide and high a region is, in the model's pixels.
         resume: whether regions that an earlier run has done are kept.
     """
