@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..metrics.nucleus_types import UNKNOWN_TYPE  # also the ignore index of the type labels
+from ..model.pixel_size import check_mpp
 from .polygons import Overlaps
 
 
@@ -63,6 +64,9 @@ class TileRecord:
         metadata: other columns of the data set's index, as text.
         options: settings of the reader that `decode` needs.
         points: as in `Tile`.
+
+    Raises:
+        ValueError: `mpp` is not that of a microscope; the message names the tile.
     """
 
     dataset: str
@@ -79,6 +83,9 @@ class TileRecord:
     metadata: Mapping[str, str] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict, repr=False)
     points: bool = False
+
+    def __post_init__(self) -> None:
+        _check_mpp(self.mpp, self)
 
     def load(self) -> Tile:
         """Reads and validates the tile.
@@ -113,9 +120,11 @@ def make_tile(
         notes: what the reader left out.
 
     Raises:
-        ValueError: shapes differ, an id is negative or fractional, a type is unknown, or a tile has no nuclei although
-            every tile of the data set has some; the message names the file.
+        ValueError: shapes differ, an id is negative or fractional, a type is unknown, `mpp` is not that of a
+            microscope, or a tile has no nuclei although every tile of the data set has some; the message names the
+            file.
     """
+    _check_mpp(mpp, record)
     height, width = image.shape[:2]
     for name, array in (("instance map", instance_map), ("type map", type_map), ("annotated area", annotated)):
         if array is not None and array.shape != (height, width):
@@ -155,6 +164,14 @@ def make_tile(
         notes=tuple(notes),
         points=record.points,
     )
+
+
+def _check_mpp(mpp: float | None, record: TileRecord) -> None:
+    if mpp is not None:
+        try:
+            check_mpp(mpp)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{record.label_path}: tile {record.id}: {error}") from error
 
 
 def whole_numbers(array: np.ndarray, path: Path, name: str) -> np.ndarray:

@@ -70,3 +70,12 @@ def test_empty_tiles():
     tile = make_tile(record(allow_empty=True), IMAGE, np.zeros_like(LABELS), np.ones_like(LABELS))
     assert not tile.instance_map.any()
     assert not tile.type_map.any()
+
+
+@pytest.mark.parametrize("mpp", [250, 0.00025, 0, -1, float("nan"), "0.25", True])
+def test_pixel_sizes_that_no_microscope_has(mpp):
+    """A wrong unit would resample every tile to a few pixels."""
+    with pytest.raises(ValueError, match=r"a\.mat: tile a: mpp must be .* got "):
+        record(mpp=mpp)
+    with pytest.raises(ValueError, match=r"a\.mat: tile a: mpp must be .* got "):
+        make_tile(record(), IMAGE, LABELS, mpp=mpp)

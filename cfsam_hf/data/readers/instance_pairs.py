@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ...model.pixel_size import check_mpp
 from ..label_checks import label_map_fault
 from ..problems import refuse
 from ..records import UNKNOWN_TYPE, Tile, TileRecord, make_tile
@@ -174,11 +175,14 @@ def _read_index(path: Path) -> dict[str, dict[str, str]]:
 
 
 def _mpp(text: str, path: Path, stem: str) -> float | None:
+    what = f"mpp of tile {stem!r}"
     try:
         mpp = float(text)
     except ValueError:
-        mpp = float("nan")
-    if not 0 < mpp < float("inf"):
-        refuse(ValueError(f"{path}: mpp of tile {stem!r} must be a positive number, got {text!r}"))
+        refuse(ValueError(f"{path}: {what} must be a number of micrometres per pixel, got {text!r}"))
         return None
-    return mpp
+    try:
+        return check_mpp(mpp, what)
+    except ValueError as error:
+        refuse(ValueError(f"{path}: {error}"))
+        return None

@@ -104,9 +104,11 @@ def test_index(tmp_path):
     ("text", "message"),
     [
         ("file,mpp\na,0.5\n", "no column id or name"),
-        ("id,mpp\na,fine\n", "mpp of tile 'a' must be a positive number, got 'fine'"),
-        ("id,mpp\na,-1\n", "positive"),
-        ("id,mpp\na,nan\n", "positive"),
+        ("id,mpp\na,fine\n", "mpp of tile 'a' must be a number of micrometres per pixel, got 'fine'"),
+        ("id,mpp\na,250\n", "mpp of tile 'a' must be .* got 250.* in nanometres, give 0.25"),
+        ("id,mpp\na,nan\n", "mpp of tile 'a' must be .* got nan"),
+        ("id,mpp\na,-1\n", "from 0.01 to 10"),
+        ("id,mpp\na,nan\n", "from 0.01 to 10"),
         ("name,mpp\na,1\na,2\n", "two rows"),
     ],
 )
