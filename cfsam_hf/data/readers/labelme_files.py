@@ -7,13 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import PIL.Image
 
 from ...model.contours import nucleus_contours, split_polygons
+from ...model.pictures import open_picture
 from ..polygons import Polygon
 from .geojson_files import GeoFeature, OutlineFile, class_name, encloses, read_ring
 
 CIRCLE_POINTS = 64
+MOST_MASK_PIXELS = 2**24
+"""A mask of 4,096 x 4,096 is no nucleus; a few bytes of PNG can claim far more."""
+
 WITHOUT_AREA = ("point", "points", "line", "linestrip", "lines")
 
 
@@ -91,7 +94,9 @@ def _mask_polygons(text: Any, corners: np.ndarray) -> list[Polygon]:
     if not isinstance(text, str) or len(corners) != 2:
         raise ValueError("a mask is a picture in base64 and the two corners of its box")
     try:
-        with PIL.Image.open(io.BytesIO(base64.b64decode(text, validate=True))) as picture:
+        with open_picture(io.BytesIO(base64.b64decode(text, validate=True))) as picture:
+            if picture.width * picture.height > MOST_MASK_PIXELS:
+                raise ValueError(f"its mask is {picture.width} x {picture.height}, too large for a nucleus")
             box = (corners[1] - corners[0] + 1).tolist()
             if list(picture.size) != box:
                 raise ValueError(f"its mask is {picture.width} x {picture.height}, its box {box[0]:g} x {box[1]:g}")

@@ -10,6 +10,7 @@ import pytest
 
 from cfsam_hf.data.readers.qupath import list_qupath
 from tests.data_cases import nuclei, painted, save_image
+from tests.picture_cases import huge_png
 
 
 def mask_shape(mask: np.ndarray, x: int, y: int, label: str = "a") -> dict:
@@ -56,3 +57,19 @@ def test_shapes_of_no_use_are_named(tmp_path, change, message):
     shape = mask_shape(np.ones((6, 8), dtype=bool), 3, 4) | change
     with pytest.raises(ValueError, match=rf"a\.json: shape 0 cannot be used .*{message}|{message}"):
         load(tmp_path, shape)
+
+
+def test_a_mask_that_claims_too_much_is_not_decoded(tmp_path):
+    huge_png(tmp_path / "huge")
+    shape = mask_shape(np.ones((2, 3), dtype=bool), 3, 4)
+    shape["mask"] = base64.b64encode((tmp_path / "huge").read_bytes()).decode()
+    shape["points"] = [[0, 0], [99_999, 99_999]]
+    with pytest.raises(ValueError, match=r"a\.json: shape 0 .* its mask is 100000 x 100000, too large for a nucleus"):
+        load(tmp_path, shape)
+
+
+def test_a_circle_is_a_centre_and_a_point(tmp_path):
+    with pytest.raises(
+        ValueError, match=r"a\.json: shape 0 .* a circle has a centre and a point on it, found 1 point"
+    ):
+        load(tmp_path, {"label": "a", "shape_type": "circle", "points": [[2, 2]]})
