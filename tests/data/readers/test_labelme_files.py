@@ -64,12 +64,10 @@ def test_a_mask_that_claims_too_much_is_not_decoded(tmp_path):
     shape = mask_shape(np.ones((2, 3), dtype=bool), 3, 4)
     shape["mask"] = base64.b64encode((tmp_path / "huge").read_bytes()).decode()
     shape["points"] = [[0, 0], [99_999, 99_999]]
-    with pytest.raises(ValueError, match=r"a\.json: shape 0 .* its mask is 100000 x 100000, too large for a nucleus"):
+    with pytest.raises(ValueError, match=r"a\.json: shape 0 .*its mask is 100000 x 100000, too large for a nucleus"):
         load(tmp_path, shape)
 
 
 def test_a_circle_is_a_centre_and_a_point(tmp_path):
-    with pytest.raises(
-        ValueError, match=r"a\.json: shape 0 .* a circle has a centre and a point on it, found 1 point"
-    ):
+    with pytest.raises(ValueError, match=r"a\.json: shape 0 .*a circle has a centre and a point on it, found 1"):
         load(tmp_path, {"label": "a", "shape_type": "circle", "points": [[2, 2]]})
