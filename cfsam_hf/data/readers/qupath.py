@@ -8,13 +8,13 @@ import numpy as np
 from ..polygons import check_drawn, check_overlap_rule, check_reach, rasterise_shapes
 from ..problems import is_collecting
 from ..records import UNKNOWN_TYPE, Tile, TileRecord, make_tile
-from .files import pair_files, read_image
+from .files import pair_files, read_image, some_of
 from .geojson_files import GeoFeature, OutlineFile
 from .label_names import image_files
 from .listing import check_split, finish_listing
 from .object_roles import Roles, sort_objects
 from .orientation import check_orientation, turn_outlines
-from .outline_files import outline_files, read_outlines
+from .outline_files import is_outline_file, outline_files, read_outlines
 
 
 def list_qupath(
@@ -86,7 +86,8 @@ def list_qupath(
         raise FileNotFoundError(f"{label_folder}: no such folder or file")
     if annotated_only:
         images = {stem: image for stem, image in images.items() if stem in labels}
-    pairs = pair_files(images, labels, ".geojson file", folder, label_folder)
+    what = f".geojson file{_other_names(label_folder, labels, images)}"
+    pairs = pair_files(images, labels, what, folder, label_folder)
     options = {
         "overlap": overlap,
         "region_class": region_class,
@@ -113,6 +114,13 @@ def list_qupath(
         for stem, (image, label) in pairs.items()
     ]
     return finish_listing(records, split, folder, "images with .geojson files of the same stem")
+
+
+def _other_names(folder: Path, labels: Mapping[str, Path], images: Mapping[str, Path]) -> str:
+    """For the message about a missing file: those that may be meant, such as ImageJ's `RoiSet.zip`."""
+    used = {labels[stem] for stem in images if stem in labels}
+    others = sorted(path.name for path in folder.iterdir() if is_outline_file(path) and path not in used)
+    return f" (found {some_of(others)}; a file must have the name of its image)" if others else ""
 
 
 def decode_qupath(record: TileRecord) -> Tile:

@@ -268,3 +268,11 @@ def test_labelme(tmp_path):
     (tmp_path / "a.json").write_text(json.dumps(content | {"shapes": [{"shape_type": "cuboid", "points": square}]}))
     with pytest.raises(ValueError, match=r"a\.json: shape 0 cannot be used \(its shape_type is 'cuboid'"):
         load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["RoiSet.zip", "a_annotations.geojson", "cells.json"])
+def test_a_file_of_another_name_is_mentioned(tmp_path, name):
+    save_image(tmp_path / "a.png", painted(nuclei()))
+    (tmp_path / name).write_text("[]")
+    with pytest.raises(FileNotFoundError, match=rf"no \.geojson file \(found {name}; a file must .* for a\.png"):
+        list_qupath(tmp_path)
