@@ -2,7 +2,7 @@
 
     python examples/benchmarks/cluster.py overhead
     python examples/benchmarks/cluster.py recovery
-    python examples/benchmarks/cluster.py memory --regions 1000000
+    python examples/benchmarks/cluster.py memory --regions 1000000 --stand-in
 
 It needs the extra `cluster`. The slide is the one that comes with the package, or any other (`--slide`).
 """
@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path, PurePath
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,7 @@ def main() -> None:
         command.add_argument("--side", type=int, default=600, help="of a region in pixels (default: 600)")
         command.add_argument("--slide", type=Path, help="default: the slide that comes with the package")
         command.add_argument("--rounds", type=int, default=1, help="of overhead (default: 1)")
+        command.add_argument("--stand-in", action="store_true", help="memory without Ray: its calls return at once")
         command.set_defaults(run=run)
     args = parser.parse_args()
     with errors_in_one_line():
@@ -117,6 +119,8 @@ def memory(args: argparse.Namespace) -> None:
 
     engine.SlideClerk, engine.RegionWorker = SimulatedClerk, SimulatedWorker  # type: ignore[misc, assignment]
     engine.without_weights, engine.slide_settings = lambda pipe: None, lambda *_: {}
+    if args.stand_in:
+        engine.connected = lambda options: contextlib.nullcontext(StandIn())
     jobs = [Job(PurePath(str(i)), PurePath(str(i))) for i in range(args.regions // 500)]  # type: ignore[arg-type]
     count, began = 0, time.perf_counter()
     run = engine.run_slides_on_ray(
@@ -129,6 +133,48 @@ def memory(args: argparse.Namespace) -> None:
             if count % step == 0:
                 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
                 print(f"{count:,} regions, {time.perf_counter() - began:.0f} s, {peak:.0f} MiB", flush=True)
+
+
+class StandIn:
+    """What the engine uses of Ray; every call returns at once."""
+
+    class exceptions:
+        RayTaskError = RayActorError = type("RayError", (Exception,), {})
+
+    def put(self, value: Any) -> Any:
+        return Reference(value)
+
+    def get(self, reference: Any) -> Any:
+        return reference.value
+
+    def wait(self, references: list[Any], num_returns: int) -> Any:
+        return references[:num_returns], references[num_returns:]
+
+    def nodes(self) -> list[dict[str, Any]]:
+        return [{"Alive": True, "Resources": {"CPU": 2}}]
+
+    def remote(self, kind: type) -> Any:
+        return SimpleNamespace(options=lambda **_: SimpleNamespace(remote=lambda: Handle(kind())))
+
+
+class Reference:
+    """Refers to a value."""
+
+    def __init__(self, value: Any):
+        self.value = value
+
+
+class Handle:
+    """An actor in this process."""
+
+    def __init__(self, actor: Any):
+        self._actor = actor
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._actor, name)
+        return SimpleNamespace(
+            remote=lambda *args: Reference(method(*(a.value if isinstance(a, Reference) else a for a in args)))
+        )
 
 
 class SimulatedPipe:

@@ -24,7 +24,7 @@ def study(tmp_path_factory):
     (out / "nuclei" / "slide=gone").mkdir(parents=True)
     (out / "nuclei" / "slide=gone" / "nuclei.parquet").write_bytes(b"")
     with RunRecord(out) as record:
-        list(run_slides(jobs, painted_pipeline(), SlideSink(out), record, where=EVERYWHERE, side=SIDE))
+        list(run_slides(jobs, painted_pipeline(), SlideSink(out, ["table"]), record, where=EVERYWHERE, side=SIDE))
     write_cohort(SlideSink(out).place, record.entries, {"torn.tif": "torn.tif is damaged"}, "study")
     return out
 

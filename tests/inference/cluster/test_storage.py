@@ -11,30 +11,28 @@ from cfsam_hf.files.remote_folder import RemoteFolder
 from cfsam_hf.inference.cluster.cohort_files import write_cohort
 from cfsam_hf.inference.remote_output import RemoteRecord, RemoteSlideSink
 from cfsam_hf.inference.run import Current, Failed
-from cfsam_hf.inference.slide_run import SlideDone, SlideProgress
+from cfsam_hf.inference.slide_run import SlideDone, SlideProgress, run_slides
 
-from .cases import files_of, ray_outcomes, run_plain, write_slides
+from ..slide_cases import SIDE, painted_pipeline
+from .cases import EVERYWHERE, files_of, ray_outcomes, run_plain, write_slides
 
 pytestmark = pytest.mark.slow
 
-ray = pytest.importorskip("ray", reason="the extra cluster is not installed")
 pytest.importorskip("s3fs")
 moto_server = pytest.importorskip("moto.server")
 
 
 class CuttingProxy:
-    """Passes connections on, and cuts those that write an object with `text` in its name in the middle of the body.
+    """Passes connections on, and cuts those that write certain objects in the middle of the body.
 
     Attributes:
-        text: None: nothing is cut.
-        cuts: how many more connections are cut; None: all.
+        cuts: how many more connections are cut, by a text that is in the name of the object.
         done: how many were cut.
     """
 
     def __init__(self, port: int):
         self.target = port
-        self.text: bytes | None = None
-        self.cuts: int | None = None
+        self.cuts: dict[bytes, int] = {}
         self.done = 0
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
@@ -48,14 +46,15 @@ class CuttingProxy:
             threading.Thread(target=self._pass, args=(server, client, False), daemon=True).start()
 
     def _pass(self, source: socket.socket, target: socket.socket, watch: bool) -> None:
-        writes = False
+        text = None
         with contextlib.suppress(OSError):
             while data := source.recv(512 if watch else 65536):
-                if watch and self.text is not None and data.startswith(b"PUT ") and self.text in data.split(b"\r")[0]:
-                    writes = self.cuts is None or self.cuts > 0
-                elif writes:
+                if watch and data.startswith(b"PUT "):
+                    line = data.split(b"\r")[0]
+                    text = next((text for text, left in self.cuts.items() if left and text in line), None)
+                elif text is not None:
                     self.done += 1
-                    self.cuts = None if self.cuts is None else self.cuts - 1
+                    self.cuts[text] -= 1
                     target.sendall(data[: len(data) // 2])
                     break
                 target.sendall(data)
@@ -100,11 +99,13 @@ def expected(jobs, tmp_path_factory):
     return files_of(out)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def connected():
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
+def run_remote(jobs, folder, *, resume=False):
+    """The plain loop into a remote folder."""
+    with RemoteRecord(folder) as record:
+        outcomes = run_slides(
+            jobs, painted_pipeline(), RemoteSlideSink(folder), record, where=EVERYWHERE, side=SIDE, resume=resume
+        )
+        return list(outcomes)
 
 
 def contents(folder):
@@ -114,35 +115,34 @@ def contents(folder):
 
 
 def test_cuts_in_mid_write_change_nothing(jobs, expected, folder, proxy):
-    for text, cuts in ((b"0001_0000.parquet", 2), (b"big.geojson", 1)):
-        proxy.text, proxy.cuts, proxy.done = text, cuts, 0
-        outcomes = list(ray_outcomes(jobs, folder))
-        assert proxy.done == cuts
-        assert [type(o) for o in outcomes if not isinstance(o, SlideProgress)] == [SlideDone, SlideDone]
-        assert contents(folder) == expected
-        assert not [name for name in folder.sizes("") if "regions" in name or "lock" in name]
+    pytest.importorskip("ray", reason="the extra cluster is not installed")
+    proxy.cuts, proxy.done = {b"0001_0000.parquet": 2, b"big.geojson": 1}, 0
+    outcomes = list(ray_outcomes(jobs, folder, workers=1))
+    assert proxy.done == 3
+    assert [type(o) for o in outcomes if not isinstance(o, SlideProgress)] == [SlideDone, SlideDone]
+    assert contents(folder) == expected
+    assert not [name for name in folder.sizes("") if "regions" in name or "lock" in name]
     assert [type(outcome) for outcome in ray_outcomes(jobs, folder, resume=True)] == [Current, Current]
 
 
 def test_a_store_that_stays_away_loses_no_region_that_is_done(jobs, expected, folder, proxy):
-    proxy.text, proxy.cuts, proxy.done = b"0001_0000.parquet", None, 0
-    outcomes = list(ray_outcomes(jobs, folder))
+    proxy.cuts, proxy.done = {b"0001_0000.parquet": 10**6}, 0
+    outcomes = run_remote(jobs, folder)
     failed = [outcome for outcome in outcomes if isinstance(outcome, Failed)]
-    assert sorted(outcome.job.target.name for outcome in failed) == ["big", "small"]
-    assert all("region 0001_0000" in str(outcome.error) for outcome in failed)
-    assert proxy.done >= 6
+    assert [outcome.job.target.name for outcome in failed] == ["big", "small"]
+    assert all("0001_0000.parquet" in str(outcome.error) for outcome in failed)
+    # Each of the two is tried twice.
+    assert proxy.done >= 4
     # Nothing half: neither the region nor a slide.
     assert not contents(folder)
-    assert not [name for name in folder.sizes("") if name.endswith("0001_0000.parquet")]
-    proxy.text = None
-    outcomes = list(ray_outcomes(jobs, folder, resume=True))
-    assert sum(isinstance(outcome, SlideProgress) for outcome in outcomes) == 2
+    kept = [name for name in folder.sizes("") if name.endswith(".parquet")]
+    assert kept
+    assert not [name for name in kept if name.endswith("0001_0000.parquet")]
+    proxy.cuts = {}
+    outcomes = run_remote(jobs, folder, resume=True)
+    assert sum(isinstance(outcome, SlideProgress) for outcome in outcomes) == 6 - len(kept)
     assert contents(folder) == expected
-
-
-def test_the_files_of_a_study_lie_beside_those_of_its_slides(jobs, folder, proxy):
-    proxy.text = None
-    list(ray_outcomes(jobs, folder))
+    # The files of the study lie beside those of its slides.
     record = RemoteRecord(folder)
     record.finish()
     write_cohort(RemoteSlideSink(folder).place, record.entries, {}, str(folder))
@@ -153,11 +153,11 @@ def test_the_files_of_a_study_lie_beside_those_of_its_slides(jobs, folder, proxy
 
 
 def test_two_drivers_do_not_write_into_one_folder(jobs, folder, proxy, monkeypatch):
-    proxy.text = None
+    proxy.cuts = {}
     monkeypatch.setattr("cfsam_hf.files.remote_folder.SIGN_OF_LIFE", 0.2)
     monkeypatch.setattr("cfsam_hf.files.remote_folder.PATIENCE", 2.0)
-    first = ray_outcomes(jobs, folder)
-    next(first)
-    with pytest.raises(OSError, match="study: another run on a cluster writes into this folder"):
-        next(ray_outcomes(jobs, folder))
-    assert sum(isinstance(outcome, SlideDone) for outcome in first) == 2
+    with (
+        RemoteSlideSink(folder).alone(),
+        pytest.raises(OSError, match="study: another run on a cluster writes into this folder"),
+    ):
+        list(ray_outcomes(jobs, folder))
