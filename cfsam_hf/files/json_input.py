@@ -52,7 +52,8 @@ def _objects(text: str) -> list[Any] | None:
     lines = [line.strip(f"{RECORD_SEPARATOR} \t\r") for line in text.split("\n")]
     lines = [line for line in lines if line]
     # The first line decides, so that the error of a damaged file is that of the whole file.
-    if not lines or not (lines[0].startswith("{") and lines[0].endswith("}")):
+    is_sequence = len(lines) > 1 or text.startswith(RECORD_SEPARATOR)
+    if not is_sequence or not (lines[0].startswith("{") and lines[0].endswith("}")):
         return None
     found = []
     for number, line in enumerate(lines, start=1):

@@ -21,12 +21,15 @@ def test_an_object_on_each_line(tmp_path, encoding, begin, end):
 def test_a_single_object_is_itself(tmp_path):
     (tmp_path / "a.json").write_text('{"a": 1}\n')
     assert read_json(tmp_path / "a.json") == {"a": 1}
+    (tmp_path / "a.json").write_text('\x1e{"a": 1}\n')
+    assert read_json(tmp_path / "a.json") == [{"a": 1}]
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ('{"a": 1}\n{"a":', r"a\.json: not a JSON file .* \(object 2: Expecting value"),
+        ('{"a": [1,]}', r"a\.json: not a JSON file .* \((Expecting value|Illegal trailing comma)"),
         ('{"a": 1} x', r"a\.json: not a JSON file .* \(Extra data"),
         ('{\n "a": 1,\n "b"', r"a\.json: not a JSON file .* \(Expecting ':' delimiter: line 3"),
         ("[" * 100_000, r"a\.json: not a JSON file .* \(nested too deeply"),
