@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 
 PAGES = ("datasets", "evaluation", "accuracy")
 # What these name is not among the data: official test tiles, PanNuke, runs of training, and MoNuSeg as a whole.
-WITHOUT_DATA = ("--part test", "--protocol", "examples/studies/", "data check monuseg")
+WITHOUT_DATA = ("--part test", "--protocol", "examples/studies/", " MoNuSeg", "path=MoNuSeg")
 
 
 def data_blocks(language: str) -> list[Block]:
@@ -42,7 +42,6 @@ def folder(real_data, tmp_path_factory) -> Path:
     """A folder with the data, a checkpoint and label maps where the blocks expect them."""
     folder = tmp_path_factory.mktemp("data_blocks")
     (folder / "CoNSeP").symlink_to(real_data / "consep")
-    (folder / "monuseg").symlink_to(real_data / "monuseg")
     (folder / "examples").symlink_to(REPOSITORY / "examples")
     shutil.copytree(bundled_checkpoint(), folder / "runs" / "sam-b" / "model")
     (folder / "folder_of_label_maps").mkdir()

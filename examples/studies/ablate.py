@@ -9,10 +9,10 @@ Adapting a frozen backbone: trained on one data set without adapters, then adapt
 
     python examples/train.py --base tiny --train_encoder true --model_options '{"use_mala": false}' \
         --output_dir runs/backbone --steps 2400 \
-        --data reader=instance_pairs,path=monuseg/tiles,split=examples/splits/monuseg.json
+        --data reader=monuseg,path=MoNuSeg,split=examples/splits/monuseg.json
     python examples/studies/ablate.py --base runs/backbone/model --start whole --output_dir runs/adapting \
         --variants full,no_mala,lora,head_only,full_fine_tuning --seeds 0,1,2 --steps 600 --warmup_steps 50 \
-        --data reader=consep,path=consep,split=examples/splits/consep.json
+        --data reader=consep,path=CoNSeP,split=examples/splits/consep.json
 
 Every run is a separate process, so that its peak memory can be measured. Runs with the same seed see the same crops
 and share the initial values of common parts. Scores are those of the averaged weights of the last step on the
