@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .model.processing_cfsam import CfSamProcessor
     from .model.result import NucleiResult
     from .publish.export import export_for_hub
+    from .publish.onnx_export import export_onnx
 
 __all__ = [
     "CfSamConfig",
@@ -36,6 +37,7 @@ __all__ = [
     "bundled_checkpoint",
     "decode_nuclei",
     "export_for_hub",
+    "export_onnx",
     "segment_slide",
 ]
 
@@ -56,6 +58,7 @@ _MODULES = {
     "bundled_checkpoint": ".bases.bundled",
     "decode_nuclei": ".model.decoding",
     "export_for_hub": ".publish.export",
+    "export_onnx": ".publish.onnx_export",
     "segment_slide": ".inference.segment_slide",
 }
 

@@ -26,7 +26,7 @@ ROOMS = {
     "data": {"model", "metrics", "files"},
     "drawing": {"model", "data", "files"},
     "baselines": {"model"},
-    "publish": {"model", "bases", "files"},
+    "publish": {"model", "bases", "files", "inference"},
     "evaluation": BELOW_EVALUATION | {"baselines"},
     "training": BELOW_EVALUATION | {"baselines", "evaluation", "publish"},
 }

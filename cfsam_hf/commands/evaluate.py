@@ -9,9 +9,16 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .loading import load_pipeline, precision_note, resolve_checkpoint, resolve_device
+from .loading import apply_backend, load_pipeline, precision_note, resolve_checkpoint, resolve_device
 from .messages import one_line, printable
-from .options import add_autocast_option, add_debug_option, add_style_option, add_views_option, positive
+from .options import (
+    add_autocast_option,
+    add_backend_option,
+    add_debug_option,
+    add_style_option,
+    add_views_option,
+    positive,
+)
 from .terminal import EXIT_OK, UsageError, say
 
 if TYPE_CHECKING:
@@ -99,6 +106,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     add_views_option(parser)
     add_style_option(parser)
     add_autocast_option(parser)
+    add_backend_option(parser)
     parser.add_argument(
         "--table",
         nargs="+",
@@ -144,7 +152,7 @@ def _check_usage(args: argparse.Namespace) -> None:
         raise UsageError("--fold-checkpoints needs --protocol pannuke")
     if args.types and not args.predictions:
         raise UsageError("--types names the types of --predictions")
-    for name in ("views", "autocast", "style"):
+    for name in ("views", "autocast", "backend", "style"):
         if getattr(args, name) and (args.predictions or args.baseline):
             raise UsageError(f"--{name} is for checkpoints, not for --predictions or --baseline")
 
@@ -258,6 +266,7 @@ def _system(args: argparse.Namespace, checkpoint: str | None, processes: "Proces
     source = resolve_checkpoint(checkpoint)
     use_physical_cores()
     pipe = load_pipeline(checkpoint, processes.device)
+    apply_backend(args.backend, pipe)
     if processes.is_main and (note := precision_note(args.autocast, pipe)):
         say(f"note: {note}")
     return checkpoint_system(

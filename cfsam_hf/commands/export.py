@@ -1,43 +1,55 @@
-"""`cfsam export`: writes a checkpoint as a self-describing folder."""
+"""`cfsam export`: writes a checkpoint as a self-describing folder, or its network as an ONNX file."""
 
 import argparse
 
 from .loading import load_pipeline
 from .messages import one_line
 from .options import add_debug_option
-from .terminal import EXIT_OK
+from .terminal import EXIT_OK, UsageError
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """Declares `cfsam export` and its options."""
     parser = subparsers.add_parser(
         "export",
-        help="write a checkpoint as a self-describing folder, for the Hub",
+        help="write a checkpoint as a self-describing folder, for the Hub, or as an ONNX file",
         description=(
             "Writes a folder with configuration, weights, processor, their code, handler.py, requirements.txt and a "
             "card. The folder loads wherever transformers is installed, with trust_remote_code=True, and appears when "
-            "it is complete."
+            "it is complete. --onnx writes the network alone, as one file for other runtimes, with any height, "
+            "width and batch, after its maps have been compared with torch's."
         ),
     )
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="folder or Hugging Face Hub id of a CF-SAM model")
-    parser.add_argument("folder", metavar="FOLDER", help="folder to write")
+    parser.add_argument("folder", nargs="?", metavar="FOLDER", help="folder to write")
+    parser.add_argument(
+        "--onnx", metavar="FILE", help="write the network as this ONNX file (needs the extra onnxruntime)"
+    )
     parser.add_argument(
         "--card",
         metavar="FILE",
         help="model card (default: README.md of CHECKPOINT, or else generated from its configuration)",
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace an existing exported folder")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing exported folder or file")
     add_debug_option(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Exports the checkpoint; returns the exit status."""
+    if not (args.folder or args.onnx):
+        raise UsageError("give FOLDER or --onnx FILE")
     from ..publish import export_for_hub
+    from ..publish.onnx_export import export_onnx
     from ..publish.push import human_bytes
 
     pipe = load_pipeline(args.checkpoint, "cpu")
-    folder = export_for_hub(pipe, args.folder, card=args.card, overwrite=args.overwrite)
-    files = [path for path in folder.iterdir() if path.is_file()]
-    print(f"{len(files)} files, {human_bytes(sum(path.stat().st_size for path in files))} -> {one_line(str(folder))}")
+    if args.onnx:
+        file = export_onnx(pipe, args.onnx, overwrite=args.overwrite)
+        print(f"{human_bytes(file.stat().st_size)} -> {one_line(str(file))}")
+    if args.folder:
+        folder = export_for_hub(pipe, args.folder, card=args.card, overwrite=args.overwrite)
+        files = [path for path in folder.iterdir() if path.is_file()]
+        size = human_bytes(sum(path.stat().st_size for path in files))
+        print(f"{len(files)} files, {size} -> {one_line(str(folder))}")
     return EXIT_OK

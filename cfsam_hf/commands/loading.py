@@ -7,9 +7,11 @@ of this package's classes loads it, and any other type is refused.
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .messages import describe
+from .terminal import say
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -121,6 +123,32 @@ def precision_note(autocast: str | None, pipe: Any) -> str | None:
         chosen = "bfloat16, which this device computes in natively" if native else "float32"
         return f"--autocast auto: the network runs in {chosen}" + ("" if native else "; this device lacks bfloat16")
     return None if native else "--autocast bfloat16: this device lacks bfloat16 and is faster without this option"
+
+
+def apply_backend(backend: str | None, pipe: Any) -> None:
+    """Lets the pipeline run its network as `--backend` says; a new checkpoint is converted first, and kept for later.
+
+    Args:
+        backend: the option; None for torch.
+        pipe: the pipeline.
+
+    Raises:
+        ImportError, OSError, TypeError, ValueError: a package is missing, or the network cannot be converted.
+    """
+    if backend is None or backend == "torch":
+        return
+    from ..inference.backends import imported, use_backend, weights_digest
+    from ..model.result import __version__
+    from ..publish.onnx_export import export_onnx
+
+    imported(backend, backend)
+    # The name tells whether the file is of these weights and of this version's code.
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cfsam_hf"
+    file = cache / f"{weights_digest(pipe.model)[:32]}-{__version__}.onnx"
+    if not file.exists():
+        say(f"note: converting the network for {backend}, once for this checkpoint -> {file}")
+        export_onnx(pipe, file, overwrite=True)
+    use_backend(pipe, backend, file)
 
 
 def _load_model(source: str) -> "tuple[PreTrainedModel, str | None]":

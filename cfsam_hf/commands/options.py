@@ -99,6 +99,16 @@ def add_autocast_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_backend_option(parser: argparse.ArgumentParser) -> None:
+    """Adds `--backend`, the runtime of the network."""
+    parser.add_argument(
+        "--backend",
+        choices=("torch", "onnxruntime", "openvino"),
+        help="what runs the network on a CPU; the other two are extras, and the first run with one converts the "
+        "checkpoint, which takes about a minute (default: torch)",
+    )
+
+
 def add_offsets_option(parser: argparse.ArgumentParser) -> None:
     """Adds `--offsets`, which places tiles in their slide."""
     parser.add_argument(

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from .cluster_options import add_cluster_options, cluster_options, remote_folder
 from .demo import DEMO_TEXT, demo_collection, demo_place
-from .loading import load_pipeline, precision_note
+from .loading import apply_backend, load_pipeline, precision_note
 from .options import (
     add_autocast_option,
+    add_backend_option,
     add_debug_option,
     add_mpp_option,
     add_offsets_option,
@@ -100,6 +101,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     add_views_option(parser)
     add_style_option(parser)
     add_autocast_option(parser)
+    add_backend_option(parser)
     parser.add_argument(
         "--resume",
         action="store_true",
@@ -150,6 +152,8 @@ def run(args: argparse.Namespace) -> int:
     if restricts(args) and (args.outlines or args.offsets):
         raise UsageError("--tissue, --roi and --exclude are for slides, --outlines and --offsets for images")
     cluster = cluster_options(args)
+    if cluster is not None and args.backend not in (None, "torch"):
+        raise UsageError("--backend is for this machine alone; the workers of a cluster use torch")
     if args.mpp is not None:
         check_mpp(args.mpp, "--mpp")
     where = where_to_look(args) if restricts(args) or not args.demo else demo_place()
@@ -183,6 +187,7 @@ def run(args: argparse.Namespace) -> int:
         precision = precision_note(args.autocast, pipe) if cluster is None else None
         if precision:
             say(f"note: {precision}")
+        apply_backend(args.backend, pipe)
         with record:
             run_images: Callable[..., Generator[Outcome, None, None]] = run_jobs
             run_all_slides: Callable[..., Generator[Outcome, None, None]] = run_slides

@@ -75,6 +75,7 @@ def checkpoint_system(
         "tiles": {name: getattr(pipe.image_processor, name) for name in TILE_OPTIONS},
         "views": views,
         "autocast_dtype": autocast_dtype,
+        **getattr(pipe, "settings", {}),
         **({} if style is None else {"style": style}),
     }
     options: dict[str, Any] = {"views": views, "autocast_dtype": autocast_dtype, "style": style}

@@ -4,6 +4,7 @@
 writes the files of an image, and [`RunRecord`] keeps what is done and writes the summary.
 """
 
+from .backends import BACKENDS, use_backend
 from .collect import Collection, collect_images
 from .placements import place_jobs, placement_in_name, read_placements
 from .record import RunRecord
@@ -12,6 +13,7 @@ from .sink import DEFAULT_KINDS, OUTPUT_KINDS, FileSink, OutputKind
 from .sources import ArraySource, ImageSource, Job, Source
 
 __all__ = [
+    "BACKENDS",
     "DEFAULT_KINDS",
     "OUTPUT_KINDS",
     "ArraySource",
@@ -31,4 +33,5 @@ __all__ = [
     "placement_in_name",
     "read_placements",
     "run_jobs",
+    "use_backend",
 ]

@@ -135,6 +135,8 @@ def per_image_depthwise_conv(features: torch.Tensor, kernels: torch.Tensor) -> t
     """
     batch, channels, height, width = features.shape
     size = kernels.shape[-1]
+    if torch.jit.is_tracing():
+        return _convolve_by_taps(features, kernels[:, None, None], (height, width))
     output = F.conv2d(
         features.reshape(1, batch * channels, height, width),
         kernels.reshape(batch * channels, 1, size, size),
@@ -155,6 +157,8 @@ def per_window_depthwise_conv(features: torch.Tensor, kernels: torch.Tensor, win
     """
     batch, rows, columns, channels, size, _ = kernels.shape
     height, width = features.shape[2:]
+    if torch.jit.is_tracing():
+        return _convolve_by_taps(features, kernels, (window, window))
     margin, side = size // 2, window + size - 1
     padded = F.pad(features, (margin, margin + columns * window - width, margin, margin + rows * window - height))
     windows = padded.unfold(2, side, window).unfold(3, side, window)  # (B, r, rows, columns, side, side)
@@ -166,6 +170,32 @@ def per_window_depthwise_conv(features: torch.Tensor, kernels: torch.Tensor, win
     )
     output = output.view(batch, rows, columns, channels, window, window).permute(0, 3, 1, 4, 2, 5)
     return output.reshape(batch, channels, rows * window, columns * window)[..., :height, :width]
+
+
+def _convolve_by_taps(features: torch.Tensor, kernels: torch.Tensor, window: tuple[int, int]) -> torch.Tensor:
+    """The same convolution as a sum over the taps of the kernels, for graphs (ONNX): there a convolution has a fixed
+    number of groups, and cannot follow the batch and the size of the image.
+
+    Args:
+        features (`torch.Tensor` of shape `(B, r, h, w)`).
+        kernels (`torch.Tensor` of shape `(B, rows, columns, r, K, K)`, K odd): one set per window.
+        window: height and width of the windows.
+    """
+    batch, rows, columns, channels, size, _ = kernels.shape
+    height, width = features.shape[2:]
+    margin, whole_height, whole_width = size // 2, rows * window[0], columns * window[1]
+    padded = F.pad(features, (margin, margin + whole_width - width, margin, margin + whole_height - height))
+    kernels = kernels.permute(0, 3, 1, 2, 4, 5)[:, :, :, None, :, None]  # (B, r, rows, 1, columns, 1, K, K)
+    taps = (
+        padded[:, :, dy : dy + whole_height, dx : dx + whole_width].reshape(
+            batch, channels, rows, window[0], columns, window[1]
+        )
+        * kernels[..., dy, dx]
+        for dy in range(size)
+        for dx in range(size)
+    )
+    output = cast(torch.Tensor, sum(taps)).reshape(batch, channels, whole_height, whole_width)
+    return output[..., :height, :width]
 
 
 def mala(
@@ -202,7 +232,9 @@ def mala(
         # Windows at the edge are averaged over the tokens that they have.
         means = F.avg_pool2d(features, window, ceil_mode=True, count_include_pad=False).permute(0, 2, 3, 1)
         pooled = means.flatten(0, 2)  # (B * rows * columns, r)
-        kernels = kernel(pooled if context is None else F.gelu(context(pooled))).unflatten(0, means.shape[:3])
+        kernels = kernel(pooled if context is None else F.gelu(context(pooled)))
+        # The lengths one by one, since a trace loses those of a slice of a shape.
+        kernels = kernels.view(means.shape[0], means.shape[1], means.shape[2], *kernels.shape[1:])
         local = per_window_depthwise_conv(features, kernels.to(features.dtype), window)
     return scale * up(F.gelu(features + local).permute(0, 2, 3, 1))
 

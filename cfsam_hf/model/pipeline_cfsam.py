@@ -5,7 +5,7 @@ import os
 import sys
 import warnings
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sized
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sized
 from numbers import Real
 from pathlib import Path
 from types import FrameType
@@ -16,6 +16,7 @@ import torch
 from tqdm.auto import tqdm
 from transformers import Pipeline
 
+from .accelerator import AcceleratorNetwork
 from .configuration_cfsam import rgb, style_number
 from .inputs import Form, pixel_sizes, split_inputs
 from .maps import MapLayout, NucleiMaps, join_rows, stack_maps
@@ -88,6 +89,10 @@ class NucleiSegmentationPipeline(Pipeline):
         super().__init__(model=model, image_processor=image_processor, **kwargs)
         self.model.eval()
         self.network_clock = NetworkClock()
+        self.engine: Callable[[np.ndarray, int], tuple[np.ndarray, MapLayout]] | None = None
+        """What computes the maps in place of the model, from pixels (B, 3, size, size) and the number of the style."""
+        self.settings: dict[str, str] = {}
+        """What the nuclei depend on besides the model and the options of a call, such as the engine's name."""
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs) -> None:
         """Saves the pipeline as transformers does, but without the default model, a folder of this installation."""
@@ -279,6 +284,8 @@ class NucleiSegmentationPipeline(Pipeline):
         if batch_size < 1:
             raise ValueError(f"batch_size must be positive, got {batch_size}")
         self._autocast(autocast_dtype)
+        if self.engine is not None and autocast_dtype is not None:
+            raise ValueError(f"autocast_dtype is {autocast_dtype!r}, but mixed precision is for the backend torch")
         views_of(views)
         style_number(self.model.config, style)
         self.image_processor.decoding_parameters(**(decoding or {}))
@@ -340,6 +347,7 @@ class NucleiSegmentationPipeline(Pipeline):
         """
         parameters = self.image_processor.decoding_parameters(**(decoding or {}))
         style_id = style_number(self.model.config, style)
+        accelerator = self._accelerator()
         counts_images = total is not None and total > 1
         pending: deque[ImageRun] = deque()
         hide = None if progress is None else not progress  # None: hidden unless on a terminal
@@ -355,12 +363,17 @@ class NucleiSegmentationPipeline(Pipeline):
             runs,
             batch_size,
             lambda height, width: self.tiling_for(height, width, tile_size, tile_overlap, views),
-            self.image_processor.pixel_values,
+            self.image_processor.pixel_values if accelerator is None else accelerator.stage,
         )
+
+        def launch(values: np.ndarray) -> Callable[[], tuple[np.ndarray, MapLayout]]:
+            if accelerator is None:
+                maps = self._batch_maps(values, batch_size, autocast_dtype, style_id)
+                return lambda: maps
+            return accelerator.launch(values, style_id, self._autocast(autocast_dtype), batch_size).wait
+
         network = run_network(
-            read_ahead(tiles, BATCHES_AHEAD),
-            lambda values: self._batch_maps(values, batch_size, autocast_dtype, style_id),
-            self.network_clock,
+            read_ahead(tiles, BATCHES_AHEAD), launch, self.network_clock, in_flight=0 if accelerator is None else 1
         )
         batches = read_ahead(network, BATCHES_AHEAD)
         with bar, contextlib.closing(batches):
@@ -375,6 +388,12 @@ class NucleiSegmentationPipeline(Pipeline):
                     if counts_images:
                         bar.update()
                     yield pending.popleft()
+
+    def _accelerator(self) -> AcceleratorNetwork | None:
+        """The model as it runs on a GPU; None on other devices."""
+        return (
+            AcceleratorNetwork(self.model, self.image_processor.pixel_values) if self.device.type == "cuda" else None
+        )
 
     def _batch_maps(
         self, values: np.ndarray, batch_size: int, autocast_dtype: str | torch.dtype | None, style_id: int
@@ -397,6 +416,8 @@ class NucleiSegmentationPipeline(Pipeline):
         self, values: np.ndarray, autocast_dtype: str | torch.dtype | None, style_id: int
     ) -> tuple[np.ndarray, MapLayout]:
         """Maps (B, C, size, size) of tiles (B, 3, size, size) as the processor's `pixel_values` makes them."""
+        if self.engine is not None:
+            return self.engine(values, style_id)
         with self.device_placement(), torch.inference_mode(), self._autocast(autocast_dtype):
             inputs = {"pixel_values": torch.from_numpy(values).to(self.device, self.dtype)}
             if style_id:

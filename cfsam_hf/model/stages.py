@@ -7,6 +7,7 @@ import contextlib
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -16,7 +17,7 @@ import numpy as np
 from .decoding import BandDecoder, DecodingParameters
 from .image_processing_cfsam import CfSamImageProcessor
 from .inputs import EncodedPicture, encoded_picture
-from .maps import MapLayout, NucleiMaps
+from .maps import MapLayout, NucleiMaps, as_float32
 from .pictures import TooManyPixelsError, image_name, is_grey, read_rgb
 from .pixel_size import check_mpp, choose_mpp, disagreement, read_pixel_size
 from .result import DecodedNuclei
@@ -284,8 +285,8 @@ class Batch:
     Attributes:
         started: images whose first tile is in this batch, and images that failed before.
         tiles: image and window of each of the B tiles.
-        values: (B, 3, size, size) float32, the input of the network, each tile in its view.
-        maps: (B, C, size, size) float32, its output, turned back; None if it failed.
+        values: (B, 3, size, size) float32, or uint8 for a GPU, the input of the network, each tile in its view.
+        maps: (B, C, size, size) float32 or float16, its output, turned back; None if it failed.
         layout: order of the maps.
     """
 
@@ -295,13 +296,18 @@ class Batch:
     maps: np.ndarray | None = None
     layout: MapLayout | None = None
 
+    def fail(self, error: Exception) -> None:
+        """Gives the images of all tiles this error, unless they have one."""
+        for run, _ in self.tiles:
+            run.error = run.error or error
+
     def blend(self, parameters: DecodingParameters, keep_maps: bool = False) -> None:
         """Blends the maps of all tiles, except those of images that failed; arguments as in `ImageRun.add_tile`."""
         if self.maps is None or self.layout is None:
             return
         for (run, window), maps in zip(self.tiles, self.maps, strict=False):
             if run.error is None:
-                run.add_tile(window, maps, self.layout, parameters, keep_maps)
+                run.add_tile(window, as_float32(maps), self.layout, parameters, keep_maps)
 
 
 @dataclass
@@ -336,7 +342,7 @@ def make_batches(
         runs: images, or errors in place of them.
         batch_size: tiles in a batch, possibly of several images.
         tiling_for: height and width of an image to size, overlap and views of its tiles, as for `tile_windows`.
-        pixel_values: tiles (B, size, size, 3) uint8 to (B, 3, size, size) float32.
+        pixel_values: tiles (B, size, size, 3) uint8 to (B, 3, size, size), the input of the network.
     """
 
     def filled(batch: Batch) -> Batch:
@@ -373,30 +379,52 @@ def make_batches(
 
 def run_network(
     batches: Generator[Batch, None, None],
-    predict: Callable[[np.ndarray], tuple[np.ndarray, MapLayout]],
+    launch: Callable[[np.ndarray], Callable[[], tuple[np.ndarray, MapLayout]]],
     clock: NetworkClock,
+    in_flight: int = 0,
 ) -> Generator[Batch, None, None]:
     """Fills in the maps of batches; if a batch fails, its images get the error.
 
     Args:
         batches: a generator, which is closed at the end.
-        predict: values (B, 3, size, size) to maps (B, C, size, size) and their layout.
+        launch: starts a batch (B, 3, size, size) and returns a function that waits for its maps (B, C, size, size) and
+            returns them with their layout.
         clock: updated after each batch.
+        in_flight: batches that are launched before an earlier one is waited for.
     """
-    first = None
+    launched: deque[tuple[Batch, float, Callable[[], tuple[np.ndarray, MapLayout]] | None]] = deque()
+    first: float | None = None
+    finished = 0.0
+
+    def finish() -> Batch:
+        nonlocal finished
+        batch, began, wait = launched.popleft()
+        try:
+            if wait is not None:
+                batch.maps, batch.layout = wait()
+                turn_tiles_back(batch.maps, [window.view for _, window in batch.tiles])
+        except Exception as error:
+            batch.fail(error)
+        now = time.perf_counter()
+        # A batch that was launched beside an earlier one counts from the end of that one.
+        clock.busy += now - max(began, finished)
+        clock.span = now - (began if first is None else first)
+        finished = now
+        return batch
+
     with contextlib.closing(batches):
         for batch in batches:
             began = time.perf_counter()
             first = began if first is None else first
+            wait = None
             try:
                 if batch.values is not None:
-                    batch.maps, batch.layout = predict(batch.values)
-                    turn_tiles_back(batch.maps, [window.view for _, window in batch.tiles])
+                    wait = launch(batch.values)
             except Exception as error:
-                for run, _ in batch.tiles:
-                    run.error = run.error or error
+                batch.fail(error)
             batch.values = None
-            now = time.perf_counter()
-            clock.busy += now - began
-            clock.span = now - first
-            yield batch
+            launched.append((batch, began, wait))
+            while len(launched) > in_flight:
+                yield finish()
+        while launched:
+            yield finish()

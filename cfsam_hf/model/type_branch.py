@@ -104,8 +104,8 @@ def resample_level(
         ).to(features.dtype)
         for count, length in zip(features.shape[2:], size, strict=True)
     )
-    by_row = features.permute(0, 2, 3, 1).reshape(len(features), features.shape[2], -1)
-    read = (rows @ by_row).reshape(len(features), size[0], features.shape[3], -1)
+    by_row = features.permute(0, 2, 3, 1).reshape(features.shape[0], features.shape[2], -1)
+    read = (rows @ by_row).reshape(features.shape[0], size[0], features.shape[3], -1)
     return (columns @ read).permute(0, 3, 1, 2)
 
 

@@ -1,8 +1,10 @@
 """Speed of this package compared with a reference in the same run, as ratios.
 
+    python examples/benchmarks/benchmark.py backends   # the network in ONNX Runtime and OpenVINO, versus torch
     python examples/benchmarks/benchmark.py decode     # maps to nuclei, versus the usual HoVer-Net recipe
     python examples/benchmarks/benchmark.py metrics    # all metrics of a tile, versus the usual loop over nuclei
     python examples/benchmarks/benchmark.py model      # the network: heads, threads, precision, compile, batches
+    python examples/benchmarks/benchmark.py overlap    # overlaps of the windows: time, PQ, nuclei near seams
     python examples/benchmarks/benchmark.py regions    # a slide region by region, versus in one piece
     python examples/benchmarks/benchmark.py seams      # the same image under shifted tiles
     python examples/benchmarks/benchmark.py sparse     # a large slide with little tissue: memory and time
@@ -15,7 +17,7 @@ import argparse
 import importlib
 import sys
 
-COMMANDS = ("decode", "metrics", "model", "regions", "seams", "sparse", "train")
+COMMANDS = ("backends", "decode", "metrics", "model", "overlap", "regions", "seams", "sparse", "train")
 
 
 def main() -> None:

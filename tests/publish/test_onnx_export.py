@@ -1,0 +1,106 @@
+"""Why: the ONNX file must give torch's maps for any size, batch and style, or not exist."""
+
+import numpy as np
+import pytest
+import torch
+
+from cfsam_hf import CfSamForNucleiSegmentation, bundled_checkpoint, export_onnx
+from cfsam_hf.baselines.unet import UNetConfig, UNetForNucleiSegmentation
+from cfsam_hf.commands.terminal import main
+from cfsam_hf.inference import use_backend
+from cfsam_hf.inference.backends import OnnxFacts, describe_network, load_network
+from cfsam_hf.model.maps import stack_maps
+from cfsam_hf.model.pipeline_cfsam import NucleiSegmentationPipeline
+from cfsam_hf.publish import onnx_export
+
+from ..demo_tile import DEMO_DECODING
+from ..publish_cases import tissue_image
+from ..tiny import tiny_test_model
+
+# The forms of the network: kernels per image and per window, with and without styles, boundaries, types and a trunk.
+FORMS = {
+    "first": {},
+    "long run": {
+        "adapter_window": 3,
+        "styles": ["a", "b"],
+        "type_trunk": "efficientnet-lite0",
+        "detail_trunk": "efficientnet-lite0",
+        "trunk_tokens": True,
+        "join": "single",
+        "refinement_dim": 4,
+    },
+    "least": {"num_types": 0, "use_bgmr": False, "use_mala": False},
+}
+
+
+def test_only_cf_sam_is_exported_and_only_to_a_new_file(tmp_path):
+    with pytest.raises(TypeError, match="UNetForNucleiSegmentation cannot be exported"):
+        export_onnx(UNetForNucleiSegmentation(UNetConfig(widths=(8, 16))), tmp_path / "net.onnx")
+    (tmp_path / "net.onnx").write_text("mine")
+    with pytest.raises(ValueError, match=r"net\.onnx exists; pass overwrite=True"):
+        export_onnx(tiny_test_model(), tmp_path / "net.onnx")
+    assert (tmp_path / "net.onnx").read_text() == "mine"
+
+
+def test_the_command_needs_a_target(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["export", "cfsam-tiny"])
+    assert "give FOLDER or --onnx FILE" in capsys.readouterr().err
+
+
+def test_relative_positions_are_those_of_sam():
+    attention = tiny_test_model().sam.vision_encoder.layers[1].attn
+    embedding = torch.randn(7, 16)
+    for length in (3, 4, 9):
+        own = onnx_export._relative_positions(length, length, embedding)
+        assert torch.equal(own, attention.get_rel_pos(length, length, embedding))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", FORMS)
+def test_the_file_has_torchs_maps_for_any_shape(form, tmp_path):
+    pytest.importorskip("onnxruntime")
+    model = tiny_test_model(**FORMS[form])
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    file = export_onnx(model, tmp_path / "net.onnx")
+    assert [path.name for path in tmp_path.iterdir()] == ["net.onnx"]
+    # The model itself is as before.
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+    facts = OnnxFacts.read(file)
+    assert facts == describe_network(model)
+    network = load_network("onnxruntime", file, facts)
+    for batch, height, width in ((1, 64, 64), (3, 48, 112), (2, 208, 16)):
+        pixels = torch.randn(batch, 3, height, width)
+        styles = torch.arange(batch) if facts.num_styles else None
+        with torch.inference_mode():
+            outputs = stack_maps(model(pixels, style_ids=styles)).numpy()
+        maps = network(pixels.numpy(), np.arange(batch))
+        assert maps.shape == (batch, facts.layout.channels, height, width)
+        np.testing.assert_allclose(maps, outputs, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_a_file_with_other_maps_does_not_appear(tmp_path, monkeypatch):
+    pytest.importorskip("onnxruntime")
+    # Kernels that the trace does not follow.
+    monkeypatch.setattr(onnx_export, "TOLERANCE", 0.0)
+    with pytest.raises(ValueError, match="differ from torch's by"):
+        export_onnx(tiny_test_model(**FORMS["least"]), tmp_path / "net.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_the_bundled_checkpoint_finds_the_same_nuclei(backend, tmp_path):
+    pytest.importorskip(backend)
+    pytest.importorskip("onnxruntime")
+    file = tmp_path / "net.onnx"
+    assert main(["export", "cfsam-tiny", "--onnx", str(file)]) == 0
+    pipe = NucleiSegmentationPipeline(CfSamForNucleiSegmentation.from_pretrained(bundled_checkpoint()), device="cpu")
+    image = tissue_image()
+    expected = pipe(image, mpp=0.25, decoding=DEMO_DECODING).table
+    use_backend(pipe, backend, file)
+    found = pipe(image, mpp=0.25, decoding=DEMO_DECODING).table
+    assert len(found) == len(expected) > 20
+    assert (found["type"] == expected["type"]).mean() > 0.99
+    np.testing.assert_allclose(found[["x", "y"]], expected[["x", "y"]], atol=0.5)
