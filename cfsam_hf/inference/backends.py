@@ -141,8 +141,10 @@ def load_network(backend: str, file: Path, facts: OnnxFacts) -> Network:
     Raises:
         ImportError: the backend's package is missing.
     """
-    load = {"onnxruntime": OnnxRuntimeNetwork, "openvino": OpenVinoNetwork}[backend]
-    return load(file, takes_styles=facts.num_styles > 0, threads=torch.get_num_threads())
+    takes_styles, threads = facts.num_styles > 0, torch.get_num_threads()
+    if backend == "openvino":
+        return OpenVinoNetwork(file, takes_styles, threads)
+    return OnnxRuntimeNetwork(file, takes_styles, threads)
 
 
 class OnnxRuntimeNetwork:
