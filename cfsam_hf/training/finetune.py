@@ -466,7 +466,7 @@ def _text(folder: Path, results: dict[str, Any], table: str) -> str:
         "",
         "The scores of nuclei are calibrated for the base. To calibrate them for this model: "
         f"`python examples/tools/calibrate_scores.py --checkpoint {folder}/model --data reader=parquet,path="
-        f"{folder / TILES}` (it uses training tiles only).",
+        f"{folder / TILES},train=train` (on the training tiles).",
         "",
     ]
     return "\n".join(lines)

@@ -1,6 +1,7 @@
 """Why: fine-tuning must keep the encoder, survive a kill, score both models alike, and write nothing for bad input."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from cfsam_hf import CfSamForNucleiSegmentation
+from cfsam_hf.evaluation.tuning import tuning_tiles
 from cfsam_hf.training import finetune as module
 from cfsam_hf.training.finetune import RECIPE, FinetuneOptions, finetune
 from cfsam_hf.training.recipe_reading import read_recipe_file
@@ -89,6 +91,18 @@ def test_what_is_written(finished):
     assert json.loads((done.folder / "after" / "results.json").read_text())["results"]["held-out tiles"] == after
     for name in ("adapter", "model", "report.html", "recipe.yaml", "before"):
         assert (done.folder / name).exists()
+
+
+def test_the_command_that_calibrates_scores_sees_no_held_out_tile(finished):
+    _, done, _ = finished
+    [shown] = re.findall(
+        r"`python (examples/tools/.+?\.py) .* --data (\S+)`", (done.folder / "finetune.md").read_text()
+    )
+    assert (REPOSITORY / shown[0]).is_file()
+    [used] = tuning_tiles([shown[1]], 100).values()
+    tiles = done.results["tiles"]
+    assert sorted(record.id for record in used) == sorted(tiles["train"])
+    assert not {record.id for record in used} & set(tiles["held_out"])
 
 
 def test_after_is_what_the_run_itself_has_validated(finished):
