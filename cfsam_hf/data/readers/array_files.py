@@ -5,6 +5,7 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+from numpy.lib.format import MAGIC_PREFIX
 from scipy.io import loadmat
 from scipy.io.matlab import MatReadError
 
@@ -61,6 +62,7 @@ def open_npy(path: Path, shape: tuple[int | None, ...] | None) -> np.ndarray:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     try:
+        _check_npy_header(path)
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except _NPY_ERRORS as error:
         raise OSError(f"{path}: not a .npy file that can be read, or truncated ({error})") from error
@@ -72,3 +74,17 @@ def open_npy(path: Path, shape: tuple[int | None, ...] | None) -> np.ndarray:
         wanted = " x ".join("any" if side is None else str(side) for side in shape)
         raise ValueError(f"{path}: expected an array of {wanted}, found {' x '.join(map(str, array.shape))}")
     return array
+
+
+def _check_npy_header(path: Path) -> None:
+    """Raises ValueError for a file of another kind, and for a header that would be longer than its file.
+
+    numpy allocates as many bytes as the header is said to have, and opens archives and pickles as well.
+    """
+    with path.open("rb") as file:
+        start = file.read(len(MAGIC_PREFIX) + 6)
+    version, length = start[len(MAGIC_PREFIX) : len(MAGIC_PREFIX) + 2], start[len(MAGIC_PREFIX) + 2 :]
+    if not start.startswith(MAGIC_PREFIX) or len(length) < 4:
+        raise ValueError("it does not begin as one")
+    if int.from_bytes(length[: 2 if version[0] == 1 else 4], "little") > path.stat().st_size:
+        raise ValueError("its header is said to be longer than the file")
