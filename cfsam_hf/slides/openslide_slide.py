@@ -7,6 +7,9 @@ import PIL.Image
 from ..model.pixel_size import PixelSize, read_pixel_size
 from .slide import SHARE_ADVICE, WHITE, Level, Slide
 
+# Rows that are decoded at once: OpenSlide and Pillow take 4 bytes a pixel each.
+STRIP_ROWS = 1024
+
 
 class OpenSlideSlide(Slide):
     """A slide that OpenSlide reads."""
@@ -36,6 +39,16 @@ class OpenSlideSlide(Slide):
         )
 
     def _read_inside(self, level: int, x: int, y: int, width: int, height: int) -> np.ndarray:
+        if self.levels[level].downsample != 1:
+            # Corners are rounded to whole pixels of level 0, so that strips would not fit together exactly.
+            return self._read_strip(level, x, y, width, height)
+        pixels = np.empty((height, width, 3), dtype=np.uint8)
+        for top in range(0, height, STRIP_ROWS):
+            rows = min(STRIP_ROWS, height - top)
+            pixels[top : top + rows] = self._read_strip(level, x, y + top, width, rows)
+        return pixels
+
+    def _read_strip(self, level: int, x: int, y: int, width: int, height: int) -> np.ndarray:
         # OpenSlide takes the corner in pixels of level 0.
         downsample = self.levels[level].downsample
         corner = (round(x * downsample), round(y * downsample))

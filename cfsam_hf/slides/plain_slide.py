@@ -24,7 +24,7 @@ class PlainSlide(Slide):
         super().__init__(path, "picture", [Level(width, height, 1.0)], read_pixel_size(path))
 
     def _read_inside(self, level: int, x: int, y: int, width: int, height: int) -> np.ndarray:
-        return self._pixels[y : y + height, x : x + width]
+        return self._pixels[y : y + height, x : x + width].copy()
 
     def read_associated(self, name: str) -> np.ndarray:
         raise KeyError(name)

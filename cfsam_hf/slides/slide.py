@@ -98,9 +98,12 @@ class Slide(ABC):
         Raises:
             OSError: the file is damaged or cannot be read; the message names it.
         """
-        pixels = np.full((height, width, 3), WHITE, dtype=np.uint8)
         x0, y0 = max(x, 0), max(y, 0)
         x1, y1 = min(x + width, self.levels[level].width), min(y + height, self.levels[level].height)
+        if (x0, y0, x1 - x0, y1 - y0) == (x, y, width, height):
+            # Without a second copy, which a region of a slide would make large.
+            return self._read_inside(level, x, y, width, height)
+        pixels = np.full((height, width, 3), WHITE, dtype=np.uint8)
         if x0 < x1 and y0 < y1:
             pixels[y0 - y : y1 - y, x0 - x : x1 - x] = self._read_inside(level, x0, y0, x1 - x0, y1 - y0)
         return pixels
@@ -174,15 +177,15 @@ class Slide(ABC):
         # The rectangle in pixels of the level, and the whole pixels that cover it.
         left, top = x / scales[0], y / scales[1]
         right, bottom = left + width * steps[0] / scales[0], top + height * steps[1] / scales[1]
+        rounded = [round(side) for side in (left, top, right, bottom)]
+        if (rounded[2] - rounded[0], rounded[3] - rounded[1]) == (width, height) and np.allclose(
+            (left, top, right, bottom), rounded, rtol=0, atol=1e-3
+        ):
+            return self.read_level(number, rounded[0], rounded[1], width, height)
         first_x, first_y = math.floor(left) - MARGIN, math.floor(top) - MARGIN
         across, down = math.ceil(right) + MARGIN - first_x, math.ceil(bottom) + MARGIN - first_y
         pixels = self.read_level(number, first_x, first_y, across, down)
         box = (left - first_x, top - first_y, right - first_x, bottom - first_y)
-        rounded = [round(side) for side in box]
-        if (rounded[2] - rounded[0], rounded[3] - rounded[1]) == (width, height) and np.allclose(
-            box, rounded, rtol=0, atol=1e-3
-        ):
-            return np.ascontiguousarray(pixels[rounded[1] : rounded[3], rounded[0] : rounded[2]])
         shrinks = (box[2] - box[0]) * (box[3] - box[1]) > width * height
         how = PIL.Image.Resampling.BOX if shrinks else PIL.Image.Resampling.BICUBIC
         return np.asarray(PIL.Image.fromarray(pixels).resize((width, height), how, box=box))

@@ -10,31 +10,37 @@ import pytest
 from cfsam_hf.inference import allocator
 
 GLIBC = platform.libc_ver()[0] == "glibc"
-# Makes and frees 200 MB some times, and counts the pages that the kernel had to clear.
+# Makes and frees so many MB some times, and counts the pages that the kernel had to clear.
 PAGES = """
 import resource, runpy, sys
 import numpy as np
-for module in sys.argv[1:]:
+size = int(sys.argv[1]) * 125_000
+for module in sys.argv[2:]:
     # By its path, since importing the package around it takes seconds.
     assert runpy.run_path(module)["keep_freed_memory"]()
-np.ones(25_000_000)
+np.ones(size)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(5):
-    np.ones(25_000_000)
+    np.ones(size)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
-def pages(*arguments):
+def pages(megabytes, *modules):
     environment = {name: value for name, value in os.environ.items() if name not in allocator.VARIABLES}
-    command = [sys.executable, "-c", PAGES, *arguments]
+    command = [sys.executable, "-c", PAGES, str(megabytes), *modules]
     return int(subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout)
 
 
 @pytest.mark.skipif(not GLIBC, reason="only glibc has these settings")
 def test_freed_memory_is_kept():
-    # With pages of 4 KiB 48,828 each time; large pages are possible.
-    assert pages(allocator.__file__) * 10 < pages() + 1000
+    # With pages of 4 KiB 9,766 each time; large pages are possible.
+    assert pages(40, allocator.__file__) * 10 < pages(40) + 1000
+
+
+@pytest.mark.skipif(not GLIBC, reason="only glibc has these settings")
+def test_blocks_larger_than_those_of_a_window_are_returned():
+    assert pages(100, allocator.__file__) * 2 > pages(100) > 0
 
 
 @pytest.mark.parametrize("name", allocator.VARIABLES)
