@@ -50,7 +50,7 @@ VALUES = (
 )
 NUMBERS = (b"0", b"-1", b"99999999999999999999", b"1e999", b"NaN", b"4294967296", b"-0.0", b"1.5")
 SLOWEST = 20.0
-"""Seconds that one file may take on a machine that does other work, too."""
+"""Seconds of the processor that one file may take."""
 
 FLOOR = 8 * 2**20
 """Bytes of memory below which a file of a few kilobytes is not measured against its original."""
@@ -66,7 +66,7 @@ class Figures:
     Attributes:
         answers, refusals: files by kind that were read, and that were refused.
         faults: everything else, a line each.
-        slowest: seconds.
+        slowest: seconds of the processor.
         largest: bytes of memory.
         due: bytes of memory that the sound file of each kind takes.
         share: the largest memory of a file of each kind, as a share of its due or of half of `FLOOR`.
@@ -192,10 +192,10 @@ def run(runs: int, seed: int, names: tuple[str, ...] = tuple(KINDS), scene: Scen
 
 def _try(name: str, content: bytes, folder: Path, what: str, figures: Figures, longer: float) -> None:
     (folder / KINDS[name].file).write_bytes(content)
-    start = time.monotonic()
+    start = time.process_time()
     with PeakMemory() as memory:
         _outcome(name, folder, what, figures)
-    seconds, peak = time.monotonic() - start, memory.bytes
+    seconds, peak = time.process_time() - start, memory.bytes
     figures.slowest, figures.largest = max(figures.slowest, seconds), max(figures.largest, peak)
     due = max(figures.due[name] * longer, FLOOR / 2)
     figures.share[name] = max(figures.share.get(name, 0.0), peak / due)
