@@ -48,11 +48,13 @@ def test_runs_killed_before_any_change_of_the_folder_are_resumed_to_the_same_fil
     found = [json.loads(line) for line in said.splitlines()]
     assert len(found) == MOMENTS
     for run in found:
-        assert run["statuses"] == [-signal.SIGKILL, 0], run
+        assert run["statuses"][1] == 0, run
         # What was complete is not done again; a region can be complete before it is noted.
         assert not set(run["before"]) & set(run["after"]), run
         assert len(run["before"]) + len(run["after"]) in (REGIONS - 1, REGIONS), run
         assert outputs(tmp_path / str(run["moment"])) == expected, run
+    # Runs differ in how often they change the folder, so that the last moment may come too late.
+    assert all(run["statuses"][0] == -signal.SIGKILL for run in found[:-1])
     assert {len(run["before"]) for run in found} >= {0, 2, 4, REGIONS}
 
 
