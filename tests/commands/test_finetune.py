@@ -90,7 +90,7 @@ def test_it_trains_and_prints_what_came_of_it(case, tmp_path, capsys):
         ([], {"annotations": "none"}, "none: no such folder or file"),
         ([], {"annotations": "empty"}, "no label map for tile0.png, tile1.png, tile2.png"),
         ([], {"annotations": "missing"}, "no .geojson file for tile2.png"),
-        ([], {"annotations": "other"}, "no .geojson file for tile0.png, tile1.png, tile2.png"),
+        ([], {"annotations": "other"}, "no .geojson file (found somewhere.geojson; "),
         ([], {"annotations": "broken"}, "not a JSON file that can be read"),
         ([], {"annotations": "recipe.yaml"}, "no GeoJSON or other file of outlines"),
         (["--types", "round"], {}, "unknown class 'flat'"),

@@ -106,11 +106,11 @@ def test_options_reach_the_pipeline_and_the_files(tmp_path, calls, monkeypatch):
 def test_demo_says_what_it_is(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(segment, "load_pipeline", lambda *_: painted_pipeline())
     assert run("--demo", "-o", tmp_path) == 0
-    assert "the types of skin nuclei with caution" in capsys.readouterr().out
+    assert "ignore the types of these skin nuclei" in capsys.readouterr().out
     assert {"summary.csv", "CMU-1-Small-Region.parquet"} <= set(names(tmp_path))
     metadata = json.loads((tmp_path / "CMU-1-Small-Region_tissue.geojson").read_text())["metadata"]
     assert metadata["mpp"] == 0.499
-    assert metadata["tissue_area_mm2"] == pytest.approx(480 * 460 * 0.499**2 / 1e6, rel=0.01)
+    assert metadata["tissue_area_mm2"] == pytest.approx(256 * 363 * 0.499**2 / 1e6, rel=0.02)
 
 
 def test_a_full_disk_leaves_nothing_of_the_image(tmp_path, monkeypatch, capsys):

@@ -5,6 +5,7 @@ import os
 
 import pandas as pd
 import pytest
+import torch
 
 from cfsam_hf.commands import segment
 from cfsam_hf.commands import terminal as cli
@@ -52,7 +53,12 @@ def test_resume_does_what_is_missing_or_not_current(tmp_path, monkeypatch, capsy
 )
 def test_resume_does_all_again_for_other_options(options, tmp_path, monkeypatch):
     image = write_image(tmp_path / "a.png")
-    monkeypatch.setattr(segment, "load_pipeline", lambda *wanted: lambda image, **given: threshold_pipeline(image))
+
+    def pipe(image, **given):
+        return threshold_pipeline(image)
+
+    pipe.device = torch.device("cpu")
+    monkeypatch.setattr(segment, "load_pipeline", lambda *wanted: pipe)
     assert run(image, "-o", tmp_path / "out") == 0
     read = read_calls(monkeypatch)
     assert run(image, "-o", tmp_path / "out", "--resume", *options) == 0
