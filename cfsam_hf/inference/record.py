@@ -72,6 +72,20 @@ class Entry:
         made = dict(values["source"]), dict(values["made_by"]), files, rows, finished
         return cls(str(values["target"]), str(image), *made, None if seconds is None else float(seconds))
 
+    @classmethod
+    def of(
+        cls,
+        job: Job,
+        source: Mapping[str, Any],
+        made_by: Mapping[str, Any],
+        files: dict[str, int],
+        rows: Sequence[Mapping[str, Any]],
+        seconds: float | None,
+    ) -> Self:
+        """The entry of an image whose files are in place as of now; arguments as the attributes."""
+        name, copies = job.source.name, [dict(row) for row in rows]
+        return cls(job.target.as_posix(), name, dict(source), dict(made_by), files, copies, time.time(), seconds)
+
     def fits(self, job: Job, made_by: Mapping[str, Any]) -> bool:
         """Whether the image has not changed, and version, checkpoint and options are the same."""
         same = self.image == job.source.name and self.made_by == json.loads(json.dumps(dict(made_by)))
@@ -140,16 +154,7 @@ class RunRecord:
         """
         paths = list(map(Path, files))
         sizes = {path.relative_to(self.folder).as_posix(): path.stat().st_size for path in paths}
-        entry = Entry(
-            job.target.as_posix(),
-            job.source.name,
-            dict(source),
-            dict(made_by),
-            sizes,
-            [dict(row) for row in rows],
-            time.time(),
-            seconds,
-        )
+        entry = Entry.of(job, source, made_by, sizes, rows, seconds)
         self._own.parent.mkdir(exist_ok=True)
         append_json_line(self._own, asdict(entry))
         self._entries[entry.target] = entry

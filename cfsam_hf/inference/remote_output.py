@@ -11,7 +11,6 @@ appears last and disappears first.
 import io
 import json
 import tempfile
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
@@ -217,16 +216,8 @@ class RemoteRecord:
     ) -> None:
         """Adds a slide whose files are in place; arguments and errors are those of `RunRecord.add`."""
         names = [str(file).removeprefix(f"{self.remote.url}/") for file in files]
-        entry = Entry(
-            job.target.as_posix(),
-            job.source.name,
-            dict(source),
-            dict(made_by),
-            {name: self.remote.size(name) or 0 for name in names},
-            [dict(row) for row in rows],
-            time.time(),
-            seconds,
-        )
+        sizes = {name: self.remote.size(name) or 0 for name in names}
+        entry = Entry.of(job, source, made_by, sizes, rows, seconds)
         text = json.dumps(finite(asdict(entry)), allow_nan=False)
         self.remote.write(_done_name(job.target), text.encode())
 
