@@ -43,6 +43,9 @@ UNTYPED_MAPS = 3
 # Options of the part that reads types.
 _READING_TYPES = ("type_trunk", "type_dim")
 
+# The learned tokens of the styles: one row for each, after that of the neutral style.
+STYLE_ROWS = "style.tokens.weight"
+
 
 def build_model(recipe: Recipe, data_types: Sequence[str]) -> PreTrainedModel:
     """The model to train, with all other parameters frozen.
@@ -50,7 +53,8 @@ def build_model(recipe: Recipe, data_types: Sequence[str]) -> PreTrainedModel:
     A CF-SAM base that knows all types of the data keeps its types and their order, so data without types, or with only
     some of them, can train it further. If the data have other types, the model gets the types of the data: the weights
     for the nuclei and offset maps and for types of the same name stay, and those for other types get new values (the
-    log says which). If the option `type_trunk` differs from the base's, all weights for types get new values.
+    log says which). If the option `type_trunk` differs from the base's, all weights for types get new values. If the
+    option `styles` differs, styles of the same name stay, and new ones begin as the neutral style.
 
     Args:
         recipe: names the base and its options.
@@ -170,12 +174,12 @@ def _cfsam(base: str, type_names: dict[int, str], options: dict[str, Any]) -> Cf
         logger.info("the base's types are kept: %s", ", ".join(known.values()))
     config = CfSamConfig.from_pretrained(path, id2label=known if is_known else type_names, **options)
     reads_alike = all(getattr(config, name) == getattr(base_config, name) for name in _READING_TYPES)
-    if is_known and (reads_alike or not known):
+    if is_known and (reads_alike or not known) and config.styles == base_config.styles:
         return CfSamForNucleiSegmentation.from_pretrained(path, dtype=torch.float32, **options)
     # Class weights belong to the types of the base; an option can set those of the new ones.
-    of_types = ("type_loss_weights", *_READING_TYPES)
+    of_new_parts = ("type_loss_weights", "styles", *_READING_TYPES)
     model = CfSamForNucleiSegmentation.from_pretrained(
-        path, dtype=torch.float32, **{name: value for name, value in options.items() if name not in of_types}
+        path, dtype=torch.float32, **{name: value for name, value in options.items() if name not in of_new_parts}
     )
     return retype(model, config)
 
@@ -257,6 +261,12 @@ def load_type_trunk(model: CfSamForNucleiSegmentation, path: str | Path) -> None
             value.copy_(found[name])
 
 
+def needs_type_levels(model: PreTrainedModel, options: ModelOptions) -> bool:
+    """Whether the type branch's trunk is to be measured before training: it has new weights, or the branch is new."""
+    branch = getattr(model, "type_branch", None)
+    return branch is not None and (bool(options.type_trunk_weights) or not branch.is_measured)
+
+
 def measure_type_levels(model: CfSamForNucleiSegmentation, crops: Any) -> None:
     """Measures, on the first crops, the channels of a new type branch's trunk inside nuclei with types.
 
@@ -280,15 +290,15 @@ def measure_type_levels(model: CfSamForNucleiSegmentation, crops: Any) -> None:
 
 
 def retype(model: CfSamForNucleiSegmentation, config: CfSamConfig) -> CfSamForNucleiSegmentation:
-    """A copy of a trained model with other types, or with another part that reads types.
+    """A copy of a trained model with other types or styles, or with another part that reads types.
 
     The task tokens, hyper-networks and refinement of the nuclei and offset maps, of the background, and of types with
     the same name keep their weights, and so does the type branch if both models have the same kind. Weights for other
-    types get new values.
+    types get new values. A style of the same name keeps its token; a new one begins with that of the neutral style.
 
     Args:
         model: the trained model, which stays unchanged.
-        config: its configuration, with other types or another part that reads them.
+        config: its configuration, with other types or styles, or another part that reads types.
     """
     new = CfSamForNucleiSegmentation(config)
     old_maps, new_maps = _map_names(model.config), _map_names(config)
@@ -309,6 +319,11 @@ def retype(model: CfSamForNucleiSegmentation, config: CfSamConfig) -> CfSamForNu
                 head, _, tail = name.removeprefix("task_decoder.filters.").partition(".")
                 if new_maps[int(head)] in old_maps:
                     value.copy_(before[f"task_decoder.filters.{old_maps.index(new_maps[int(head)])}.{tail}"])
+            elif name.startswith("style.") and model.style is None:
+                # Styles that no one has trained begin as they are in a new model, which does not use them yet.
+                pass
+            elif name == STYLE_ROWS:
+                value.copy_(before[name][[_style_row(style, model.config.styles) for style in (None, *config.styles)]])
             elif name in ("task_decoder.task_tokens.weight", "refinement.head.1.weight", "refinement.head.1.bias"):
                 value[into] = before[name][source]
             elif name == "refinement.head.0.0.weight":
@@ -318,7 +333,12 @@ def retype(model: CfSamForNucleiSegmentation, config: CfSamConfig) -> CfSamForNu
                 value[:, first + into] = before[name][:, first + source]
             else:
                 value.copy_(before[name])
+    if model.config.styles != config.styles:
+        new_styles = [style for style in config.styles if style not in model.config.styles]
+        logger.info("styles: %s; new: %s", ", ".join(config.styles) or "none", ", ".join(new_styles) or "none")
     kept_types = old_types if all(getattr(model.config, f) == getattr(config, f) for f in _READING_TYPES) else []
+    if kept_types == old_types == new_types:
+        return new
     logger.warning(
         "the data's types replace the base's: new %s; removed %s; kept %s",
         ", ".join(name for name in new_types if name not in kept_types) or "none",
@@ -326,6 +346,11 @@ def retype(model: CfSamForNucleiSegmentation, config: CfSamConfig) -> CfSamForNu
         ", ".join(name for name in new_types if name in kept_types) or "none",
     )
     return new
+
+
+def _style_row(style: str | None, known: Sequence[str]) -> int:
+    """The row from which a style begins: its own if the base knows it, else that of the neutral style."""
+    return 1 + list(known).index(style) if style in known else 0
 
 
 def _map_names(config: CfSamConfig) -> list[str]:

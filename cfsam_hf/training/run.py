@@ -51,7 +51,7 @@ from .ema import ExponentialMovingAverage
 from .export import model_facts, results_record, write_model
 from .interruption import Abandoned, Interruption, ignore_signals
 from .launching import TrainingInterrupted, TrainingStopped, crops_per_step, full_disk_explained
-from .models import measure_type_levels
+from .models import measure_type_levels, needs_type_levels
 from .monitor import RunMonitor
 from .optimization import make_optimizer, set_learning_rates
 from .pictures import comparison_picture
@@ -114,7 +114,7 @@ class TrainingRun:
             # this layout.
             self._memory_format = torch.channels_last
             model.to(memory_format=self._memory_format)
-        if recipe.model.type_trunk_weights and getattr(model, "type_branch", None) is not None:
+        if needs_type_levels(model, recipe.model):
             measure_type_levels(model, crops)
         optimizer = make_optimizer(model, recipe.optimization)
         if recipe.optimization.compile:

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from cfsam_hf import CfSamForNucleiSegmentation, CfSamImageProcessor
 from cfsam_hf.model.type_branch import LEVELS, STAGES, LiteTrunk, join_with_nuclei, resample_level
 from cfsam_hf.training import build_model, make_recipe, retype
-from cfsam_hf.training.models import measure_type_levels
+from cfsam_hf.training.models import measure_type_levels, needs_type_levels
 
 from ..tiny import SIZE, random_labels, tiny_test_config, tiny_test_model
 from ..training_cases import smoke_recipe, start_run, write_base, write_qupath_tiles
@@ -188,6 +188,19 @@ def test_training_measures_a_new_branch_inside_nuclei():
     model.type_branch.measure([(crop["pixel_values"][None], inside)])
     assert torch.equal(model.type_branch.mean, found)
     assert found.any()
+
+
+def test_training_measures_branches_that_are_new_or_read_a_new_trunk(branch_base, trunk_file, tmp_path):
+    base = recipe(branch_base)
+    assert not needs_type_levels(build_model(base, ["a", "b", "c"]), base.model)
+    weights = recipe(branch_base, type_trunk_weights=str(trunk_file))
+    assert needs_type_levels(build_model(weights, ["a", "b", "c"]), weights.model)
+    # A base without types whose trunk serves outlines: its levels are known to nobody.
+    shared = {"detail_trunk": "efficientnet-lite0", **TRUNK}
+    tiny_test_model(num_types=0, **shared).save_pretrained(tmp_path / "untyped")
+    untyped = recipe(tmp_path / "untyped")
+    assert not needs_type_levels(build_model(untyped, []), untyped.model)
+    assert needs_type_levels(build_model(untyped, ["a"]), untyped.model)
 
 
 # Checkpoints and adapters.

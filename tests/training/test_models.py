@@ -93,6 +93,39 @@ def test_types_of_the_base_stay_where_the_data_has_none_or_some_of_them(typed_ba
         assert all(torch.equal(value, base[name]) for name, value in model.state_dict().items() if name in base)
 
 
+@pytest.mark.parametrize("types", [NAMES, ("x",)])
+def test_new_styles_begin_as_the_neutral_one_and_known_ones_stay(tmp_path, types, caplog):
+    base = tiny_test_model(num_types=3, id2label=dict(enumerate(NAMES, start=1)), styles=["one", "two"])
+    with torch.no_grad():
+        base.style.modulation.weight.normal_()
+    base.save_pretrained(tmp_path / "base")
+    with caplog.at_level("INFO", "cfsam_hf"):
+        model = build_model(recipe(tmp_path / "base", model_options={"styles": ["two", "three"]}), list(types))
+    assert model.config.styles == ["two", "three"]
+    assert torch.equal(model.style.tokens.weight, base.style.tokens.weight[[0, 2, 0]])
+    assert torch.equal(model.style.modulation.weight, base.style.modulation.weight)
+    assert "styles: two, three; new: three" in caplog.text
+    assert ("the data's types replace" in caplog.text) == (types != NAMES)
+    if types != NAMES:
+        return
+    pixels = torch.randn(1, 3, SIZE, SIZE)
+    expected = base.eval()(pixels, style_ids=torch.tensor([2])).nuclei_logits
+    assert torch.allclose(model.eval()(pixels, style_ids=torch.tensor([1])).nuclei_logits, expected, atol=1e-6)
+
+
+def test_a_base_without_styles_gets_them_and_finds_the_same_nuclei(tmp_path):
+    base = tiny_test_model(num_types=0)
+    base.save_pretrained(tmp_path / "base")
+    model = build_model(recipe(tmp_path / "base", model_options={"styles": ["one"]}), []).eval()
+    assert model.style.tokens.weight.shape[0] == 2
+    assert not model.style.modulation.weight.any()
+    pixels = torch.randn(1, 3, SIZE, SIZE)
+    assert all(torch.equal(value, model.state_dict()[name]) for name, value in base.state_dict().items())
+    # The new token takes part in the attention among tokens, so outlines are near, not equal.
+    before, after = base.eval()(pixels), model(pixels)
+    assert torch.allclose(before.nuclei_logits.sigmoid(), after.nuclei_logits.sigmoid(), atol=0.1)
+
+
 def test_a_typed_model_learns_from_tiles_without_types(typed_base):
     model = build_model(recipe(typed_base), []).train()
     labels = random_labels(2) | {"type_labels": torch.full((2, SIZE, SIZE), -100)}
