@@ -254,11 +254,7 @@ def test_no_tuning_or_validation_tile_is_among_the_long_runs_tiles(path, monkeyp
         item = replace(item, path=str(real_data / item.path))
         for part, records in parts.items():
             records += [replace(record, dataset=item.dataset) for record in item.records(part)]
-    assert {part: len(records) > 100 for part, records in parts.items()} == {
-        "train": True,
-        "tuning": False,
-        "validation": True,
-    }
+    assert all(len(records) > 50 for records in parts.values())
     assert find_leaks(parts) == []
 
 
