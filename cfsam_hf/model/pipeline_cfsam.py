@@ -34,6 +34,8 @@ TILE_STEP = 4
 
 # Batches that wait on each side of the network; one would be enough if all took the same time.
 BATCHES_AHEAD = 2
+# On a CPU, where tiles pass alone, so many of them are ahead: enough to keep the network busy while rows are decoded.
+TILES_AHEAD = 6
 
 # Seconds after which a call that is still running shows its progress.
 PROGRESS_DELAY = 2.0
@@ -348,6 +350,8 @@ class NucleiSegmentationPipeline(Pipeline):
         parameters = self.image_processor.decoding_parameters(**(decoding or {}))
         style_id = style_number(self.model.config, style)
         accelerator = self._accelerator()
+        # Tiles that pass alone are handed on alone, which holds less memory.
+        together, ahead = (1, TILES_AHEAD) if self.device.type == "cpu" else (batch_size, BATCHES_AHEAD)
         counts_images = total is not None and total > 1
         pending: deque[ImageRun] = deque()
         hide = None if progress is None else not progress  # None: hidden unless on a terminal
@@ -361,7 +365,7 @@ class NucleiSegmentationPipeline(Pipeline):
         self.network_clock = NetworkClock()
         tiles = make_batches(
             runs,
-            batch_size,
+            together,
             lambda height, width: self.tiling_for(height, width, tile_size, tile_overlap, views),
             self.image_processor.pixel_values if accelerator is None else accelerator.stage,
         )
@@ -373,9 +377,9 @@ class NucleiSegmentationPipeline(Pipeline):
             return accelerator.launch(values, style_id, self._autocast(autocast_dtype), batch_size).wait
 
         network = run_network(
-            read_ahead(tiles, BATCHES_AHEAD), launch, self.network_clock, in_flight=0 if accelerator is None else 1
+            read_ahead(tiles, ahead), launch, self.network_clock, in_flight=0 if accelerator is None else 1
         )
-        batches = read_ahead(network, BATCHES_AHEAD)
+        batches = read_ahead(network, ahead)
         with bar, contextlib.closing(batches):
             for batch in batches:
                 pending.extend(batch.started)
