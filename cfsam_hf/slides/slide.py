@@ -4,15 +4,16 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 
 import numpy as np
-import PIL.Image
 
 from ..model.pixel_size import GIVEN, PixelSize
+from .resampling import ON_GRID, Axis, read_resampled
 
-# Pixels of a level that are read beyond each side of a region, so that resampling at its edge sees its neighbours.
-MARGIN = 4
+# A level whose pixels differ so little in size from those asked for is read without resampling.
+UNSCALED = 1e-9
 WHITE = 255
 # How far a level's extent may be off that of level 0; scanners pad and round.
 LEVEL_TOLERANCE = 0.1
@@ -166,26 +167,18 @@ class Slide(ABC):
         A rectangle of the slide, each pixel of which covers `steps` (x, y) pixels of level 0.
 
         The best level is read and resampled: by area averaging when it shrinks, which avoids aliasing, and by cubic
-        interpolation when it grows. Neighbouring regions fit together, because the resampling at an edge sees the
-        pixels beyond it. Arguments, result and errors are those of [`read_region`].
+        interpolation when it grows. Rectangles that begin at multiples of `steps` have the same pixels where they
+        overlap. Arguments, result and errors are those of [`read_region`].
         """
         if width < 1 or height < 1:
             raise ValueError(f"a region must have at least one pixel, got {width}x{height}")
         number = self.best_level(min(steps))
         level = self.levels[number]
-        scales = (self.size[0] / level.width, self.size[1] / level.height)
-        # The rectangle in pixels of the level, and the whole pixels that cover it.
-        left, top = x / scales[0], y / scales[1]
-        right, bottom = left + width * steps[0] / scales[0], top + height * steps[1] / scales[1]
-        rounded = [round(side) for side in (left, top, right, bottom)]
-        if (rounded[2] - rounded[0], rounded[3] - rounded[1]) == (width, height) and np.allclose(
-            (left, top, right, bottom), rounded, rtol=0, atol=1e-3
-        ):
-            return self.read_level(number, rounded[0], rounded[1], width, height)
-        first_x, first_y = math.floor(left) - MARGIN, math.floor(top) - MARGIN
-        across, down = math.ceil(right) + MARGIN - first_x, math.ceil(bottom) + MARGIN - first_y
-        pixels = self.read_level(number, first_x, first_y, across, down)
-        box = (left - first_x, top - first_y, right - first_x, bottom - first_y)
-        shrinks = (box[2] - box[0]) * (box[3] - box[1]) > width * height
-        how = PIL.Image.Resampling.BOX if shrinks else PIL.Image.Resampling.BICUBIC
-        return np.asarray(PIL.Image.fromarray(pixels).resize((width, height), how, box=box))
+        # Pixels of the level that a pixel of the result covers.
+        step_x, step_y = steps[0] * level.width / self.size[0], steps[1] * level.height / self.size[1]
+        if math.isclose(step_x, 1, abs_tol=UNSCALED) and math.isclose(step_y, 1, abs_tol=UNSCALED):
+            left, top = x * level.width / self.size[0], y * level.height / self.size[1]
+            if abs(left - round(left)) < ON_GRID and abs(top - round(top)) < ON_GRID:
+                return self.read_level(number, round(left), round(top), width, height)
+        across, down = Axis.of(x / steps[0], width, step_x), Axis.of(y / steps[1], height, step_y)
+        return read_resampled(partial(self.read_level, number), across, down)

@@ -97,8 +97,21 @@ def test_beyond_the_slide_all_is_white(container):
         assert (slide.read_region(5000, 0, 9, 7, mpp=1.0) == 255).all()
 
 
-@pytest.mark.parametrize("mpp", [0.2, 0.25, 0.3, 0.5, 0.77])
-def test_neighbouring_regions_fit_together(mpp, tmp_path):
+@pytest.mark.parametrize("mpp", [0.1, 0.2, 0.25, 0.3, 0.5, 0.77, 1.3])
+def test_overlapping_regions_have_the_same_pixels(mpp, tmp_path):
+    ome(tmp_path / "a.tif")
+    with open_slide(tmp_path / "a.tif") as slide:
+        step = mpp / 0.25
+        # Larger than a block of the resampler where the pixels are small.
+        width, height = (int(side * 0.25 / mpp) - 30 for side in (620, 500))
+        whole = slide.read_region(20 * step, 30 * step, width, height, mpp)
+        for x, y, across, down in ((7, 0, width - 7, height), (0, 11, width // 3, height - 11), (13, 17, 50, 40)):
+            part = slide.read_region((20 + x) * step, (30 + y) * step, across, down, mpp)
+            np.testing.assert_array_equal(part, whole[y : y + down, x : x + across])
+
+
+@pytest.mark.parametrize("mpp", [0.2, 0.77])
+def test_regions_between_the_pixels_of_the_grid_fit_together(mpp, tmp_path):
     ome(tmp_path / "a.tif")
     with open_slide(tmp_path / "a.tif") as slide:
         step = mpp / 0.25
