@@ -106,6 +106,7 @@ def recovery(args: argparse.Namespace) -> None:
     full = float(np.median(steps[4:11]))
     slow = [i for i in range(12, len(steps) - 5) if steps[i : i + 5].mean() > 1.2 * full]
     back = times[max(slow, default=11) + 1] - killed
+    print("seconds from the kill to each later region:", *(f"{t - killed:.0f}" for t in times[12:]))
     print(f"a region each {full:.2f} s before; the full rate was back {back:.1f} s after the machine was killed")
     ray.shutdown()
     machines.shutdown()
