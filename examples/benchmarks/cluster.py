@@ -148,7 +148,7 @@ class StandIn:
     def get(self, reference: Any) -> Any:
         return reference.value
 
-    def wait(self, references: list[Any], num_returns: int) -> Any:
+    def wait(self, references: list[Any], num_returns: int, timeout: float) -> Any:
         return references[:num_returns], references[num_returns:]
 
     def nodes(self) -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@ to an actor that restarts counts as a failed try each time, so that a short outa
 is harmless.
 """
 
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,9 @@ from typing import Any
 
 STARTS = 3
 """How often in a row an actor may fail to start."""
+STARTING = 120.0
+"""Seconds for which an actor that starts may turn out to be on another machine than the others. Longer, there is
+probably no room for it."""
 
 
 @dataclass(eq=False)
@@ -22,11 +26,13 @@ class Member:
     Attributes:
         handle: of Ray.
         node: the machine that it runs on, "" until it has started.
+        since: when its start began, in seconds of `time.monotonic`.
         failures: starts in a row that have failed.
     """
 
     handle: Any
     node: str = ""
+    since: float = 0.0
     failures: int = 0
 
 
@@ -48,12 +54,13 @@ class Crew:
 
     @property
     def nodes(self) -> set[str]:
-        """The machines on which members have started."""
-        return {member.node for member in self.members if member.node}
+        """The machines on which members have started, and "" while one that is starting may be on yet another."""
+        now = time.monotonic()
+        return {member.node for member in self.members if member.node or now - member.since < STARTING}
 
     def begin(self, member: Member) -> Any:
         """Starts an actor, the first of a member or its successor. Returns a reference to the id of its machine."""
-        member.node = ""
+        member.node, member.since = "", time.monotonic()
         member.handle = self._create()
         return member.handle.start.remote(*self._arguments)
 

@@ -32,6 +32,8 @@ from .region_queue import TRIES, OpenSlide, RegionQueue
 from .worker import RegionWorker, SlideBrief, SlideClerk, SlideWork, without_weights
 
 WORKERS_PER_CLERK = 2
+# Seconds after which the driver looks again whether a region may be tried where it has failed, though nothing happened.
+LOOKS_AGAIN = 10.0
 
 
 def slides_ahead(workers: int) -> int:
@@ -201,7 +203,7 @@ class _Run:
             while self.todo and self.planning + len(self.queue) < limit:
                 self._plan(self.todo.popleft())
             self._dispatch()
-            ready, _ = self.ray.wait(list(self._handlers), num_returns=1)
+            ready, _ = self.ray.wait(list(self._handlers), num_returns=1, timeout=LOOKS_AGAIN)
             for reference in ready:
                 yield from self._handlers.pop(reference)()
 

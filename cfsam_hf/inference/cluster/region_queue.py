@@ -50,7 +50,7 @@ class OpenSlide:
 
         Args:
             node: the machine of the worker.
-            nodes: the machines that have workers.
+            nodes: the machines that have workers, and "" for one that may be about to have one.
         """
         for number in self._retries:
             failed_on = set(self._failures[number])

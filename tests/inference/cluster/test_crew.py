@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from cfsam_hf.inference.cluster.crew import STARTS, Crew
+from cfsam_hf.inference.cluster.crew import STARTING, STARTS, Crew
 
 
 def make_crew(count):
@@ -25,6 +25,19 @@ def test_members_start_with_their_arguments_and_become_idle():
     assert not crew.idle
     crew.joined(crew.members[1], "a")
     assert list(crew.idle) == [crew.members[1]]
+    crew.joined(crew.members[0], "b")
+    assert crew.nodes == {"a", "b"}
+
+
+def test_a_start_may_be_on_another_machine_but_not_for_ever(monkeypatch):
+    crew, _ = make_crew(2)
+    now = 1000.0
+    monkeypatch.setattr("cfsam_hf.inference.cluster.crew.time.monotonic", lambda: now)
+    for member in crew.members:
+        crew.begin(member)
+    crew.joined(crew.members[0], "a")
+    assert crew.nodes == {"a", ""}
+    now += STARTING + 1
     assert crew.nodes == {"a"}
 
 
@@ -36,7 +49,7 @@ def test_a_dead_member_gets_a_new_actor_and_leaves_its_machine():
     first = member.handle
     assert crew.begin(member) == 1
     assert member.handle is not first
-    assert crew.nodes == set()
+    assert crew.nodes == {""}
 
 
 def test_members_that_cannot_start_are_given_up_and_the_last_one_is_an_error():

@@ -36,6 +36,17 @@ def test_each_region_comes_once_and_small_slides_before_big_ones():
     assert small.is_finished
 
 
+def test_a_failed_region_waits_for_a_machine_that_is_about_to_come():
+    slide = opened("one", 1)
+    queue = queue_of(slide)
+    queue.take("a", {"a", ""})
+    slide.fail(0, "a", OSError("full"))
+    assert queue.take("a", {"a", ""}) is None
+    assert queue.take("b", {"a", "b"}) == (slide, 0)
+    slide.fail(0, "b", OSError("full"))
+    assert queue.take("a", {"a", "b"}) == (slide, 0)
+
+
 def test_a_small_slide_that_comes_later_passes_the_big_one():
     big, small = opened("big", 50), opened("small", 3)
     queue = queue_of(big)
