@@ -32,7 +32,7 @@ from .region_queue import TRIES, OpenSlide, RegionQueue
 from .worker import RegionWorker, SlideBrief, SlideClerk, SlideWork, without_weights
 
 WORKERS_PER_CLERK = 2
-# Seconds after which the driver looks again whether a region may be tried where it has failed, though nothing happened.
+# Seconds without any event after which the driver looks again whether a region may be tried where it has failed.
 LOOKS_AGAIN = 10.0
 
 
