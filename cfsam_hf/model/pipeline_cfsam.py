@@ -340,9 +340,9 @@ class NucleiSegmentationPipeline(Pipeline):
         keep_maps: bool = False,
     ) -> Generator[ImageRun]:
         """
-        Run the network over the tiles of one image (or part of one) after the other, filling batches across images,
-        and give each back when it is decoded, or with its error. The bar counts images where there are several, else
-        tiles.
+        Run the network over the tiles of one image (or part of one) after the other, on an accelerator in batches that
+        are filled across images, and give each back when it is decoded, or with its error. The bar counts images where
+        there are several, else tiles.
 
         Three stages work at once: reading and cutting tiles in a thread, the network in another, blending and decoding
         in the caller's.

@@ -184,11 +184,6 @@ class TypeBranch(nn.Module):
         self.register_buffer("mean", torch.zeros(channels))
         self.register_buffer("deviation", torch.ones(channels))
 
-    @property
-    def is_measured(self) -> bool:
-        """Whether the levels of the channels are known: those of a new branch are 0 and 1."""
-        return bool((self.mean != 0).any() or (self.deviation != 1).any())
-
     def forward(self, pixel_values: torch.Tensor, trunk_levels: Sequence[torch.Tensor] | None = None) -> torch.Tensor:
         """Maps pixels (B, 3, H, W), H and W multiples of 8, to type logits inside nuclei (B, T, H / 4, W / 4).
 

@@ -7,7 +7,7 @@ import PIL.Image
 from ..model.pixel_size import PixelSize, read_pixel_size
 from .slide import SHARE_ADVICE, WHITE, Level, Slide
 
-# Rows that are decoded at once: OpenSlide and Pillow take 4 bytes a pixel each.
+# Rows that are decoded at once, or both sides of what is: OpenSlide and Pillow take 4 bytes a pixel each.
 STRIP_ROWS = 1024
 
 
@@ -39,13 +39,20 @@ class OpenSlideSlide(Slide):
         )
 
     def _read_inside(self, level: int, x: int, y: int, width: int, height: int) -> np.ndarray:
-        if self.levels[level].downsample != 1:
-            # Corners are rounded to whole pixels of level 0, so that strips would not fit together exactly.
-            return self._read_strip(level, x, y, width, height)
         pixels = np.empty((height, width, 3), dtype=np.uint8)
-        for top in range(0, height, STRIP_ROWS):
-            rows = min(STRIP_ROWS, height - top)
-            pixels[top : top + rows] = self._read_strip(level, x, y + top, width, rows)
+        downsample = self.levels[level].downsample
+        if downsample == round(downsample):
+            for top in range(0, height, STRIP_ROWS):
+                rows = min(STRIP_ROWS, height - top)
+                pixels[top : top + rows] = self._read_strip(level, x, y + top, width, rows)
+            return pixels
+        # The corner of a rectangle is rounded to whole pixels of level 0, which shifts all of it by part of a pixel.
+        # Corners of a fixed grid give a pixel the same value in every rectangle.
+        for top, rows in _grid_cells(y, height):
+            for left, columns in _grid_cells(x, width):
+                cell = self._read_strip(level, left, top, columns, rows)[max(0, y - top) :, max(0, x - left) :]
+                down, across = max(0, top - y), max(0, left - x)
+                pixels[down : down + cell.shape[0], across : across + cell.shape[1]] = cell
         return pixels
 
     def _read_strip(self, level: int, x: int, y: int, width: int, height: int) -> np.ndarray:
@@ -69,6 +76,12 @@ class OpenSlideSlide(Slide):
 
     def close(self) -> None:
         self._slide.close()
+
+
+def _grid_cells(start: int, length: int) -> list[tuple[int, int]]:
+    """The cells that cover an axis, as (first pixel, pixels up to the end of the cell or of the axis)."""
+    firsts = range(start // STRIP_ROWS * STRIP_ROWS, start + length, STRIP_ROWS)
+    return [(first, min(STRIP_ROWS, start + length - first)) for first in firsts]
 
 
 def _associated_sizes(slide: openslide.OpenSlide) -> dict[str, tuple[int, int]]:

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 
+from .resampling import block_side
 from .slide import Slide
 
 # Micrometres per pixel assumed for a slide whose pixel size is neither stated nor given: a 40x objective.
@@ -46,7 +47,9 @@ def read_overview(slide: Slide, mpp: float = OVERVIEW_MPP) -> np.ndarray:
     width, height = round(slide.size[0] / step_x), round(slide.size[1] / step_y)
     picture = np.empty((height, width, 3), dtype=np.uint8)
     level = slide.levels[slide.best_level(min(step_x, step_y))]
-    side = max(16, math.floor(_BLOCK * level.downsample / max(step_x, step_y)))
+    # Whole blocks of the resampler, so that none is read twice.
+    unit = max(block_side(step / level.downsample) for step in (step_x, step_y))
+    side = max(1, math.floor(_BLOCK * level.downsample / max(step_x, step_y) / unit)) * unit
     for top in range(0, height, side):
         for left in range(0, width, side):
             rows, columns = min(side, height - top), min(side, width - left)

@@ -13,10 +13,15 @@ import PIL.Image
 
 # Pixels of a level that are read beyond each side of a block, so that resampling at its edge sees its neighbours.
 MARGIN = 4
-# Side of a block in pixels of the result.
-BLOCK = 512
+# Largest side of a block in pixels of the result, and in pixels of the level, which keeps small what is read too much.
+BLOCK, SOURCE_BLOCK = 512, 1024
 # A rectangle that begins so near to a pixel of the grid, in pixels of the result, begins there.
 ON_GRID = 1e-3
+
+
+def block_side(step: float) -> int:
+    """Side of a block in pixels of the result, each of which covers `step` pixels of the level; a power of 2."""
+    return min(BLOCK, 2 ** max(0, math.floor(math.log2(SOURCE_BLOCK / step))))
 
 
 @dataclass(frozen=True)
@@ -43,18 +48,19 @@ class Axis:
 
     def blocks(self) -> list["Axis"]:
         """The whole blocks that cover the axis."""
-        numbers = range(self.first // BLOCK, -(-(self.first + self.count) // BLOCK))
-        return [Axis(number * BLOCK, BLOCK, self.offset, self.step) for number in numbers]
+        side = block_side(self.step)
+        numbers = range(self.first // side, -(-(self.first + self.count) // side))
+        return [Axis(number * side, side, self.offset, self.step) for number in numbers]
 
     @property
-    def span(self) -> tuple[float, float]:
-        """First and last place in pixels of the level."""
+    def source_span(self) -> tuple[float, float]:
+        """Where the axis begins and ends, in pixels of the level."""
         return (self.first + self.offset) * self.step, (self.first + self.count + self.offset) * self.step
 
     @property
-    def read(self) -> tuple[int, int]:
-        """The whole pixels of the level, with a margin, that resampling needs."""
-        low, high = self.span
+    def source_pixels(self) -> tuple[int, int]:
+        """The first whole pixel of the level that resampling needs, margin included, and the one after the last."""
+        low, high = self.source_span
         return math.floor(low) - MARGIN, math.ceil(high) + MARGIN
 
     def shared(self, block: "Axis") -> tuple[slice, slice]:
@@ -76,20 +82,21 @@ def read_resampled(read: Callable[[int, int, int, int], np.ndarray], across: Axi
         (down.count, across.count, 3) uint8.
     """
     columns, rows = across.blocks(), down.blocks()
-    left, right = columns[0].read[0], columns[-1].read[1]
-    top, bottom = rows[0].read[0], rows[-1].read[1]
+    left, right = columns[0].source_pixels[0], columns[-1].source_pixels[1]
+    top, bottom = rows[0].source_pixels[0], rows[-1].source_pixels[1]
     pixels = read(left, top, right - left, bottom - top)
     how = PIL.Image.Resampling.BOX if across.step * down.step > 1 else PIL.Image.Resampling.BICUBIC
     result = np.empty((down.count, across.count, 3), np.uint8)
     for row in rows:
-        y0, y1 = row.read
+        y0, y1 = row.source_pixels
         into_y, from_y = down.shared(row)
         for column in columns:
-            x0, x1 = column.read
+            x0, x1 = column.source_pixels
             into_x, from_x = across.shared(column)
             # Places within the block's own pixels are small numbers, equal for every rectangle that holds the block.
-            box = (column.span[0] - x0, row.span[0] - y0, column.span[1] - x0, row.span[1] - y0)
+            (left_edge, right_edge), (top_edge, bottom_edge) = column.source_span, row.source_span
+            box = (left_edge - x0, top_edge - y0, right_edge - x0, bottom_edge - y0)
             block = PIL.Image.fromarray(np.ascontiguousarray(pixels[y0 - top : y1 - top, x0 - left : x1 - left]))
-            resized = np.asarray(block.resize((BLOCK, BLOCK), how, box=box))
+            resized = np.asarray(block.resize((column.count, row.count), how, box=box))
             result[into_y, into_x] = resized[from_y, from_x]
     return result

@@ -263,8 +263,11 @@ def load_type_trunk(model: CfSamForNucleiSegmentation, path: str | Path) -> None
 
 def needs_type_levels(model: PreTrainedModel, options: ModelOptions) -> bool:
     """Whether the type branch's trunk is to be measured before training: it has new weights, or the branch is new."""
-    branch = getattr(model, "type_branch", None)
-    return branch is not None and (bool(options.type_trunk_weights) or not branch.is_measured)
+    if getattr(model, "type_branch", None) is None:
+        return False
+    path = checkpoint_of(options.base)
+    is_new = path is None or not CfSamConfig.from_pretrained(path).has_type_branch
+    return bool(options.type_trunk_weights) or is_new
 
 
 def measure_type_levels(model: CfSamForNucleiSegmentation, crops: Any) -> None:

@@ -7,7 +7,10 @@ import pytest
 import tifffile
 
 from cfsam_hf.model.pictures import read_rgb
-from cfsam_hf.slides import demo_slide, describe_slide, format_slide, open_slide
+from cfsam_hf.model.pixel_size import PixelSize
+from cfsam_hf.slides import demo_slide, describe_slide, format_slide, open_slide, openslide_slide, resampling
+from cfsam_hf.slides.overview import read_overview
+from cfsam_hf.slides.slide import Level, Slide
 
 from ..painted_model import paint
 
@@ -97,17 +100,70 @@ def test_beyond_the_slide_all_is_white(container):
         assert (slide.read_region(5000, 0, 9, 7, mpp=1.0) == 255).all()
 
 
-@pytest.mark.parametrize("mpp", [0.1, 0.2, 0.25, 0.3, 0.5, 0.77, 1.3])
-def test_overlapping_regions_have_the_same_pixels(mpp, tmp_path):
-    ome(tmp_path / "a.tif")
-    with open_slide(tmp_path / "a.tif") as slide:
-        step = mpp / 0.25
-        # Larger than a block of the resampler where the pixels are small.
-        width, height = (int(side * 0.25 / mpp) - 30 for side in (620, 500))
-        whole = slide.read_region(20 * step, 30 * step, width, height, mpp)
-        for x, y, across, down in ((7, 0, width - 7, height), (0, 11, width // 3, height - 11), (13, 17, 50, 40)):
-            part = slide.read_region((20 + x) * step, (30 + y) * step, across, down, mpp)
-            np.testing.assert_array_equal(part, whole[y : y + down, x : x + across])
+def odd_aperio(path) -> None:
+    """Levels whose sides are not whole fractions of level 0's, read by OpenSlide."""
+    options = {"metadata": None, **TILED}
+    with tifffile.TiffWriter(path) as writer:
+        writer.write(PIXELS[:499, :619], description=APERIO.replace("620x500", "619x499"), **options)
+        for pixels in (HALF[:249, :309], QUARTER[:124, :154]):
+            writer.write(pixels, description="Aperio Image Library v12.0\r\n619x499 -> ", **options)
+
+
+@pytest.mark.parametrize("write", [ome, odd_aperio, png])
+@pytest.mark.parametrize(
+    "steps", [(0.4, 0.4), (0.8, 0.8), (1, 1), (1.2, 1.2), (2, 2), (2.2, 2.3), (3.08, 3.1), (5.2, 5)]
+)
+def test_overlapping_regions_have_the_same_pixels(write, steps, tmp_path, monkeypatch):
+    # Regions of several blocks, and cells of OpenSlide's levels.
+    monkeypatch.setattr(resampling, "BLOCK", 32)
+    monkeypatch.setattr(openslide_slide, "STRIP_ROWS", 48)
+    write(tmp_path / "a.svs")
+    with open_slide(tmp_path / "a.svs") as slide:
+        width, height = (int(side / step) + 20 for side, step in zip((620, 500), steps, strict=True))
+
+        def read(x, y, across, down):
+            return slide.read_scaled(x * steps[0], y * steps[1], across, down, steps)
+
+        whole = read(-10, -9, width, height)
+        assert 0 < (whole == 255).all(-1).mean() < 0.6
+        for x, y, across, down in ((7, 0, width - 7, height), (0, 11, width // 3, height - 11), (83, 87, 50, 30)):
+            np.testing.assert_array_equal(read(x - 10, y - 9, across, down), whole[y : y + down, x : x + across])
+
+
+class CountingSlide(Slide):
+    """A white slide that counts what is read of it."""
+
+    def __init__(self, *levels: Level):
+        super().__init__("counting", "none", list(levels), PixelSize(0.25, 0.25, "made"))
+        self.reads: list[int] = []
+
+    def read_level(self, level, x, y, width, height):
+        self.reads.append(width * height)
+        return np.broadcast_to(np.uint8(255), (height, width, 3))
+
+    def _read_inside(self, *arguments):
+        raise NotImplementedError
+
+    def read_associated(self, name):
+        raise KeyError(name)
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("mpp", [8.0, 8.01, 14.7])
+@pytest.mark.parametrize("downsamples", [(1,), (1, 4)])
+def test_an_overview_reads_a_large_slide_once_and_in_parts(mpp, downsamples):
+    slide = CountingSlide(*(Level(20_064 // by, 20_064 // by, by) for by in downsamples))
+    read_overview(slide, mpp)
+    assert max(slide.reads) < 4600**2
+    assert sum(slide.reads) < 1.3 * slide.levels[-1].width ** 2
+
+
+def test_a_coarse_region_of_a_fine_level_reads_little_around_it():
+    slide = CountingSlide(Level(60_000, 60_000, 1))
+    slide.read_region(10_000, 10_000, 64, 64, mpp=8.0)
+    assert sum(slide.reads) < (2048 + 2 * 1024 + 8) ** 2
 
 
 @pytest.mark.parametrize("mpp", [0.2, 0.77])

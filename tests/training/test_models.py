@@ -113,7 +113,7 @@ def test_new_styles_begin_as_the_neutral_one_and_known_ones_stay(tmp_path, types
     assert torch.allclose(model.eval()(pixels, style_ids=torch.tensor([1])).nuclei_logits, expected, atol=1e-6)
 
 
-def test_a_base_without_styles_gets_them_and_finds_the_same_nuclei(tmp_path):
+def test_a_base_without_styles_gets_them_and_outlines_stay_near(tmp_path):
     base = tiny_test_model(num_types=0)
     base.save_pretrained(tmp_path / "base")
     model = build_model(recipe(tmp_path / "base", model_options={"styles": ["one"]}), []).eval()
@@ -123,7 +123,7 @@ def test_a_base_without_styles_gets_them_and_finds_the_same_nuclei(tmp_path):
     assert all(torch.equal(value, model.state_dict()[name]) for name, value in base.state_dict().items())
     # The new token takes part in the attention among tokens, so outlines are near, not equal.
     before, after = base.eval()(pixels), model(pixels)
-    assert torch.allclose(before.nuclei_logits.sigmoid(), after.nuclei_logits.sigmoid(), atol=0.1)
+    assert torch.allclose(before.nuclei_logits.sigmoid(), after.nuclei_logits.sigmoid(), atol=0.02)
 
 
 def test_a_typed_model_learns_from_tiles_without_types(typed_base):

@@ -56,10 +56,10 @@ def run_slides_on_ray(
     """
     Yields the progress and the outcomes of slides as they come; one that fails does not affect the others.
 
-    The files are those of [`cfsam_hf.inference.slide_run.run_slides`], to the last bit on CPUs, however many workers
-    there are and whatever was killed. A region that fails is tried again, on another machine if there is one; after
-    three tries its slide fails, the slide's other regions are done all the same, and a resumed run has only that
-    region to do.
+    The files are those of [`cfsam_hf.inference.slide_run.run_slides`], to the last bit on CPUs if that loop has as
+    many threads as a worker, however many workers there are and whatever was killed. A region that fails is tried
+    again, on another machine if there is one; after three tries its slide fails, the slide's other regions are done
+    all the same, and a resumed run has only that region to do.
 
     Example:
 
