@@ -45,6 +45,7 @@ _READING_TYPES = ("type_trunk", "type_dim")
 
 # The learned tokens of the styles: one row for each, after that of the neutral style.
 STYLE_ROWS = "style.tokens.weight"
+NEUTRAL_ROW = 0
 
 
 def build_model(recipe: Recipe, data_types: Sequence[str]) -> PreTrainedModel:
@@ -326,7 +327,8 @@ def retype(model: CfSamForNucleiSegmentation, config: CfSamConfig) -> CfSamForNu
                 # Styles that no one has trained begin as they are in a new model, which does not use them yet.
                 pass
             elif name == STYLE_ROWS:
-                value.copy_(before[name][[_style_row(style, model.config.styles) for style in (None, *config.styles)]])
+                rows = [_style_row(style, model.config.styles) for style in config.styles]
+                value.copy_(before[name][[NEUTRAL_ROW, *rows]])
             elif name in ("task_decoder.task_tokens.weight", "refinement.head.1.weight", "refinement.head.1.bias"):
                 value[into] = before[name][source]
             elif name == "refinement.head.0.0.weight":
@@ -351,9 +353,9 @@ def retype(model: CfSamForNucleiSegmentation, config: CfSamConfig) -> CfSamForNu
     return new
 
 
-def _style_row(style: str | None, known: Sequence[str]) -> int:
+def _style_row(style: str, known: Sequence[str]) -> int:
     """The row from which a style begins: its own if the base knows it, else that of the neutral style."""
-    return 1 + list(known).index(style) if style in known else 0
+    return NEUTRAL_ROW + 1 + known.index(style) if style in known else NEUTRAL_ROW
 
 
 def _map_names(config: CfSamConfig) -> list[str]:
