@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..data import Tile
+from ..data.label_resampling import resample_labels
 from ..metrics import aggregated_jaccard_index, defined_mean, overlap_table, panoptic_quality
 from ..model.decoding import DecodingParameters, decode_nuclei
 from ..model.maps import NucleiMaps
@@ -43,20 +44,14 @@ Cases = Mapping[str, Sequence[tuple[NucleiMaps, np.ndarray]]]
 def tuning_case(pipe: NucleiSegmentationPipeline, tile: Tile) -> tuple[NucleiMaps, np.ndarray]:
     """Returns the blended maps of a tile, as `pipe` decodes them, and its true label map.
 
-    Both are empty outside the annotated area.
-
-    Raises:
-        ValueError: the pixel size of the tile differs from the model's, in whose pixels decoding parameters are.
+    Both are in the model's pixels, in which decoding parameters are, and empty outside the annotated area.
     """
     # Types take up most of the maps and do not matter here.
-    maps, truth = replace(pipe.blended_maps(tile.image, mpp=tile.mpp), types=None), tile.instance_map
-    if maps.nuclei.shape != truth.shape:
-        raise ValueError(
-            f"tile {tile.id} has {tile.mpp} micrometres per pixel and the model {pipe.image_processor.mpp}; choose "
-            "decoding parameters and fit scores on tiles of the model's pixel size"
-        )
+    maps = replace(pipe.blended_maps(tile.image, mpp=tile.mpp), types=None)
+    truth = resample_labels(tile.instance_map, *maps.nuclei.shape)
     if tile.annotated is not None:
-        maps, truth = replace(maps, nuclei=maps.nuclei * tile.annotated), np.where(tile.annotated, truth, 0)
+        annotated = resample_labels(tile.annotated, *maps.nuclei.shape)
+        maps, truth = replace(maps, nuclei=maps.nuclei * annotated), np.where(annotated, truth, 0)
     return maps, truth
 
 

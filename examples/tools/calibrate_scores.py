@@ -7,9 +7,9 @@ A score should be the probability that the nucleus overlaps a true one with IoU 
 The script fits the weights of a logistic regression on the mean probability, edge, form, neighbours and size of every
 nucleus in all tiles, and chooses the `minimum_score` with the highest mean of PQ and AJI. It prints the quality of the
 checkpoint's scores and of the fitted ones, the latter on tiles that were left out of the fit one by one. Choose the
-decoding parameters first (tune_decoding.py), since other nuclei need another calibration. The tiles must have the
-model's pixel size. The script does not read validation tiles. If a split has no tuning tiles, it uses training tiles;
-the network has seen these, so scores of new images may then be a little too high.
+decoding parameters first (tune_decoding.py), since other nuclei need another calibration. Tiles of other pixel sizes
+are compared in the model's pixels. The script does not read validation tiles. If a split has no tuning tiles, it uses
+training tiles; the network has seen these, so scores of new images may then be a little too high.
 """
 
 from dataclasses import asdict, dataclass, field, replace

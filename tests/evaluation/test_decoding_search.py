@@ -99,5 +99,17 @@ def test_a_case_is_what_is_annotated_in_the_models_pixels():
     assert not truth[:40].any()
     assert np.array_equal(truth[40:], instance_map[40:])
     assert maps.nuclei[40:].max() > 0.9
-    with pytest.raises(ValueError, match=r"tile a has 0\.5 micrometres per pixel and the model 0\.25"):
-        tuning_case(pipe, Tile(image, instance_map, None, "a", mpp=0.5))
+
+
+def test_a_tile_of_another_pixel_size_is_compared_in_the_models_pixels():
+    pipe = NucleiSegmentationPipeline(model=PaintedModel(painted_config()))
+    fine_image, fine_map, _ = paint(96, 80, scale=2.0)
+    annotated = np.ones(fine_map.shape, bool)
+    annotated[:80] = False
+    maps, truth = tuning_case(pipe, Tile(fine_image, fine_map, None, "a", mpp=0.125, annotated=annotated))
+    assert maps.nuclei.shape == truth.shape == (96, 80)
+    assert not maps.nuclei[:40].any()
+    assert not truth[:40].any()
+    kept = truth[40:] > 0
+    assert (kept == (maps.nuclei[40:] > 0.5)).mean() > 0.97
+    assert set(np.unique(truth[40:])) == set(np.unique(fine_map[80:]))

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from ..label_resampling import resample_labels
 from ..records import UNKNOWN_TYPE, Tile
 from .augmentation import AugmentationOptions, augment_image
 from .elastic import sample_displacement
@@ -256,11 +257,11 @@ class _PreparedTile:
         image, instance_map, type_map, annotated = tile.image, tile.instance_map, tile.type_map, tile.annotated
         ratio = 1.0 if mpp is None or tile.mpp is None else tile.mpp / mpp
         if abs(ratio - 1) > MPP_TOLERANCE:
-            shape = (max(round(image.shape[1] * ratio), 1), max(round(image.shape[0] * ratio), 1))
-            image = cv2.resize(image, shape, interpolation=cv2.INTER_AREA if ratio < 1 else cv2.INTER_CUBIC)
-            instance_map = _resize_nearest(instance_map, shape)
+            height, width = (max(round(length * ratio), 1) for length in image.shape[:2])
+            image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if ratio < 1 else cv2.INTER_CUBIC)
+            instance_map = resample_labels(instance_map, height, width)
             type_map, annotated = (
-                None if array is None else _resize_nearest(array, shape) for array in (type_map, annotated)
+                None if array is None else resample_labels(array, height, width) for array in (type_map, annotated)
             )
         ids, compact = np.unique(instance_map, return_inverse=True)
         compact = compact.reshape(instance_map.shape) + (0 if ids[0] == 0 else 1)
@@ -299,14 +300,6 @@ def _use_one_opencv_thread() -> None:
     A worker that is forked after OpenCV has started its threads waits for them forever.
     """
     cv2.setNumThreads(1)
-
-
-def _resize_nearest(array: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Resizes a label map to `shape` (W, H) by the nearest pixel centre; any dtype."""
-    height, width = array.shape
-    rows = np.minimum(((np.arange(shape[1]) + 0.5) * height / shape[1]).astype(np.int64), height - 1)
-    columns = np.minimum(((np.arange(shape[0]) + 0.5) * width / shape[0]).astype(np.int64), width - 1)
-    return array[rows[:, None], columns]
 
 
 def _centroids(instance_map: np.ndarray, count: int) -> np.ndarray:
