@@ -17,6 +17,7 @@ from .options import (
     add_debug_option,
     add_style_option,
     add_views_option,
+    check_backend,
     positive,
 )
 from .terminal import EXIT_OK, UsageError, say
@@ -152,6 +153,7 @@ def _check_usage(args: argparse.Namespace) -> None:
         raise UsageError("--fold-checkpoints needs --protocol pannuke")
     if args.types and not args.predictions:
         raise UsageError("--types names the types of --predictions")
+    check_backend(args)
     for name in ("views", "autocast", "backend", "style"):
         if getattr(args, name) and (args.predictions or args.baseline):
             raise UsageError(f"--{name} is for checkpoints, not for --predictions or --baseline")
@@ -266,7 +268,7 @@ def _system(args: argparse.Namespace, checkpoint: str | None, processes: "Proces
     source = resolve_checkpoint(checkpoint)
     use_physical_cores()
     pipe = load_pipeline(checkpoint, processes.device)
-    apply_backend(args.backend, pipe)
+    apply_backend(args.backend, pipe, args.onnx)
     if processes.is_main and (note := precision_note(args.autocast, pipe)):
         say(f"note: {note}")
     return checkpoint_system(

@@ -1,10 +1,11 @@
 """`cfsam export`: writes a checkpoint as a self-describing folder, or its network as an ONNX file."""
 
 import argparse
+from pathlib import Path
 
 from .loading import load_pipeline
 from .messages import one_line
-from .options import add_debug_option
+from .options import add_debug_option, add_mpp_option
 from .terminal import EXIT_OK, UsageError
 
 
@@ -17,7 +18,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
             "Writes a folder with configuration, weights, processor, their code, handler.py, requirements.txt and a "
             "card. The folder loads wherever transformers is installed, with trust_remote_code=True, and appears when "
             "it is complete. --onnx writes the network alone, as one file for other runtimes, with any height, "
-            "width and batch, after its maps have been compared with torch's."
+            "width and batch, after its maps have been compared with torch's; with --int8, its convolutions compute "
+            "with 8-bit numbers."
         ),
     )
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="folder or Hugging Face Hub id of a CF-SAM model")
@@ -25,6 +27,14 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--onnx", metavar="FILE", help="write the network as this ONNX file (needs the extra onnxruntime)"
     )
+    parser.add_argument(
+        "--int8",
+        nargs="+",
+        metavar="IMAGE",
+        help="with --onnx: quantise convolutions to 8 bits, with ranges measured on these images or folders, "
+        "about ten of the kind that will be segmented; nuclei change a little",
+    )
+    add_mpp_option(parser)
     parser.add_argument(
         "--card",
         metavar="FILE",
@@ -39,13 +49,18 @@ def run(args: argparse.Namespace) -> int:
     """Exports the checkpoint; returns the exit status."""
     if not (args.folder or args.onnx):
         raise UsageError("give FOLDER or --onnx FILE")
+    if args.int8 and not args.onnx:
+        raise UsageError("--int8 is for the file of --onnx")
+    if args.mpp is not None and not args.int8:
+        raise UsageError("--mpp is the pixel size of the images of --int8")
     from ..publish import export_for_hub
     from ..publish.onnx_export import export_onnx
     from ..publish.push import human_bytes
 
+    images = _images(args) if args.int8 else None
     pipe = load_pipeline(args.checkpoint, "cpu")
     if args.onnx:
-        file = export_onnx(pipe, args.onnx, overwrite=args.overwrite)
+        file = export_onnx(pipe, args.onnx, int8_images=images, mpp=args.mpp, overwrite=args.overwrite)
         print(f"{human_bytes(file.stat().st_size)} -> {one_line(str(file))}")
     if args.folder:
         folder = export_for_hub(pipe, args.folder, card=args.card, overwrite=args.overwrite)
@@ -53,3 +68,13 @@ def run(args: argparse.Namespace) -> int:
         size = human_bytes(sum(path.stat().st_size for path in files))
         print(f"{len(files)} files, {size} -> {one_line(str(folder))}")
     return EXIT_OK
+
+
+def _images(args: argparse.Namespace) -> list[Path]:
+    """The images of `--int8`."""
+    from ..inference import collect_images
+
+    found = collect_images(args.int8, Path(args.onnx))
+    if found.problems:
+        raise ValueError("; ".join(found.problems))
+    return [job.source.path for job in found.jobs]

@@ -125,12 +125,15 @@ def precision_note(autocast: str | None, pipe: Any) -> str | None:
     return None if native else "--autocast bfloat16: this device lacks bfloat16 and is faster without this option"
 
 
-def apply_backend(backend: str | None, pipe: Any) -> None:
-    """Lets the pipeline run its network as `--backend` says; a new checkpoint is converted first, and kept for later.
+def apply_backend(backend: str | None, pipe: Any, file: str | None = None) -> None:
+    """Lets the pipeline run its network as `--backend` and `--onnx` say.
+
+    Without a file, a new checkpoint is converted first, and the result is kept for later.
 
     Args:
         backend: the option; None for torch.
         pipe: the pipeline.
+        file: what `cfsam export --onnx` wrote, the option `--onnx`.
 
     Raises:
         ImportError, OSError, TypeError, ValueError: a package is missing, or the network cannot be converted.
@@ -142,13 +145,16 @@ def apply_backend(backend: str | None, pipe: Any) -> None:
     from ..publish.onnx_export import export_onnx
 
     imported(backend, backend)
+    if file is not None:
+        use_backend(pipe, backend, file)
+        return
     # The name tells whether the file is of these weights and of this version's code.
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cfsam_hf"
-    file = cache / f"{weights_digest(pipe.model)[:32]}-{__version__}.onnx"
-    if not file.exists():
-        say(f"note: converting the network for {backend}, once for this checkpoint -> {file}")
-        export_onnx(pipe, file, overwrite=True)
-    use_backend(pipe, backend, file)
+    kept = cache / f"{weights_digest(pipe.model)[:32]}-{__version__}.onnx"
+    if not kept.exists():
+        say(f"note: converting the network for {backend}, once for this checkpoint -> {kept}")
+        export_onnx(pipe, kept, overwrite=True)
+    use_backend(pipe, backend, kept)
 
 
 def _load_model(source: str) -> "tuple[PreTrainedModel, str | None]":

@@ -7,6 +7,8 @@ import argparse
 from collections.abc import Callable
 from typing import TypeVar
 
+from .terminal import UsageError
+
 Number = TypeVar("Number", int, float)
 
 _SIZE_UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9}
@@ -100,13 +102,25 @@ def add_autocast_option(parser: argparse.ArgumentParser) -> None:
 
 
 def add_backend_option(parser: argparse.ArgumentParser) -> None:
-    """Adds `--backend`, the runtime of the network."""
+    """Adds `--backend`, the runtime of the network, and `--onnx`, its file."""
     parser.add_argument(
         "--backend",
         choices=("torch", "onnxruntime", "openvino"),
         help="what runs the network on a CPU; the other two are extras, and the first run with one converts the "
         "checkpoint, which takes about a minute (default: torch)",
     )
+    parser.add_argument(
+        "--onnx",
+        metavar="FILE",
+        help="with --backend onnxruntime or openvino: run the checkpoint's network from this file of cfsam export "
+        "--onnx, for example in int8",
+    )
+
+
+def check_backend(args: argparse.Namespace) -> None:
+    """Raises `UsageError` if `--onnx` is given for torch."""
+    if args.onnx and args.backend in (None, "torch"):
+        raise UsageError("--onnx needs --backend onnxruntime or --backend openvino")
 
 
 def add_offsets_option(parser: argparse.ArgumentParser) -> None:

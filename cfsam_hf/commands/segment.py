@@ -18,6 +18,7 @@ from .options import (
     add_outlines_option,
     add_style_option,
     add_views_option,
+    check_backend,
     positive,
     setting,
     share,
@@ -154,6 +155,7 @@ def run(args: argparse.Namespace) -> int:
     cluster = cluster_options(args)
     if cluster is not None and args.backend not in (None, "torch"):
         raise UsageError("--backend is for this machine alone; the workers of a cluster use torch")
+    check_backend(args)
     if args.mpp is not None:
         check_mpp(args.mpp, "--mpp")
     where = where_to_look(args) if restricts(args) or not args.demo else demo_place()
@@ -187,7 +189,7 @@ def run(args: argparse.Namespace) -> int:
         precision = precision_note(args.autocast, pipe) if cluster is None else None
         if precision:
             say(f"note: {precision}")
-        apply_backend(args.backend, pipe)
+        apply_backend(args.backend, pipe, args.onnx)
         with record:
             run_images: Callable[..., Generator[Outcome, None, None]] = run_jobs
             run_all_slides: Callable[..., Generator[Outcome, None, None]] = run_slides

@@ -31,12 +31,14 @@ class OnnxFacts:
         num_types: T; 0 without types.
         has_boundary: whether there is a boundary map.
         num_styles: styles that it takes besides the neutral one; with 0 the file has no input for them.
+        precision: `"float32"`, or `"int8"` if its convolutions are quantised.
     """
 
     weights: str
     num_types: int
     has_boundary: bool
     num_styles: int
+    precision: str = "float32"
 
     @property
     def layout(self) -> MapLayout:
@@ -128,6 +130,8 @@ def use_backend(pipe: Any, backend: str, file: str | os.PathLike[str] | None = N
         return network(values, np.full(len(values), style_id, dtype=np.int64)), facts.layout
 
     pipe.engine, pipe.settings = engine, {"backend": backend}
+    if facts.precision != "float32":
+        pipe.settings["precision"] = facts.precision
 
 
 def load_network(backend: str, file: Path, facts: OnnxFacts) -> Network:

@@ -2,13 +2,17 @@
 
     python examples/benchmarks/benchmark.py backends --threads 1
     python examples/benchmarks/benchmark.py backends --checkpoint FOLDER --threads 2 --rounds 11
+    python examples/benchmarks/benchmark.py backends --int8 TILES
 
 The table has medians for one window: CPU time of the process, which other work on the machine hardly changes, wall
-time, how many times as fast as torch each is by either, the largest difference of its maps from torch's, and the CPU
-time to get ready: to load the file, and to compile it for the window. The conversion itself is timed above the table.
+time, how many times as fast as torch each is by either, the largest and the mean difference of its maps from torch's,
+and the CPU time to get ready: to load the file, and to compile it for the window. The conversion itself is timed above
+the table. With images for `--int8`, the runtimes also run the network in int8, and the window is cut from the first
+image instead of drawn at random.
 """
 
 import argparse
+import itertools
 import statistics
 import tempfile
 import time
@@ -26,15 +30,23 @@ from cfsam_hf.evaluation.tables import markdown_table
 from cfsam_hf.inference.backends import BACKENDS, OnnxFacts, load_network
 from cfsam_hf.model.maps import stack_maps
 from cfsam_hf.model.pipeline_cfsam import NucleiSegmentationPipeline
+from cfsam_hf.model.tiling import Window, cut_window
 
 Clock = Callable[[], float]
 CLOCKS: tuple[Clock, Clock] = (time.process_time, time.perf_counter)
 
 
 def networks(
-    pipe: NucleiSegmentationPipeline, file: Path, names: list[str], pixels: np.ndarray
+    pipe: NucleiSegmentationPipeline, files: dict[str, Path], names: list[str], pixels: np.ndarray
 ) -> tuple[dict[str, Callable[[], np.ndarray]], dict[str, float]]:
-    """What computes the maps of the pixels in each runtime that is installed, and the seconds that it took to load."""
+    """What computes the maps of the pixels in each runtime that is installed, and the seconds that it took to load.
+
+    Args:
+        pipe: the pipeline.
+        files: the exported networks, by what the table calls them.
+        names: of the backends.
+        pixels: (1, 3, H, W) float32.
+    """
 
     def torchs() -> np.ndarray:
         with torch.inference_mode():
@@ -42,7 +54,7 @@ def networks(
 
     found: dict[str, Callable[[], np.ndarray]] = {"torch": torchs}
     seconds, styles = {"torch": 0.0}, np.zeros(len(pixels), dtype=np.int64)
-    for name in names:
+    for (kind, file), name in itertools.product(files.items(), names):
         if name == "torch":
             continue
         began = time.process_time()
@@ -52,9 +64,21 @@ def networks(
             print(f"{name} is left out: {error}")
             continue
         network(pixels, styles)
-        seconds[name] = time.process_time() - began
-        found[name] = lambda network=network: network(pixels, styles)
+        title = f"{name}, {kind}"
+        seconds[title] = time.process_time() - began
+        found[title] = lambda network=network: network(pixels, styles)
     return found, seconds
+
+
+def noise(side: int) -> np.ndarray:
+    """A window of random pixels, (1, 3, side, side)."""
+    return np.random.default_rng(0).normal(size=(1, 3, side, side)).astype(np.float32)
+
+
+def window_of(pipe: NucleiSegmentationPipeline, image: str | Path, side: int) -> np.ndarray:
+    """The upper left corner of an image as the network sees it, (1, 3, side, side)."""
+    window = Window(0, 0, side)
+    return pipe.image_processor.pixel_values(cut_window(pipe.preprocess(image).image, window)[None])
 
 
 def timings(runs: dict[str, Callable[[], np.ndarray]], rounds: int) -> dict[str, list[float]]:
@@ -71,6 +95,7 @@ def timings(runs: dict[str, Callable[[], np.ndarray]], rounds: int) -> dict[str,
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint", default=None, help="folder or Hub id; default: the bundled one")
     parser.add_argument("--backends", nargs="+", choices=BACKENDS, default=list(BACKENDS), help="default: all")
+    parser.add_argument("--int8", nargs="+", metavar="IMAGE", help="also measure int8, calibrated on these images")
     parser.add_argument("--pixels", type=int, default=576, help="side of the window (default: 576)")
     parser.add_argument("--rounds", type=int, default=7, help="measurements of each (default: 7)")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -79,14 +104,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
     pipe = load_pipeline(args.checkpoint, "cpu")
-    pixels = np.random.default_rng(0).normal(size=(1, 3, args.pixels, args.pixels)).astype(np.float32)
+    images = [
+        path for text in args.int8 or () for path in (sorted(Path(text).iterdir()) if Path(text).is_dir() else [text])
+    ]
+    pixels = window_of(pipe, images[0], args.pixels) if images else noise(args.pixels)
     print(f"windows of {args.pixels} px, {args.threads} threads, medians of {args.rounds} rounds; ", end="")
     print(environment("cpu")["hardware"])
     with tempfile.TemporaryDirectory() as folder:
         began = time.process_time()
-        file = export_onnx(pipe, Path(folder) / "network.onnx")
-        print(f"conversion: {time.process_time() - began:.0f} s of CPU time, {file.stat().st_size / 1e6:.1f} MB\n")
-        runs, ready = networks(pipe, file, args.backends, pixels)
+        files = {"float32": export_onnx(pipe, Path(folder) / "network.onnx")}
+        if images:
+            files["int8"] = export_onnx(pipe, Path(folder) / "int8.onnx", int8_images=images)
+        sizes = ", ".join(f"{kind} {file.stat().st_size / 1e6:.1f} MB" for kind, file in files.items())
+        print(f"conversion: {time.process_time() - began:.0f} s of CPU time; {sizes}\n")
+        runs, ready = networks(pipe, files, args.backends, pixels)
         maps = {name: run() for name, run in runs.items()}
         seconds = timings(runs, args.rounds)
     rows = [
@@ -95,6 +126,7 @@ def run(args: argparse.Namespace) -> None:
             *(f"{1000 * value:.0f} ms" for value in seconds[name]),
             *(f"{own / value:.2f}" for own, value in zip(seconds["torch"], seconds[name], strict=True)),
             f"{np.abs(maps[name] - maps['torch']).max():.1g}",
+            f"{np.abs(maps[name] - maps['torch']).mean():.1g}",
             f"{ready[name]:.1f} s",
         ]
         for name in runs
@@ -105,7 +137,8 @@ def run(args: argparse.Namespace) -> None:
         "wall time",
         "torch's CPU time / its",
         "torch's wall time / its",
-        "difference",
+        "largest difference",
+        "mean difference",
         "ready",
     ]
     print("\n".join(markdown_table(titles, rows)))

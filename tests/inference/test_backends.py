@@ -83,6 +83,9 @@ def test_the_backend_counts_for_resume_and_torch_is_as_before(runtimes):
     assert made_by(pipe, ["table"], {}) == before | {"backend": "onnxruntime"}
     with pytest.raises(ValueError, match="mixed precision is for the backend torch"):
         pipe(paint(64, 64)[0], mpp=0.25, autocast_dtype="bfloat16")
+    runtimes.facts["int8.onnx"] = facts_of(pipe, precision="int8")
+    use_backend(pipe, "onnxruntime", "int8.onnx")
+    assert made_by(pipe, ["table"], {}) == before | {"backend": "onnxruntime", "precision": "int8"}
     use_backend(pipe, "torch")
     assert made_by(pipe, ["table"], {}) == before
     assert pipe.engine is None

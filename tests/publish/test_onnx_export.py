@@ -1,5 +1,7 @@
 """Why: the ONNX file must give torch's maps for any size, batch and style, or not exist."""
 
+import importlib.util
+
 import numpy as np
 import pytest
 import torch
@@ -9,11 +11,14 @@ from cfsam_hf.baselines.unet import UNetConfig, UNetForNucleiSegmentation
 from cfsam_hf.commands.terminal import main
 from cfsam_hf.inference import use_backend
 from cfsam_hf.inference.backends import OnnxFacts, describe_network, load_network
+from cfsam_hf.metrics import panoptic_quality
 from cfsam_hf.model.maps import stack_maps
 from cfsam_hf.model.pipeline_cfsam import NucleiSegmentationPipeline
-from cfsam_hf.publish import onnx_export
+from cfsam_hf.publish import onnx_export, onnx_int8
+from cfsam_hf.publish.onnx_int8 import calibration_windows
 
 from ..demo_tile import DEMO_DECODING
+from ..painted_model import paint, painted_pipeline
 from ..publish_cases import tissue_image
 from ..tiny import tiny_test_model
 
@@ -42,10 +47,44 @@ def test_only_cf_sam_is_exported_and_only_to_a_new_file(tmp_path):
     assert (tmp_path / "net.onnx").read_text() == "mine"
 
 
-def test_the_command_needs_a_target(capsys):
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "give FOLDER or --onnx FILE"),
+        (["folder", "--int8", "tile.png"], "--int8 is for the file of --onnx"),
+        (["--onnx", "net.onnx", "--mpp", "0.5"], "--mpp is the pixel size of the images of --int8"),
+    ],
+)
+def test_the_command_says_what_is_missing(arguments, message, capsys):
     with pytest.raises(SystemExit, match="2"):
-        main(["export", "cfsam-tiny"])
-    assert "give FOLDER or --onnx FILE" in capsys.readouterr().err
+        main(["export", "cfsam-tiny", *arguments])
+    assert message in capsys.readouterr().err
+
+
+def test_int8_needs_a_pipeline_and_images(tmp_path, capsys):
+    pipe = painted_pipeline()
+    with pytest.raises(TypeError, match="int8_images need the pipeline"):
+        export_onnx(tiny_test_model(), tmp_path / "net.onnx", int8_images=[paint(64, 64)[0]])
+    with pytest.raises(ValueError, match="there are none"):
+        calibration_windows(pipe, [])
+    assert main(["export", "cfsam-tiny", "--onnx", str(tmp_path / "net.onnx"), "--int8", str(tmp_path / "no")]) == 1
+    assert "no: no such file or folder" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_ranges_are_measured_on_windows_of_all_images(monkeypatch):
+    pipe, seen = painted_pipeline(), []
+    cut = onnx_int8.cut_window
+    monkeypatch.setattr(onnx_int8, "cut_window", lambda image, window: seen.append(image.shape) or cut(image, window))
+    images = [paint(200, 300, seed=1)[0], paint(640, 640, seed=2)[0]]
+    windows = calibration_windows(pipe, images, mpp=pipe.image_processor.mpp)
+    assert len(windows) == min(onnx_int8.MAX_WINDOWS, len(seen))
+    assert set(seen) == {image.shape for image in images}
+    assert {window.shape[:2] for window in windows} == {(1, 3)}
+    # At another pixel size, they are resampled as for the network.
+    seen.clear()
+    calibration_windows(pipe, images[:1], mpp=2 * pipe.image_processor.mpp)
+    assert set(seen) == {(400, 600, 3)}
 
 
 def test_relative_positions_are_those_of_sam():
@@ -104,3 +143,29 @@ def test_the_bundled_checkpoint_finds_the_same_nuclei(backend, tmp_path):
     assert len(found) == len(expected) > 20
     assert (found["type"] == expected["type"]).mean() > 0.99
     np.testing.assert_allclose(found[["x", "y"]], expected[["x", "y"]], atol=0.5)
+
+
+@pytest.mark.slow
+def test_int8_changes_few_nuclei_and_is_refused_where_it_changes_many(tmp_path, monkeypatch):
+    pytest.importorskip("onnxruntime")
+    pipe = NucleiSegmentationPipeline(CfSamForNucleiSegmentation.from_pretrained(bundled_checkpoint()), device="cpu")
+    image = tissue_image()
+    expected = pipe(image, mpp=0.25, decoding=DEMO_DECODING)
+    file = export_onnx(pipe, tmp_path / "int8.onnx", int8_images=[image], mpp=0.25)
+    whole = export_onnx(pipe, tmp_path / "whole.onnx")
+    assert OnnxFacts.read(file).precision == "int8"
+    assert file.stat().st_size < 0.8 * whole.stat().st_size
+    for backend in ("onnxruntime", "openvino"):
+        if importlib.util.find_spec(backend) is None:
+            continue
+        use_backend(pipe, backend, file)
+        found = pipe(image, mpp=0.25, decoding=DEMO_DECODING)
+        agreement = panoptic_quality(expected.instance_map, found.instance_map)
+        assert not np.array_equal(found.instance_map, expected.instance_map)
+        assert agreement.dq > 0.9
+        assert agreement.sq > 0.9
+    monkeypatch.setattr(onnx_int8, "INT8_TOLERANCE", 1e-6)
+    with pytest.raises(ValueError, match="in int8, maps differ from those in float32 by"):
+        export_onnx(pipe, file, int8_images=[image], mpp=0.25, overwrite=True)
+    assert OnnxFacts.read(file).precision == "int8"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["int8.onnx", "whole.onnx"]

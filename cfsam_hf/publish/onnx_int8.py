@@ -1,0 +1,115 @@
+"""Int8 versions of exported networks: convolutions of 8-bit numbers, with ranges measured on images."""
+
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..inference.backends import OnnxFacts, imported, load_network
+from ..model.pipeline_cfsam import NucleiSegmentationPipeline
+from ..model.tiling import cut_window, tile_windows
+
+MAX_WINDOWS = 32
+"""Windows on which ranges are measured; more change them little."""
+
+INT8_TOLERANCE = 0.05
+"""The largest mean difference between the maps of the int8 network and those of the float32 network."""
+
+# Matrix products stay in float32: the encoder's gained no time, and OpenVINO 2026.4 cannot compile the mask decoder's.
+QUANTISED = ["Conv"]
+
+
+def calibration_windows(
+    pipe: NucleiSegmentationPipeline, images: Iterable[Any], mpp: float | None = None
+) -> list[np.ndarray]:
+    """Windows of images as the network sees them, at most `MAX_WINDOWS`, spread evenly over all.
+
+    Args:
+        pipe: the pipeline.
+        images: as for the pipeline.
+        mpp: micrometres per pixel of the images; default: what their files state, or the model's.
+
+    Returns:
+        Windows (1, 3, H, W) float32.
+
+    Raises:
+        OSError, TypeError, ValueError: an image cannot be read, or there is none.
+    """
+    tiles: list[np.ndarray] = []
+    for image in images:
+        pixels = pipe.preprocess(image, mpp=mpp).image
+        height, width = pixels.shape[:2]
+        windows = tile_windows(height, width, *pipe.tiling_for(height, width))
+        tiles.extend(cut_window(pixels, window) for window in windows)
+    if not tiles:
+        raise ValueError("int8 needs images on which the ranges of its numbers are measured, and there are none")
+    places = np.unique(np.linspace(0, len(tiles) - 1, min(MAX_WINDOWS, len(tiles))).round().astype(int))
+    return [pipe.image_processor.pixel_values(tiles[place][None]) for place in places]
+
+
+def quantise(file: Path, facts: OnnxFacts, windows: Sequence[np.ndarray]) -> None:
+    """Replaces an exported float32 network by its int8 version.
+
+    Weights have 7 bits and a range for each channel, so that processors without VNNI, whose sums of two products
+    saturate at 16 bits, compute the same.
+
+    Args:
+        file: the ONNX file.
+        facts: what it states.
+        windows: (1, 3, H, W) float32, for the ranges of what the layers pass on.
+
+    Raises:
+        ImportError: a package is missing.
+        ValueError: the maps of the windows would differ from those in float32 by more than `INT8_TOLERANCE` on
+            average.
+    """
+    quantization = imported("onnxruntime.quantization", "onnxruntime")
+    preparing = imported("onnxruntime.quantization.shape_inference", "onnxruntime")
+    with tempfile.TemporaryDirectory() as folder:
+        prepared, smaller = os.path.join(folder, "prepared.onnx"), os.path.join(folder, "int8.onnx")
+        preparing.quant_pre_process(os.fspath(file), prepared, skip_symbolic_shape=True)
+        quantization.quantize_static(
+            prepared,
+            smaller,
+            _Inputs(windows, facts.num_styles > 0),
+            quant_format=quantization.QuantFormat.QDQ,
+            op_types_to_quantize=QUANTISED,
+            per_channel=True,
+            reduce_range=True,
+            activation_type=quantization.QuantType.QUInt8,
+            weight_type=quantization.QuantType.QInt8,
+            extra_options={"CalibMovingAverage": True},
+        )
+        difference = _mean_difference(file, Path(smaller), facts, windows)
+        if not difference <= INT8_TOLERANCE:
+            raise ValueError(
+                f"{file.name}: in int8, maps differ from those in float32 by {difference:.2g} on average, more than "
+                f"{INT8_TOLERANCE:g}; give more images, of the kind that will be segmented, or export without int8"
+            )
+        file.write_bytes(Path(smaller).read_bytes())
+
+
+class _Inputs:
+    """The windows one by one, as ONNX Runtime asks for them."""
+
+    def __init__(self, windows: Sequence[np.ndarray], takes_styles: bool):
+        self._inputs: Iterator[dict[str, np.ndarray]] = (
+            {"pixel_values": window} | ({"style_ids": np.zeros(1, dtype=np.int64)} if takes_styles else {})
+            for window in windows
+        )
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        return next(self._inputs, None)
+
+
+def _mean_difference(file: Path, smaller: Path, facts: OnnxFacts, windows: Sequence[np.ndarray]) -> float:
+    networks = [load_network("onnxruntime", path, facts) for path in (file, smaller)]
+    neutral = np.zeros(1, dtype=np.int64)
+    differences = []
+    for window in windows:
+        whole, rounded = (network(window, neutral) for network in networks)
+        differences.append(np.abs(whole - rounded).mean())
+    return float(np.mean(differences))
