@@ -72,9 +72,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _images(args: argparse.Namespace) -> list[Path]:
     """The images of `--int8`."""
-    from ..inference import collect_images
+    from ..inference import ImageSource, collect_images
 
     found = collect_images(args.int8, Path(args.onnx))
     if found.problems:
         raise ValueError("; ".join(found.problems))
-    return [job.source.path for job in found.jobs]
+    return [job.source.path for job in found.jobs if isinstance(job.source, ImageSource)]

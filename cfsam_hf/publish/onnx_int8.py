@@ -4,7 +4,7 @@ import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -40,7 +40,7 @@ def calibration_windows(
     """
     tiles: list[np.ndarray] = []
     for image in images:
-        pixels = pipe.preprocess(image, mpp=mpp).image
+        pixels = cast(np.ndarray, pipe.preprocess(image, mpp=mpp).image)
         height, width = pixels.shape[:2]
         windows = tile_windows(height, width, *pipe.tiling_for(height, width))
         tiles.extend(cut_window(pixels, window) for window in windows)
