@@ -12,6 +12,7 @@ import skimage.data
 import tifffile
 from PIL import Image
 
+from cfsam_hf.bases.bundled import bundled_checkpoint, bundled_names
 from cfsam_hf.commands.terminal import build_parser
 
 from . import REPOSITORY
@@ -19,7 +20,6 @@ from .markdown_pages import PAGES, Block, anchors_of, blocks_of, commands_of, li
 from .test_import_graph import ROOMS
 
 BLOCKS = [block for page in PAGES for block in blocks_of(page)]
-CARD = REPOSITORY / "model_cards" / "cfsam-tiny" / "README.md"
 PYTHON = [block for block in BLOCKS if block.language == "python"]
 SHELL = [block for block in BLOCKS if block.language == "bash"]
 # Folders of the repository that a page may name files of.
@@ -60,15 +60,15 @@ def test_python_runs(block, workplace, monkeypatch):
     exec(compile(block.code, str(block), "exec"), {"__name__": "snippet"})
 
 
-def test_python_of_the_card_runs(workplace, monkeypatch):
+@pytest.mark.parametrize("checkpoint", bundled_names())
+def test_python_of_a_card_runs(checkpoint, workplace, monkeypatch):
     """With the package imported, as the card says, no code of the checkpoint is needed."""
-    from cfsam_hf import bundled_checkpoint
-
     monkeypatch.chdir(workplace)
-    [block] = [block for block in blocks_of(CARD) if block.language == "python"]
+    card = REPOSITORY / "model_cards" / checkpoint / "README.md"
+    [block] = [block for block in blocks_of(card) if block.language == "python"]
     assert block.code.count("PATH_OR_ID") == 1
     names = {"__name__": "snippet"}
-    exec(compile(block.code.replace("PATH_OR_ID", str(bundled_checkpoint())), str(block), "exec"), names)
+    exec(compile(block.code.replace("PATH_OR_ID", str(bundled_checkpoint(checkpoint))), str(block), "exec"), names)
     assert len(names["result"].table) == names["result"].instance_map.max() > 0
 
 

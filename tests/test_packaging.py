@@ -15,6 +15,7 @@ import pytest
 from packaging.requirements import Requirement
 
 import cfsam_hf
+from cfsam_hf.bases.bundled import bundled_names
 
 from . import REPOSITORY
 
@@ -116,11 +117,16 @@ def test_the_wheel_holds_every_file_of_the_package(wheel):
     assert inside == package_files()
 
 
-def test_the_wheel_holds_the_checkpoint(wheel):
+@pytest.mark.parametrize("checkpoint", bundled_names())
+def test_the_wheel_holds_the_checkpoint(wheel, checkpoint):
     names = wheel.namelist()
     for name in ("config.json", "model.safetensors", "processor_config.json", "README.md"):
-        assert f"cfsam_hf/checkpoints/cfsam-tiny/{name}" in names
-    assert wheel.getinfo("cfsam_hf/checkpoints/cfsam-tiny/model.safetensors").file_size < 16e6
+        assert f"cfsam_hf/checkpoints/{checkpoint}/{name}" in names
+    assert wheel.getinfo(f"cfsam_hf/checkpoints/{checkpoint}/model.safetensors").file_size < 16e6
+
+
+def test_the_wheel_is_below_its_limit(wheel):
+    assert sum(file.compress_size for file in wheel.infolist()) < 40e6
 
 
 def test_the_wheel_says_licence_version_and_command(wheel, wheel_metadata):

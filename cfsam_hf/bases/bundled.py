@@ -7,9 +7,9 @@ DEFAULT_CHECKPOINT = "cfsam-tiny"
 _CHECKPOINTS = Path(__file__).parents[1] / "checkpoints"
 
 
-def default_checkpoint_folder() -> Path:
-    """Where the default checkpoint is in the package."""
-    return _CHECKPOINTS / DEFAULT_CHECKPOINT
+def bundled_names() -> list[str]:
+    """Names of the checkpoints that are shipped."""
+    return sorted(path.parent.name for path in _CHECKPOINTS.glob("*/config.json"))
 
 
 def bundled_checkpoint(name: str = DEFAULT_CHECKPOINT) -> Path:
@@ -21,8 +21,11 @@ def bundled_checkpoint(name: str = DEFAULT_CHECKPOINT) -> Path:
     Raises:
         ValueError: no checkpoint of that name is shipped.
     """
-    folder = _CHECKPOINTS / name
-    if "/" in name or not (folder / "config.json").is_file():
-        known = sorted(path.parent.name for path in _CHECKPOINTS.glob("*/config.json"))
-        raise ValueError(f"No checkpoint {name!r} is bundled; choose from {known}.")
-    return folder
+    if name not in bundled_names():
+        raise ValueError(f"No checkpoint {name!r} is bundled; choose from {bundled_names()}.")
+    return _CHECKPOINTS / name
+
+
+def or_bundled(checkpoint: str) -> str:
+    """The folder of a bundled checkpoint for its name; any other folder or Hub id unchanged."""
+    return str(bundled_checkpoint(checkpoint)) if checkpoint in bundled_names() else checkpoint

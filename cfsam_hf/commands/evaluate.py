@@ -51,7 +51,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         ),
     )
     source = parser.add_mutually_exclusive_group()
-    source.add_argument("--checkpoint", help="folder or Hugging Face Hub id (default: the bundled one)")
+    source.add_argument(
+        "--checkpoint", help="name of a bundled checkpoint, folder or Hugging Face Hub id (default: cfsam-tiny)"
+    )
     source.add_argument(
         "--predictions",
         metavar="FOLDER",

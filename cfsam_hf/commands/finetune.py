@@ -44,8 +44,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         dest="checkpoint",
         default="cfsam-tiny",
         metavar="CHECKPOINT",
-        help="checkpoint to start from: cfsam-tiny (bundled, the default), or the folder or Hugging Face Hub id of a "
-        "CF-SAM model or of a SAM",
+        help="checkpoint to start from: cfsam-tiny (the default) or cfsam-tiny-open, which are bundled, or the folder "
+        "or Hugging Face Hub id of a CF-SAM model or of a SAM",
     )
     parser.add_argument(
         "-o",

@@ -33,7 +33,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "checkpoint",
         nargs="?",
         metavar="CHECKPOINT|SLIDE",
-        help="folder or Hugging Face Hub id of a checkpoint (default: the bundled one), or a slide's file",
+        help="a bundled checkpoint (cfsam-tiny, the default, or cfsam-tiny-open), the folder or Hugging Face Hub id "
+        "of another, or a slide's file",
     )
     parser.add_argument("--json", action="store_true", help="print as JSON")
     add_debug_option(parser)

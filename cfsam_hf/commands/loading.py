@@ -20,17 +20,18 @@ if TYPE_CHECKING:
 
 
 def resolve_checkpoint(checkpoint: str | None) -> str:
-    """The folder or Hub id to load: the bundled checkpoint if none, or its name, is given.
+    """The folder or Hub id to load: a bundled checkpoint if its name is given, the default one if nothing is.
 
     Raises:
         OSError: it looks like a path, and there is no such folder.
     """
     if checkpoint is not None and os.path.isdir(checkpoint):
         return checkpoint
-    from ..bases.bundled import bundled_checkpoint, default_checkpoint_folder
+    from ..bases.bundled import DEFAULT_CHECKPOINT, bundled_checkpoint, bundled_names
 
-    if checkpoint is None or checkpoint == default_checkpoint_folder().name:
-        return str(bundled_checkpoint())
+    checkpoint = DEFAULT_CHECKPOINT if checkpoint is None else checkpoint
+    if checkpoint in bundled_names():
+        return str(bundled_checkpoint(checkpoint))
     if os.path.exists(checkpoint):
         raise OSError(f"{checkpoint}: is a file; --checkpoint needs the checkpoint's folder")
     from ..model.checkpoint import is_meant_as_path

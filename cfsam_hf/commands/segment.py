@@ -7,7 +7,7 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 from .cluster_options import add_cluster_options, cluster_options, remote_folder
-from .demo import DEMO_TEXT, demo_collection, demo_place
+from .demo import DEMO_TEXT, TYPES_TEXT, demo_collection, demo_place
 from .loading import apply_backend, load_pipeline, precision_note
 from .options import (
     add_autocast_option,
@@ -64,7 +64,9 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     add_mpp_option(parser)
     parser.add_argument(
-        "--checkpoint", help="folder or Hugging Face Hub id of a CF-SAM model (default: the bundled one)"
+        "--checkpoint",
+        help="cfsam-tiny or cfsam-tiny-open, which are bundled, or the folder or Hugging Face Hub id of a CF-SAM "
+        "model (default: cfsam-tiny)",
     )
     parser.add_argument("--device", help="where to compute: cpu, cuda, cuda:1, mps (default: a GPU if there is one)")
     parser.add_argument(
@@ -135,6 +137,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def run(args: argparse.Namespace) -> int:
     """Runs `cfsam segment` with its parsed arguments and returns the exit status."""
+    from ..bases.bundled import DEFAULT_CHECKPOINT
     from ..files.writable import check_writable
     from ..inference import DEFAULT_KINDS, FileSink, RunRecord, run_jobs
     from ..inference.collect import split_slides
@@ -166,6 +169,8 @@ def run(args: argparse.Namespace) -> int:
     collection, outlines = (demo_collection(), None) if args.demo else _collect(args, output)
     if args.demo:
         print(DEMO_TEXT, flush=True)
+        if args.checkpoint in (None, DEFAULT_CHECKPOINT):
+            print(TYPES_TEXT, flush=True)
     for note in collection.notes:
         say(f"note: {note}")
     for problem in collection.problems:

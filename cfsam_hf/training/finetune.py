@@ -21,7 +21,7 @@ from accelerate.utils import set_seed
 from torch.utils.data import default_collate
 from transformers import PreTrainedModel
 
-from ..bases.bundled import DEFAULT_CHECKPOINT, bundled_checkpoint
+from ..bases.bundled import DEFAULT_CHECKPOINT, bundled_names, or_bundled
 from ..data import CropDataset, TileRecord
 from ..drawing.picture_files import write_picture
 from ..evaluation import System, TileScore, checkpoint_system, dataset_record, evaluate_records, results_record
@@ -77,7 +77,8 @@ class FinetuneOptions:
     """The user's choices; the recipe determines everything else.
 
     Attributes:
-        checkpoint: where training starts: `cfsam-tiny`, or the folder or Hub id of a CF-SAM checkpoint or of a SAM.
+        checkpoint: where training starts: the name of a bundled checkpoint, or the folder or Hub id of a CF-SAM
+            checkpoint or of a SAM.
         mpp: micrometres per pixel of the images; None: as each file states it, else the checkpoint's.
         types: names of the types in order; None uses the classes of the GeoJSON files.
         annotated_only: skip images without an annotation.
@@ -215,7 +216,7 @@ def finetune(
 
 def _base(checkpoint: str) -> str:
     """Folder or Hub id of the checkpoint; checked before anything else."""
-    base = str(bundled_checkpoint()) if checkpoint == DEFAULT_CHECKPOINT else checkpoint
+    base = or_bundled(checkpoint)
     with naming_checkpoint(checkpoint):
         check_place(base, needs_config=True)
         check_source(base, {})
@@ -227,7 +228,7 @@ def _asked(options: FinetuneOptions, base: str) -> dict[str, Any]:
     asked = asdict(options)
     recipe = Path(asked.pop("recipe") or RECIPE)
     del asked["workers"]
-    asked["checkpoint"] = options.checkpoint if options.checkpoint == DEFAULT_CHECKPOINT else base
+    asked["checkpoint"] = options.checkpoint if options.checkpoint in bundled_names() else base
     if recipe.suffix not in (".yaml", ".yml"):
         raise ValueError(f"{recipe}: a recipe is a .yaml file")
     # In the form that JSON returns, for the comparison.
@@ -289,8 +290,8 @@ def _recipe(options: FinetuneOptions, base: str, folder: Path, state: dict[str, 
     path = options.recipe or RECIPE
     fold = ",validation=held_out" if options.held_out != () else ""
     given = {
-        # The bundled checkpoint is recorded by its name, which is valid on every machine.
-        "base": options.checkpoint if options.checkpoint == DEFAULT_CHECKPOINT else base,
+        # A bundled checkpoint is recorded by its name, which is valid on every machine.
+        "base": options.checkpoint if options.checkpoint in bundled_names() else base,
         "data": [f"reader=parquet,path={TILES},name={DATASET},train=train{fold}"],
         "data_root": str(folder),
         "output_dir": str(folder),

@@ -42,8 +42,8 @@ class ModelOptions:
     """What is trained."""
 
     base: str = _with(
-        "where training starts: 'tiny' or 'unet' (random weights), 'cfsam-tiny' (the bundled checkpoint), the folder "
-        "or Hub id of a SamModel or of a CF-SAM checkpoint, or the folder of a trained U-Net",
+        "where training starts: 'tiny' or 'unet' (random weights), 'cfsam-tiny' or another bundled checkpoint, the "
+        "folder or Hub id of a SamModel or of a CF-SAM checkpoint, or the folder of a trained U-Net",
         "facebook/sam-vit-base",
     )
     train_encoder: bool = _with(

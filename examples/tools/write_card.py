@@ -1,16 +1,20 @@
-"""Writes a checkpoint's card and the tables of `docs/accuracy.md` from results files: no figure is typed by hand.
+"""Writes the cards of the bundled checkpoints and the tables of `docs/accuracy.md` from results files.
+
+No figure is typed by hand.
 
     python examples/tools/write_card.py
 
-It reads these files in `model_cards/cfsam-tiny/`: `results.json` of the shipped weights and the results of other
-systems, all written by `cfsam evaluate`; `ablation.json` of `ablate.py`; `refinement.json` of `refinement.py`;
-`robustness.json` of `robustness.py`. The text is `card.md.jinja`. The script also writes the card into the folder of
-the bundled checkpoint, where `cfsam export` finds it, and the main scores into its configuration, for `cfsam info`.
+In `model_cards/NAME/` it reads `results.json` of the shipped weights and the results of other systems, all written by
+`cfsam evaluate`, and for cfsam-tiny `ablation.json` of `ablate.py`, `refinement.json` of `refinement.py` and
+`robustness.json` of `robustness.py`. The text is `card.md.jinja`. The script also writes each card into the folder of
+its checkpoint, where `cfsam export` finds it, and the main scores into its configuration, for `cfsam info`.
 """
 
 import json
 import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard
 
@@ -22,7 +26,8 @@ from cfsam_hf.publish.card import card_metadata
 from cfsam_hf.training.variants import READINGS
 
 ROOT = Path(__file__).resolve().parents[2]
-FOLDER = ROOT / "model_cards" / "cfsam-tiny"
+CARDS = ROOT / "model_cards"
+TINY, OPEN = "cfsam-tiny", "cfsam-tiny-open"
 BEGIN, END = "<!-- figures: written by examples/tools/write_card.py -->", "<!-- end of figures -->"
 
 # Other systems, scored on the same tiles.
@@ -33,9 +38,13 @@ SYSTEMS = {
     "U-Net": "results_unet.json",
     "classical": "results_classical.json",
 }
-NAMES = {"consep": "CoNSeP", "monuseg": "MoNuSeg"}
+# The same for cfsam-tiny-open.
+OPEN_SYSTEMS = {OPEN: "results.json", TINY: "results_cfsam_tiny.json"}
+STYLES = {"neutral": "results.json", "nuinsseg": "results_style_nuinsseg.json", "tnbc": "results_style_tnbc.json"}
+NAMES = {"consep": "CoNSeP", "monuseg": "MoNuSeg", "nuinsseg": "NuInsSeg", "tnbc": "TNBC"}
 TRANSFER_NAMES = {"dsb2018": "DSB2018, pink images"}
-DATASETS = ("consep", "monuseg", "bbbc038")
+# The data sets of each checkpoint, as the Hub's metadata name them.
+DATASETS = {TINY: ["consep", "monuseg", "bbbc038"], OPEN: ["nuinsseg", "tnbc", "bbbc038"]}
 # Tissue that may be shown and has an address: scikit-image's `immunohistochemistry`.
 EXAMPLE_IMAGE = "https://gitlab.com/scikit-image/data/-/raw/5c090b56df3988d988ff97928e2ef2d2cbe38e1b/ihc.png"
 PQ, FD = "pq_mean_over_images", "detection_f1_pooled"
@@ -78,14 +87,14 @@ CONDITIONS = (
 )
 
 
-def read_record(name: str) -> dict:
-    """A results file."""
-    return json.loads((FOLDER / name).read_text())
+def read_record(name: str, checkpoint: str = TINY) -> dict:
+    """A results file beside a checkpoint's card."""
+    return json.loads((CARDS / checkpoint / name).read_text())
 
 
-def read_results(name: str) -> dict:
+def read_results(name: str, checkpoint: str = TINY) -> dict:
     """The scores by data set of one results file."""
-    return {dataset: result["scores"] for dataset, result in read_record(name)["results"].items()}
+    return {dataset: result["scores"] for dataset, result in read_record(name, checkpoint)["results"].items()}
 
 
 def figures_table(rows: dict[str, dict]) -> str:
@@ -165,13 +174,29 @@ def robustness_table() -> str:
     return "\n".join([*markdown_table(["", *head], rows), "", elsewhere])
 
 
+def compared(systems: dict[str, dict], datasets: Sequence[str]) -> str:
+    """A table of the main scores of several systems on each data set."""
+    return figures_table({f"{NAMES[data]}, {name}": of[data] for data in datasets for name, of in systems.items()})
+
+
+def tissue_table(checkpoint: str, systems: dict[str, str], dataset: str) -> str:
+    """PQ of several systems for each tissue of a data set: mean over its tiles."""
+    groups = {name: read_record(file, checkpoint)["results"][dataset]["tissues"] for name, file in systems.items()}
+    tissues = next(iter(groups.values()))
+    rows = [
+        [tissue, str(of["scores"]["images"]), *(f"{group[tissue]['scores'][PQ]:.3f}" for group in groups.values())]
+        for tissue, of in tissues.items()
+    ]
+    return "\n".join(markdown_table([f"{NAMES[dataset]}, PQ", "tiles", *groups], rows))
+
+
 def eval_results(results: dict) -> list[EvalResult]:
     """The figures in the form of the Hub's model index."""
     return [
         EvalResult(
             task_type="image-segmentation",
             dataset_type=dataset,
-            dataset_name=f"{NAMES[dataset]} (validation tiles of the training split)",
+            dataset_name=f"{NAMES[dataset]} (validation tiles)",
             metric_type=key,
             metric_name=name,
             metric_value=round(scores[key], 4),
@@ -181,52 +206,87 @@ def eval_results(results: dict) -> list[EvalResult]:
     ]
 
 
-def make_card() -> tuple[ModelCard, str]:
-    """The card, and the tables of figures of `docs/accuracy.md`."""
-    config = CfSamConfig.from_pretrained(bundled_checkpoint())
-    info = config.checkpoint_info
-    results = read_results("results.json")
-    types = list(config.type_names.values())
+def tiny_tables() -> str:
+    """The tables of cfsam-tiny beside other systems, of its card and `docs/accuracy.md`."""
     systems = {name: read_results(file) for name, file in SYSTEMS.items()}
-    compared = figures_table(
-        {f"{NAMES[dataset]}, {name}": of[dataset] for dataset in results for name, of in systems.items()}
-    )
     with_types = {name: of["consep"] for name, of in systems.items() if STATED[-1] in of["consep"]}
+    types = list(CfSamConfig.from_pretrained(bundled_checkpoint()).type_names.values())
     typed = type_table({f"CoNSeP, {name}": scores for name, scores in with_types.items()}, types)
-    tables = f"{compared}\n\n{typed}"
-    # No base_model: the weights were trained from scratch.
-    card_data = card_metadata(
-        config,
-        eval_results(results),
-        license="other",
-        license_name="cc-by-nc-sa-4.0-and-research-only",
-        license_link="https://creativecommons.org/licenses/by-nc-sa/4.0/",
-        datasets=list(DATASETS),
-        widget=[{"src": EXAMPLE_IMAGE, "example_title": "Colon, haematoxylin and DAB (not H&E)"}],
-    )
+    return f"{compared(systems, list(read_results('results.json')))}\n\n{typed}"
+
+
+def tiny_card() -> ModelCard:
+    """The card of cfsam-tiny."""
     budget, seeds = ablation_budget()
-    card = ModelCard.from_template(
-        card_data,
-        template_path=FOLDER / "card.md.jinja",
-        types=", ".join(types),
-        parameters=info["parameters"],
-        data="\n".join(f"- {line}" for line in info["data"]),
-        license=info["license"],
-        license_note=info["license_note"],
-        figures=figures_table({NAMES[dataset]: scores for dataset, scores in results.items()}),
+    return make_card(
+        TINY,
+        # The licences of its data together are none that the Hub knows.
+        {
+            "license": "other",
+            "license_name": "cc-by-nc-sa-4.0-and-research-only",
+            "license_link": "https://creativecommons.org/licenses/by-nc-sa/4.0/",
+        },
+        figures=figures_table({NAMES[dataset]: scores for dataset, scores in read_results("results.json").items()}),
         unet=f"{read_record(SYSTEMS['U-Net'])['system']['parameters'] / 1e6:.1f} M parameters",
-        compared=tables,
+        compared=tiny_tables(),
         ablation=ablation_table(),
         ablation_budget=budget,
         ablation_seeds=seeds,
         refinement=refinement_table(),
         robustness=robustness_table(),
-        training="\n".join(f"- {key}: {value}" for key, value in info["training"].items()),
-        tuning_tiles=info["decoding_chosen_on"],
-        decoding=settings_line(read_record("results.json")["system"]["decoding"]),
-        limits="\n".join(f"- {line}" for line in info["limits"]),
     )
-    return card, tables
+
+
+def open_card() -> ModelCard:
+    """The card of cfsam-tiny-open."""
+    systems = {name: read_results(file, OPEN) for name, file in OPEN_SYSTEMS.items()}
+    return make_card(
+        OPEN,
+        {"license": "cc-by-4.0"},
+        compared=compared(systems, ["nuinsseg", "tnbc"]),
+        tissues=tissue_table(OPEN, OPEN_SYSTEMS, "nuinsseg"),
+        elsewhere=compared(systems, ["consep", "monuseg"]),
+        styles=compared({name: read_results(file, OPEN) for name, file in STYLES.items()}, ["nuinsseg", "tnbc"]),
+    )
+
+
+def make_card(checkpoint: str, license_data: dict[str, str], **texts: str) -> ModelCard:
+    """A card from a checkpoint's template, configuration and results.
+
+    Args:
+        checkpoint: its name.
+        license_data: the Hub's metadata of its licence.
+        texts: what only its own template has.
+    """
+    config = CfSamConfig.from_pretrained(bundled_checkpoint(checkpoint))
+    info: dict[str, Any] = config.checkpoint_info
+    # No base_model: the weights were trained from scratch.
+    card_data = card_metadata(
+        config,
+        eval_results(read_results("results.json", checkpoint)),
+        **license_data,
+        datasets=DATASETS[checkpoint],
+        widget=[{"src": EXAMPLE_IMAGE, "example_title": "Colon, haematoxylin and DAB (not H&E)"}],
+    )
+    return ModelCard.from_template(
+        card_data,
+        template_path=CARDS / checkpoint / "card.md.jinja",
+        types=", ".join(config.type_names.values()),
+        parameters=info["parameters"],
+        data=bullets(info["data"]),
+        license=info["license"],
+        license_note=info["license_note"],
+        training=bullets(f"{key}: {value}" for key, value in info["training"].items()),
+        tuning_tiles=info["decoding_chosen_on"],
+        decoding=settings_line(read_record("results.json", checkpoint)["system"]["decoding"]),
+        limits=bullets(info["limits"]),
+        **texts,
+    )
+
+
+def bullets(lines: Iterable[str]) -> str:
+    """A Markdown list."""
+    return "\n".join(f"- {line}" for line in lines)
 
 
 def settings_line(settings: dict) -> str:
@@ -242,27 +302,31 @@ def without_local_pictures(text: str) -> str:
     return re.sub(r"^!\[[^\]]*\]\((?!https?://)[^)]*\)[ \t]*\n+", "", text, flags=re.MULTILINE)
 
 
-def state_metrics() -> None:
-    """Writes the main scores into the configuration of the bundled checkpoint, for `cfsam info`."""
-    path = bundled_checkpoint() / "config.json"
+def state_metrics(checkpoint: str) -> None:
+    """Writes the main scores into the configuration of a bundled checkpoint, for `cfsam info`."""
+    path = bundled_checkpoint(checkpoint) / "config.json"
     config = json.loads(path.read_text())
     config["checkpoint_info"]["metrics"] = {
         f"{dataset} ({scores['images']} validation tiles)": {
             name: round(scores[name], 4) for name in STATED if name in scores
         }
-        for dataset, scores in read_results("results.json").items()
+        for dataset, scores in read_results("results.json", checkpoint).items()
     }
     write_json(path, config)
 
 
+CARD_MAKERS = {TINY: tiny_card, OPEN: open_card}
+
+
 def main() -> None:
-    state_metrics()
-    card, figures = make_card()
-    (FOLDER / "README.md").write_text(card.content)
-    (bundled_checkpoint() / "README.md").write_text(without_local_pictures(card.content))
+    for checkpoint, make in CARD_MAKERS.items():
+        state_metrics(checkpoint)
+        card = make()
+        (CARDS / checkpoint / "README.md").write_text(card.content)
+        (bundled_checkpoint(checkpoint) / "README.md").write_text(without_local_pictures(card.content))
     page = ROOT / "docs" / "accuracy.md"
     before, _, rest = page.read_text().partition(BEGIN)
-    page.write_text(f"{before}{BEGIN}\n\n{figures}\n\n{END}{rest.partition(END)[2]}")
+    page.write_text(f"{before}{BEGIN}\n\n{tiny_tables()}\n\n{END}{rest.partition(END)[2]}")
 
 
 if __name__ == "__main__":

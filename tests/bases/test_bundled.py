@@ -6,14 +6,28 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from cfsam_hf import CfSamForNucleiSegmentation, CfSamImageProcessor, bundled_checkpoint
+from cfsam_hf import CfSamConfig, CfSamForNucleiSegmentation, CfSamImageProcessor, bundled_checkpoint
+from cfsam_hf.bases.bundled import bundled_names, or_bundled
 from cfsam_hf.bases.compact import save_compact
+from cfsam_hf.model.pipeline_cfsam import NucleiSegmentationPipeline
+from cfsam_hf.slides import demo_picture
 
 from ..tiny import tiny_test_model
 
 
-def test_the_bundled_checkpoint_has_the_stated_size_and_form():
-    folder = bundled_checkpoint()
+def load(name):
+    return CfSamForNucleiSegmentation.from_pretrained(bundled_checkpoint(name))
+
+
+def test_a_name_stands_for_its_folder_and_nothing_else_changes():
+    assert bundled_names() == ["cfsam-tiny", "cfsam-tiny-open"]
+    assert or_bundled("cfsam-tiny-open") == str(bundled_checkpoint("cfsam-tiny-open"))
+    assert or_bundled("lab/cfsam-tiny-open") == "lab/cfsam-tiny-open"
+
+
+@pytest.mark.parametrize("name", bundled_names())
+def test_a_bundled_checkpoint_has_the_stated_size_and_form(name):
+    folder = bundled_checkpoint(name)
     weights = folder / "model.safetensors"
     assert weights.stat().st_size < 16_000_000
     with safe_open(weights, "pt") as file:
@@ -26,10 +40,32 @@ def test_the_bundled_checkpoint_has_the_stated_size_and_form():
     assert trainable < total / 2
 
 
-def test_the_bundled_checkpoint_says_what_it_is():
-    info = CfSamForNucleiSegmentation.config_class.from_pretrained(bundled_checkpoint()).checkpoint_info
+@pytest.mark.parametrize("name", bundled_names())
+def test_a_bundled_checkpoint_says_what_it_is(name):
+    info = CfSamForNucleiSegmentation.config_class.from_pretrained(bundled_checkpoint(name)).checkpoint_info
     assert {"name", "description", "license", "data", "metrics", "training"} <= set(info)
-    assert "NC" in info["license"]
+    assert info["name"] == name
+    assert info["parameters"] == f"{sum(p.numel() for p in load(name).parameters()):,}"
+
+
+def test_only_the_open_checkpoint_may_be_used_commercially():
+    infos = {name: CfSamConfig.from_pretrained(bundled_checkpoint(name)).checkpoint_info for name in bundled_names()}
+    assert "NC" in infos["cfsam-tiny"]["license"]
+    info = infos["cfsam-tiny-open"]
+    assert info["license"] == "CC BY 4.0"
+    # Its data, and what their licence asks for: the authors' names.
+    assert not any(name in line for line in info["data"] for name in ("CoNSeP", "MoNuSeg", "CRCHisto"))
+    for author in ("Mahbod", "Naylor"):
+        assert any(author in line for line in info["data"])
+
+
+def test_the_open_checkpoint_outlines_nuclei_without_types():
+    pipe = NucleiSegmentationPipeline(load("cfsam-tiny-open"), device="cpu")
+    picture, _ = demo_picture()
+    result = pipe(picture[:256, :256], mpp=0.5)
+    assert len(result.table) > 50
+    assert set(result.table["type"]) == {0}
+    assert set(result.table["type_name"]) == {"nucleus"}
 
 
 @pytest.mark.parametrize("name", ["cfsam-none", "../checkpoints/cfsam-tiny"])
