@@ -10,7 +10,7 @@ from cfsam_hf import CfSamConfig, CfSamForNucleiSegmentation, CfSamImageProcesso
 from cfsam_hf.bases.bundled import bundled_names, or_bundled
 from cfsam_hf.bases.compact import save_compact
 from cfsam_hf.model.pipeline_cfsam import NucleiSegmentationPipeline
-from cfsam_hf.slides import demo_picture
+from cfsam_hf.slides.bundled import demo_picture
 
 from ..tiny import tiny_test_model
 
