@@ -27,5 +27,7 @@ def bundled_checkpoint(name: str = DEFAULT_CHECKPOINT) -> Path:
 
 
 def or_bundled(checkpoint: str) -> str:
-    """The folder of a bundled checkpoint for its name; any other folder or Hub id unchanged."""
-    return str(bundled_checkpoint(checkpoint)) if checkpoint in bundled_names() else checkpoint
+    """The folder of a bundled checkpoint for its name; a folder of that name here, or anything else, unchanged."""
+    if Path(checkpoint).is_dir() or checkpoint not in bundled_names():
+        return checkpoint
+    return str(bundled_checkpoint(checkpoint))

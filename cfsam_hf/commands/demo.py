@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from ..inference.slide_plan import WhereToLook
 
 DEMO_TEXT = "Demo: 0.023 mm2 of a real slide, H&E of skin (CMU-1-Small-Region of OpenSlide's test data, CC0)."
-TYPES_TEXT = "The bundled checkpoint learned its types from colon tissue only: ignore the types of these skin nuclei."
+TYPES_TEXT = "cfsam-tiny learned its types from colon tissue only: ignore the types of these skin nuclei."
 
 
 def demo_collection() -> "Collection":

@@ -156,6 +156,8 @@ def _check_usage(args: argparse.Namespace) -> None:
     if args.types and not args.predictions:
         raise UsageError("--types names the types of --predictions")
     check_backend(args)
+    if args.onnx and args.fold_checkpoints:
+        raise UsageError("--onnx is one checkpoint's network; --fold-checkpoints names three")
     for name in ("views", "autocast", "backend", "style"):
         if getattr(args, name) and (args.predictions or args.baseline):
             raise UsageError(f"--{name} is for checkpoints, not for --predictions or --baseline")

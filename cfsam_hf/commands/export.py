@@ -6,7 +6,7 @@ from pathlib import Path
 from .loading import load_pipeline
 from .messages import one_line
 from .options import add_debug_option, add_mpp_option
-from .terminal import EXIT_OK, UsageError
+from .terminal import EXIT_OK, UsageError, say
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -22,7 +22,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
             "with 8-bit numbers."
         ),
     )
-    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="folder or Hugging Face Hub id of a CF-SAM model")
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="bundled checkpoint, folder or Hugging Face Hub id")
     parser.add_argument("folder", nargs="?", metavar="FOLDER", help="folder to write")
     parser.add_argument(
         "--onnx", metavar="FILE", help="write the network as this ONNX file (needs the extra onnxruntime)"
@@ -32,7 +32,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         nargs="+",
         metavar="IMAGE",
         help="with --onnx: quantise convolutions to 8 bits, with ranges measured on these images or folders, "
-        "about ten of the kind that will be segmented; nuclei change a little",
+        "about ten of the kind that will be segmented; nuclei change a little. Give it after CHECKPOINT and FOLDER",
     )
     add_mpp_option(parser)
     parser.add_argument(
@@ -74,7 +74,13 @@ def _images(args: argparse.Namespace) -> list[Path]:
     """The images of `--int8`."""
     from ..inference import ImageSource, collect_images
 
-    found = collect_images(args.int8, Path(args.onnx))
-    if found.problems:
-        raise ValueError("; ".join(found.problems))
-    return [job.source.path for job in found.jobs if isinstance(job.source, ImageSource)]
+    paths: list[Path] = []
+    # One by one, since images of the same name in several folders are no problem here.
+    for text in args.int8:
+        found = collect_images([text], Path(args.onnx))
+        if found.problems:
+            raise ValueError("; ".join(found.problems))
+        for note in found.notes:
+            say(f"note: {note}")
+        paths += [job.source.path for job in found.jobs if isinstance(job.source, ImageSource)]
+    return paths

@@ -25,13 +25,11 @@ def resolve_checkpoint(checkpoint: str | None) -> str:
     Raises:
         OSError: it looks like a path, and there is no such folder.
     """
-    if checkpoint is not None and os.path.isdir(checkpoint):
-        return checkpoint
-    from ..bases.bundled import DEFAULT_CHECKPOINT, bundled_checkpoint, bundled_names
+    from ..bases.bundled import bundled_checkpoint, or_bundled
 
-    checkpoint = DEFAULT_CHECKPOINT if checkpoint is None else checkpoint
-    if checkpoint in bundled_names():
-        return str(bundled_checkpoint(checkpoint))
+    checkpoint = str(bundled_checkpoint()) if checkpoint is None else or_bundled(checkpoint)
+    if os.path.isdir(checkpoint):
+        return checkpoint
     if os.path.exists(checkpoint):
         raise OSError(f"{checkpoint}: is a file; --checkpoint needs the checkpoint's folder")
     from ..model.checkpoint import is_meant_as_path

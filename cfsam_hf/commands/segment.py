@@ -145,6 +145,7 @@ def run(args: argparse.Namespace) -> int:
     from ..inference.slide_run import run_slides
     from ..inference.slide_sink import DEFAULT_SLIDE_KINDS, SLIDE_KINDS, SlideSink
     from ..inference.threads import use_physical_cores
+    from ..model.pipeline_cfsam import checkpoint_name
     from ..model.pixel_size import check_mpp
 
     if args.demo == bool(args.inputs):
@@ -169,8 +170,6 @@ def run(args: argparse.Namespace) -> int:
     collection, outlines = (demo_collection(), None) if args.demo else _collect(args, output)
     if args.demo:
         print(DEMO_TEXT, flush=True)
-        if args.checkpoint in (None, DEFAULT_CHECKPOINT):
-            print(TYPES_TEXT, flush=True)
     for note in collection.notes:
         say(f"note: {note}")
     for problem in collection.problems:
@@ -194,6 +193,8 @@ def run(args: argparse.Namespace) -> int:
         precision = precision_note(args.autocast, pipe) if cluster is None else None
         if precision:
             say(f"note: {precision}")
+        if args.demo and checkpoint_name(pipe.model) == DEFAULT_CHECKPOINT:
+            print(TYPES_TEXT, flush=True)
         apply_backend(args.backend, pipe, args.onnx)
         with record:
             run_images: Callable[..., Generator[Outcome, None, None]] = run_jobs

@@ -32,6 +32,7 @@ class OnnxFacts:
         has_boundary: whether there is a boundary map.
         num_styles: styles that it takes besides the neutral one; with 0 the file has no input for them.
         precision: `"float32"`, or `"int8"` if its convolutions are quantised.
+        calibration: in int8, a digest of the images on which ranges were measured.
     """
 
     weights: str
@@ -39,6 +40,7 @@ class OnnxFacts:
     has_boundary: bool
     num_styles: int
     precision: str = "float32"
+    calibration: str = ""
 
     @property
     def layout(self) -> MapLayout:
@@ -131,7 +133,7 @@ def use_backend(pipe: Any, backend: str, file: str | os.PathLike[str] | None = N
 
     pipe.engine, pipe.settings = engine, {"backend": backend}
     if facts.precision != "float32":
-        pipe.settings["precision"] = facts.precision
+        pipe.settings |= {"precision": facts.precision, "calibration": facts.calibration}
 
 
 def load_network(backend: str, file: Path, facts: OnnxFacts) -> Network:

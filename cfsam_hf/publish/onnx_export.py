@@ -20,7 +20,7 @@ from ..model.configuration_cfsam import CfSamConfig
 from ..model.maps import stack_maps
 from ..model.modeling_cfsam import CfSamForNucleiSegmentation
 from ..model.pipeline_cfsam import NucleiSegmentationPipeline
-from .onnx_int8 import calibration_windows, quantise
+from .onnx_int8 import calibration_windows, digest, quantise
 
 OPSET = 17
 TOLERANCE = 1e-3
@@ -96,7 +96,7 @@ def export_onnx(
         _check(network, working, facts, model.config.vision_config.patch_size)
         if windows is not None:
             quantise(working, facts, windows)
-            facts = replace(facts, precision="int8")
+            facts = replace(facts, precision="int8", calibration=digest(windows))
         graph = onnx.load(working)
         onnx.helper.set_model_props(graph, facts.to_metadata())
         onnx.save(graph, working)

@@ -1,16 +1,19 @@
 """Int8 versions of exported networks: convolutions of 8-bit numbers, with ranges measured on images."""
 
+import hashlib
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
 from ..inference.backends import OnnxFacts, imported, load_network
 from ..model.pipeline_cfsam import NucleiSegmentationPipeline
 from ..model.tiling import cut_window, tile_windows
+
+Item = TypeVar("Item")
 
 MAX_WINDOWS = 32
 """Windows on which ranges are measured; more change them little."""
@@ -25,11 +28,11 @@ QUANTISED = ["Conv"]
 def calibration_windows(
     pipe: NucleiSegmentationPipeline, images: Iterable[Any], mpp: float | None = None
 ) -> list[np.ndarray]:
-    """Windows of images as the network sees them, at most `MAX_WINDOWS`, spread evenly over all.
+    """Windows of images as the network sees them, at most `MAX_WINDOWS`, as many from each image.
 
     Args:
         pipe: the pipeline.
-        images: as for the pipeline.
+        images: as for the pipeline; of more than `MAX_WINDOWS`, some evenly spread ones are read.
         mpp: micrometres per pixel of the images; default: what their files state, or the model's.
 
     Returns:
@@ -38,16 +41,31 @@ def calibration_windows(
     Raises:
         OSError, TypeError, ValueError: an image cannot be read, or there is none.
     """
-    tiles: list[np.ndarray] = []
-    for image in images:
+    chosen = _spread(list(images), MAX_WINDOWS)
+    if not chosen:
+        raise ValueError("int8 needs images on which the ranges of its numbers are measured, and there are none")
+    windows = []
+    for image in chosen:
         pixels = cast(np.ndarray, pipe.preprocess(image, mpp=mpp).image)
         height, width = pixels.shape[:2]
-        windows = tile_windows(height, width, *pipe.tiling_for(height, width))
-        tiles.extend(cut_window(pixels, window) for window in windows)
-    if not tiles:
-        raise ValueError("int8 needs images on which the ranges of its numbers are measured, and there are none")
-    places = np.unique(np.linspace(0, len(tiles) - 1, min(MAX_WINDOWS, len(tiles))).round().astype(int))
-    return [pipe.image_processor.pixel_values(tiles[place][None]) for place in places]
+        places = tile_windows(height, width, *pipe.tiling_for(height, width))
+        for place in _spread(places, MAX_WINDOWS // len(chosen)):
+            windows.append(pipe.image_processor.pixel_values(cut_window(pixels, place)[None]))
+    return windows
+
+
+def digest(windows: Sequence[np.ndarray]) -> str:
+    """What tells the ranges measured on some windows from those measured on others."""
+    found = hashlib.sha256()
+    for window in windows:
+        found.update(np.ascontiguousarray(window))
+    return found.hexdigest()[:16]
+
+
+def _spread(items: Sequence[Item], number: int) -> list[Item]:
+    """At most `number` items, evenly spread."""
+    places = np.linspace(0, len(items) - 1, min(number, len(items))).round().astype(int)
+    return [items[place] for place in places]
 
 
 def quantise(file: Path, facts: OnnxFacts, windows: Sequence[np.ndarray]) -> None:
@@ -74,7 +92,7 @@ def quantise(file: Path, facts: OnnxFacts, windows: Sequence[np.ndarray]) -> Non
         quantization.quantize_static(
             prepared,
             smaller,
-            _Inputs(windows, facts.num_styles > 0),
+            _Inputs(windows, facts.num_styles),
             quant_format=quantization.QuantFormat.QDQ,
             op_types_to_quantize=QUANTISED,
             per_channel=True,
@@ -95,21 +113,26 @@ def quantise(file: Path, facts: OnnxFacts, windows: Sequence[np.ndarray]) -> Non
 class _Inputs:
     """The windows one by one, as ONNX Runtime asks for them."""
 
-    def __init__(self, windows: Sequence[np.ndarray], takes_styles: bool):
+    def __init__(self, windows: Sequence[np.ndarray], num_styles: int):
         self._inputs: Iterator[dict[str, np.ndarray]] = (
-            {"pixel_values": window} | ({"style_ids": np.zeros(1, dtype=np.int64)} if takes_styles else {})
-            for window in windows
+            {"pixel_values": window} | ({"style_ids": style} if num_styles else {})
+            for window, style in _with_styles(windows, num_styles)
         )
 
     def get_next(self) -> dict[str, np.ndarray] | None:
         return next(self._inputs, None)
 
 
+def _with_styles(windows: Sequence[np.ndarray], num_styles: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Each window with one of the styles in turn, the neutral one first."""
+    for number, window in enumerate(windows):
+        yield window, np.array([number % (num_styles + 1)], dtype=np.int64)
+
+
 def _mean_difference(file: Path, smaller: Path, facts: OnnxFacts, windows: Sequence[np.ndarray]) -> float:
     networks = [load_network("onnxruntime", path, facts) for path in (file, smaller)]
-    neutral = np.zeros(1, dtype=np.int64)
     differences = []
-    for window in windows:
-        whole, rounded = (network(window, neutral) for network in networks)
+    for window, style in _with_styles(windows, facts.num_styles):
+        whole, rounded = (network(window, style) for network in networks)
         differences.append(np.abs(whole - rounded).mean())
     return float(np.mean(differences))

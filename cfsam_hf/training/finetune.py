@@ -21,7 +21,7 @@ from accelerate.utils import set_seed
 from torch.utils.data import default_collate
 from transformers import PreTrainedModel
 
-from ..bases.bundled import DEFAULT_CHECKPOINT, bundled_names, or_bundled
+from ..bases.bundled import DEFAULT_CHECKPOINT, or_bundled
 from ..data import CropDataset, TileRecord
 from ..drawing.picture_files import write_picture
 from ..evaluation import System, TileScore, checkpoint_system, dataset_record, evaluate_records, results_record
@@ -223,12 +223,17 @@ def _base(checkpoint: str) -> str:
     return base
 
 
+def _recorded(checkpoint: str, base: str) -> str:
+    """How a base is recorded: a bundled checkpoint by its name, which is valid on every machine."""
+    return base if or_bundled(checkpoint) == checkpoint else checkpoint
+
+
 def _asked(options: FinetuneOptions, base: str) -> dict[str, Any]:
     """The options that determine what is learned, without the paths of files and the number of workers."""
     asked = asdict(options)
     recipe = Path(asked.pop("recipe") or RECIPE)
     del asked["workers"]
-    asked["checkpoint"] = options.checkpoint if options.checkpoint in bundled_names() else base
+    asked["checkpoint"] = _recorded(options.checkpoint, base)
     if recipe.suffix not in (".yaml", ".yml"):
         raise ValueError(f"{recipe}: a recipe is a .yaml file")
     # In the form that JSON returns, for the comparison.
@@ -290,8 +295,7 @@ def _recipe(options: FinetuneOptions, base: str, folder: Path, state: dict[str, 
     path = options.recipe or RECIPE
     fold = ",validation=held_out" if options.held_out != () else ""
     given = {
-        # A bundled checkpoint is recorded by its name, which is valid on every machine.
-        "base": options.checkpoint if options.checkpoint in bundled_names() else base,
+        "base": _recorded(options.checkpoint, base),
         "data": [f"reader=parquet,path={TILES},name={DATASET},train=train{fold}"],
         "data_root": str(folder),
         "output_dir": str(folder),

@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedModel
 
 from ..baselines.unet import UNetConfig, UNetForNucleiSegmentation
-from ..bases.bundled import bundled_checkpoint, bundled_names
+from ..bases.bundled import or_bundled
 from ..model.checkpoint import check_place, naming_checkpoint
 from ..model.configuration_cfsam import TYPE_TRUNKS, CfSamConfig
 from ..model.image_processing_cfsam import CfSamImageProcessor
@@ -115,8 +115,7 @@ def checkpoint_of(base: str) -> str | None:
     """Folder or Hub id of a CF-SAM base, or folder of a U-Net; `None` for random weights and plain SAMs."""
     if base in RANDOM_BASES:
         return None
-    if base in bundled_names():
-        return str(bundled_checkpoint(base))
+    base = or_bundled(base)
     return base if is_unet(base) or _kind(base) == CfSamConfig.model_type else None
 
 

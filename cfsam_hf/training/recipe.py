@@ -157,7 +157,7 @@ class OptimizationOptions:
     )
     agreement_weight: float = _with(
         "weight of a loss on the difference between the maps of each crop and of a shifted, mirrored copy: nuclei "
-        "then depend less on where tiles begin. 4 for the bundled checkpoint; 0: no copy. Doubles the time per crop",
+        "then depend less on where tiles begin. 4 for cfsam-tiny; 0: no copy. Doubles the time per crop",
         0.0,
     )
     mixing_probability: float = _with(

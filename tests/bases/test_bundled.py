@@ -57,6 +57,9 @@ def test_only_the_open_checkpoint_may_be_used_commercially():
     assert not any(name in line for line in info["data"] for name in ("CoNSeP", "MoNuSeg", "CRCHisto"))
     for author in ("Mahbod", "Naylor"):
         assert any(author in line for line in info["data"])
+        # A model that is trained further keeps the note, and not the list of data.
+        assert author in info["license_note"]
+    assert any("ImageNet" in line and "EfficientNet" in line for line in info["data"])
 
 
 def test_the_open_checkpoint_outlines_nuclei_without_types():

@@ -13,18 +13,56 @@ import torch
 
 from cfsam_hf import CfSamForNucleiSegmentation, CfSamImageProcessor, bundled_checkpoint, export_for_hub
 from cfsam_hf.baselines.unet import UNetConfig, UNetForNucleiSegmentation
+from cfsam_hf.bases.bundled import bundled_names, or_bundled
 from cfsam_hf.commands import terminal as cli
 from cfsam_hf.commands.loading import load_pipeline, resolve_checkpoint
+from cfsam_hf.training.finetune import _recorded
+from cfsam_hf.training.models import checkpoint_of
 
 from ..hub_server import USER, put_folder, readable_hub
 from ..tiny import tiny_test_model
 
 
-def test_the_bundled_checkpoint_has_a_name(tmp_path, monkeypatch):
-    assert resolve_checkpoint("cfsam-tiny") == resolve_checkpoint(None) == str(bundled_checkpoint())
+@pytest.mark.parametrize("name", bundled_names())
+def test_a_bundled_name_stands_for_its_checkpoint_unless_a_folder_has_it(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "cfsam-tiny").mkdir()
-    assert resolve_checkpoint("cfsam-tiny") == "cfsam-tiny"
+    for resolve in (resolve_checkpoint, or_bundled, checkpoint_of):
+        assert resolve(name) == str(bundled_checkpoint(name))
+    assert _recorded(name, or_bundled(name)) == name
+    (tmp_path / name).mkdir()
+    assert resolve_checkpoint(name) == or_bundled(name) == _recorded(name, name) == name
+    # Nothing given: the default one, whatever lies here.
+    assert resolve_checkpoint(None) == str(bundled_checkpoint())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["segment", "tile.png", "-o", "out", "--onnx", "net.onnx"], "--onnx needs --backend onnxruntime"),
+        (["evaluate", "--data", "reader=x", "-o", "out", "--onnx", "net.onnx"], "--onnx needs --backend onnxruntime"),
+        (
+            [
+                "evaluate",
+                "--protocol",
+                "pannuke",
+                "--fold-checkpoints",
+                "a",
+                "b",
+                "c",
+                "--data",
+                "reader=x",
+                "-o",
+                "out",
+            ]
+            + ["--backend", "openvino", "--onnx", "net.onnx"],
+            "--onnx is one checkpoint's network",
+        ),
+    ],
+)
+def test_an_exported_network_needs_its_runtime_and_one_checkpoint(arguments, message, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(arguments)
+    assert message in capsys.readouterr().err
 
 
 def test_an_adapter_folder_is_run_on_its_base(tmp_path):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from cfsam_hf.commands.loading import apply_backend
 from cfsam_hf.inference import backends, use_backend
 from cfsam_hf.inference.backends import OnnxFacts, describe_network, imported, load_network, weights_digest
 from cfsam_hf.inference.run import made_by
@@ -83,9 +84,10 @@ def test_the_backend_counts_for_resume_and_torch_is_as_before(runtimes):
     assert made_by(pipe, ["table"], {}) == before | {"backend": "onnxruntime"}
     with pytest.raises(ValueError, match="mixed precision is for the backend torch"):
         pipe(paint(64, 64)[0], mpp=0.25, autocast_dtype="bfloat16")
-    runtimes.facts["int8.onnx"] = facts_of(pipe, precision="int8")
+    runtimes.facts["int8.onnx"] = facts_of(pipe, precision="int8", calibration="c0ffee")
     use_backend(pipe, "onnxruntime", "int8.onnx")
-    assert made_by(pipe, ["table"], {}) == before | {"backend": "onnxruntime", "precision": "int8"}
+    in_int8 = {"backend": "onnxruntime", "precision": "int8", "calibration": "c0ffee"}
+    assert made_by(pipe, ["table"], {}) == before | in_int8
     use_backend(pipe, "torch")
     assert made_by(pipe, ["table"], {}) == before
     assert pipe.engine is None
@@ -118,6 +120,16 @@ def test_what_does_not_fit_is_refused(runtimes):
     with pytest.raises(ValueError, match="on the CPU, and the pipeline is on cuda:0"):
         use_backend(elsewhere, "openvino", "net.onnx")
     assert pipe.engine is None
+
+
+def test_the_commands_run_a_given_file_if_it_is_the_checkpoints(runtimes):
+    pipe = painted_pipeline()
+    runtimes.facts |= {"net.onnx": facts_of(pipe), "other.onnx": facts_of(pipe, weights="0" * 64)}
+    with pytest.raises(ValueError, match=r"other\.onnx: holds other weights"):
+        apply_backend("onnxruntime", pipe, "other.onnx")
+    assert pipe.engine is None
+    apply_backend("onnxruntime", pipe, "net.onnx")
+    assert pipe.settings == {"backend": "onnxruntime"}
 
 
 def test_a_missing_package_is_named_with_its_extra():

@@ -15,7 +15,7 @@ from cfsam_hf.metrics import panoptic_quality
 from cfsam_hf.model.maps import stack_maps
 from cfsam_hf.model.pipeline_cfsam import NucleiSegmentationPipeline
 from cfsam_hf.publish import onnx_export, onnx_int8
-from cfsam_hf.publish.onnx_int8 import calibration_windows
+from cfsam_hf.publish.onnx_int8 import calibration_windows, digest
 
 from ..demo_tile import DEMO_DECODING
 from ..painted_model import paint, painted_pipeline
@@ -72,27 +72,31 @@ def test_int8_needs_a_pipeline_and_images(tmp_path, capsys):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_ranges_are_measured_on_windows_of_all_images(monkeypatch):
+def test_ranges_are_measured_on_as_many_windows_of_each_image(monkeypatch):
     pipe, seen = painted_pipeline(), []
     cut = onnx_int8.cut_window
     monkeypatch.setattr(onnx_int8, "cut_window", lambda image, window: seen.append(image.shape) or cut(image, window))
-    images = [paint(200, 300, seed=1)[0], paint(640, 640, seed=2)[0]]
-    windows = calibration_windows(pipe, images, mpp=pipe.image_processor.mpp)
-    assert len(windows) == min(onnx_int8.MAX_WINDOWS, len(seen))
-    assert set(seen) == {image.shape for image in images}
+    monkeypatch.setattr(onnx_int8, "MAX_WINDOWS", 4)
+    small, large = paint(200, 300, seed=1)[0], paint(640, 640, seed=2)[0]
+    windows = calibration_windows(pipe, [small, large], mpp=pipe.image_processor.mpp)
+    assert len(windows) == 4
     assert {window.shape[:2] for window in windows} == {(1, 3)}
+    assert [seen.count(image.shape) for image in (small, large)] == [2, 2]
+    assert digest(windows) == digest(list(windows)) != digest(windows[::-1])
+    # Of more images than windows, the first, the last and some between.
+    seen.clear()
+    calibration_windows(pipe, [large, *[small] * 9, large], mpp=pipe.image_processor.mpp)
+    assert seen == [large.shape, small.shape, small.shape, large.shape]
     # At another pixel size, they are resampled as for the network.
     seen.clear()
-    calibration_windows(pipe, images[:1], mpp=2 * pipe.image_processor.mpp)
+    calibration_windows(pipe, [small], mpp=2 * pipe.image_processor.mpp)
     assert set(seen) == {(400, 600, 3)}
 
 
-def test_relative_positions_are_those_of_sam():
-    attention = tiny_test_model().sam.vision_encoder.layers[1].attn
-    embedding = torch.randn(7, 16)
-    for length in (3, 4, 9):
-        own = onnx_export._relative_positions(length, length, embedding)
-        assert torch.equal(own, attention.get_rel_pos(length, length, embedding))
+def test_every_style_is_measured():
+    inputs = onnx_int8._Inputs([np.zeros((1, 3, 4, 4), np.float32)] * 4, num_styles=2)
+    assert [inputs.get_next()["style_ids"].tolist() for _ in range(4)] == [[0], [1], [2], [0]]
+    assert inputs.get_next() is None
 
 
 @pytest.mark.slow
