@@ -58,7 +58,7 @@ def digest(windows: Sequence[np.ndarray]) -> str:
     """What tells the ranges measured on some windows from those measured on others."""
     found = hashlib.sha256()
     for window in windows:
-        found.update(np.ascontiguousarray(window))
+        found.update(window.tobytes())
     return found.hexdigest()[:16]
 
 

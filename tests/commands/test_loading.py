@@ -41,20 +41,7 @@ def test_a_bundled_name_stands_for_its_checkpoint_unless_a_folder_has_it(name, t
         (["segment", "tile.png", "-o", "out", "--onnx", "net.onnx"], "--onnx needs --backend onnxruntime"),
         (["evaluate", "--data", "reader=x", "-o", "out", "--onnx", "net.onnx"], "--onnx needs --backend onnxruntime"),
         (
-            [
-                "evaluate",
-                "--protocol",
-                "pannuke",
-                "--fold-checkpoints",
-                "a",
-                "b",
-                "c",
-                "--data",
-                "reader=x",
-                "-o",
-                "out",
-            ]
-            + ["--backend", "openvino", "--onnx", "net.onnx"],
+            "evaluate --protocol pannuke --fold-checkpoints a b c --data x -o out --backend openvino --onnx n".split(),
             "--onnx is one checkpoint's network",
         ),
     ],
