@@ -38,17 +38,17 @@ def test_a_bundled_name_stands_for_its_checkpoint_unless_a_folder_has_it(name, t
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["segment", "tile.png", "-o", "out", "--onnx", "net.onnx"], "--onnx needs --backend onnxruntime"),
-        (["evaluate", "--data", "reader=x", "-o", "out", "--onnx", "net.onnx"], "--onnx needs --backend onnxruntime"),
+        ("segment tile.png -o out --onnx net.onnx", "--onnx needs --backend onnxruntime"),
+        ("evaluate --data reader=x -o out --onnx net.onnx", "--onnx needs --backend onnxruntime"),
         (
-            "evaluate --protocol pannuke --fold-checkpoints a b c --data x -o out --backend openvino --onnx n".split(),
+            "evaluate --protocol pannuke --fold-checkpoints a b c --data x -o out --backend openvino --onnx net.onnx",
             "--onnx is one checkpoint's network",
         ),
     ],
 )
 def test_an_exported_network_needs_its_runtime_and_one_checkpoint(arguments, message, capsys):
     with pytest.raises(SystemExit, match="2"):
-        cli.main(arguments)
+        cli.main(arguments.split())
     assert message in capsys.readouterr().err
 
 
