@@ -103,10 +103,15 @@ def test_options_reach_the_pipeline_and_the_files(tmp_path, calls, monkeypatch):
     assert pd.read_csv(out / "summary.csv")["density_per_mm2"].isna().all()
 
 
-def test_demo_says_what_it_is(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(segment, "load_pipeline", lambda *_: painted_pipeline())
+@pytest.mark.parametrize(("checkpoint", "has_foreign_types"), [("cfsam-tiny", True), ("mine", False)])
+def test_demo_says_what_it_is(checkpoint, has_foreign_types, tmp_path, monkeypatch, capsys):
+    pipe = painted_pipeline()
+    pipe.model.config.checkpoint_info = {"name": checkpoint}
+    monkeypatch.setattr(segment, "load_pipeline", lambda *_: pipe)
     assert run("--demo", "-o", tmp_path) == 0
-    assert "ignore the types of these skin nuclei" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "a real slide, H&E of skin" in out
+    assert ("ignore the types of these skin nuclei" in out) == has_foreign_types
     assert {"summary.csv", "CMU-1-Small-Region.parquet"} <= set(names(tmp_path))
     metadata = json.loads((tmp_path / "CMU-1-Small-Region_tissue.geojson").read_text())["metadata"]
     assert metadata["mpp"] == 0.499

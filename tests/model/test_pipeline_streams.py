@@ -29,8 +29,8 @@ def test_generators_are_read_a_few_images_ahead(pipe):
     results = pipe(images(), mpp=0.25, batch_size=1)
     assert taken == []
     next(results)
-    # On each side of the network two batches wait, and one is in the making.
-    assert len(taken) <= 8
+    # On each side of the network some tiles wait and one is in the making; one is in the network, and one came out.
+    assert len(taken) <= 2 * (pipeline_cfsam.TILES_AHEAD + 1) + 2
     assert len(list(results)) == 39
 
 
