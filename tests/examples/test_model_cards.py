@@ -104,7 +104,7 @@ def test_every_figure_of_the_text_stands_in_a_results_file(name, card, results):
             measured |= {f"{value:.3f}" for value in numbers_in(json.loads((folder / file).read_text()))}
     # The settings of decoding are no scores; they are compared with the shipped ones.
     figures = NUMBER.findall(re.sub(r"^Decoding parameters, .*$", "", card.text, flags=re.MULTILINE))
-    assert len(figures) >= 40
+    assert len(figures) > 40
     assert set(figures) <= measured
     # And the rows of the shipped file in particular, in their order.
     for dataset, scores in results.items():

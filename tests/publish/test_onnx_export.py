@@ -72,6 +72,14 @@ def test_int8_needs_a_pipeline_and_images(tmp_path, capsys):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_relative_positions_are_those_of_sam():
+    attention = tiny_test_model().sam.vision_encoder.layers[1].attn
+    embedding = torch.randn(7, 16)
+    for length in (3, 4, 9):
+        own = onnx_export._relative_positions(length, length, embedding)
+        assert torch.equal(own, attention.get_rel_pos(length, length, embedding))
+
+
 def test_ranges_are_measured_on_as_many_windows_of_each_image(monkeypatch):
     pipe, seen = painted_pipeline(), []
     cut = onnx_int8.cut_window
