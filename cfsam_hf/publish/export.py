@@ -80,7 +80,7 @@ def export_for_hub(
         raise ValueError("the model carries PEFT's own layers (LoRA, ...); merge or unload them before the export")
     model_card = ModelCard(_card_text(model, card))
     with atomic_folder(folder) as stage:
-        model.save_pretrained(stage, state_dict=_stored_weights(model))
+        model.save_pretrained(stage, state_dict=stored_weights(model))
         # A new one: a processor that was loaded as remote code is of another class with this name.
         image_processor = CfSamImageProcessor.from_dict(image_processor.to_dict())
         CfSamProcessor(image_processor).save_pretrained(stage)
@@ -122,10 +122,10 @@ def _check_target(folder: Path, overwrite: bool) -> None:
         raise ValueError(f"{folder} exists; pass overwrite=True (--overwrite) to replace it")
 
 
-def _stored_weights(model: CfSamForNucleiSegmentation) -> dict[str, torch.Tensor]:
+def stored_weights(model: CfSamForNucleiSegmentation) -> dict[str, torch.Tensor]:
     """The weights to store: in float16 if that is lossless, which halves the file.
 
-    A checkpoint that was stored in float16, such as the bundled one, keeps its size.
+    A checkpoint that was stored in float16, such as a bundled one, keeps its size.
     """
     weights = model.state_dict()
     halves: dict[str, torch.Tensor] = {}

@@ -93,7 +93,9 @@ def timings(runs: dict[str, Callable[[], np.ndarray]], rounds: int) -> dict[str,
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--checkpoint", default=None, help="folder or Hub id; default: the bundled one")
+    parser.add_argument(
+        "--checkpoint", default=None, help="bundled checkpoint, folder or Hub id (default: cfsam-tiny)"
+    )
     parser.add_argument("--backends", nargs="+", choices=BACKENDS, default=list(BACKENDS), help="default: all")
     parser.add_argument("--int8", nargs="+", metavar="IMAGE", help="also measure int8, calibrated on these images")
     parser.add_argument("--pixels", type=int, default=576, help="side of the window (default: 576)")

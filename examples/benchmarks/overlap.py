@@ -101,7 +101,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overlaps", type=int, nargs="+", default=[64, 96, 144], help="in px (default: 64 96 144)")
     parser.add_argument("--windows", type=int, default=3, help="windows along each side (default: 3)")
     parser.add_argument("--margin", type=float, default=48.0, help="px around seams (default: 48)")
-    parser.add_argument("--checkpoint", default=None, help="folder or Hub id; default: the bundled one")
+    parser.add_argument(
+        "--checkpoint", default=None, help="bundled checkpoint, folder or Hub id (default: cfsam-tiny)"
+    )
     parser.add_argument("--device", default=None)
 
 

@@ -144,7 +144,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--size", type=int, default=8000, help="side of the slide in pixels")
     parser.add_argument("--period", type=int, metavar="PX", help="side of the part that is repeated; default: all")
     parser.add_argument("--sides", type=int, nargs="+", default=[4096, 2048, 1024], help="sides of the regions")
-    parser.add_argument("--checkpoint", default=None, help="folder or Hub id; default: the bundled one")
+    parser.add_argument(
+        "--checkpoint", default=None, help="bundled checkpoint, folder or Hub id (default: cfsam-tiny)"
+    )
     parser.add_argument("--device", default=None)
 
 

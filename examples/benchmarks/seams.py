@@ -323,7 +323,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tilings", nargs="+", default=["default"], metavar="default|SIZE:OVERLAP[:aligned]")
     views = "number of views of the mosaic; several views show only blend and exclude :aligned"
     parser.add_argument("--views", type=int, choices=VIEW_COUNTS, default=1, help=views)
-    parser.add_argument("--checkpoint", default=None, help="folder or Hub id; default: the bundled one")
+    parser.add_argument(
+        "--checkpoint", default=None, help="bundled checkpoint, folder or Hub id (default: cfsam-tiny)"
+    )
     parser.add_argument("--device", default=None)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
 

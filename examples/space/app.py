@@ -3,8 +3,8 @@
     pip install . && pip install -r examples/space/requirements.txt
     python examples/space/app.py
 
-The checkpoint is the bundled one, or the folder or Hub id that the variable CFSAM_CHECKPOINT names. The page loads
-nothing from other servers and sends nothing to them.
+The checkpoint is cfsam-tiny, or the bundled checkpoint, folder or Hub id that the variable CFSAM_CHECKPOINT names. The
+page loads nothing from other servers and sends nothing to them.
 """
 
 import contextlib
@@ -55,11 +55,15 @@ WAYS_OUT = {
 }
 DEMO_NOTE = (
     "The demo picture is a part of CMU-1-Small-Region, a slide of OpenSlide's test data (CC0): H&E of **skin**. "
-    "`cfsam-tiny` learned its types from colon tissue only, so ignore the types here. "
+)
+# Shown with results that have types.
+DEMO_TYPES_NOTE = (
+    "A checkpoint knows the types of the tissue it was trained on (`cfsam-tiny`: colon), so ignore the types here."
 )
 HEAD = (
     "# Nuclei in H&E tissue\n"
-    "Finds, outlines and types every nucleus, with [CF-SAM](https://arxiv.org/abs/2603.28027). "
+    "Finds and outlines every nucleus, with [CF-SAM](https://arxiv.org/abs/2603.28027), and tells the types that the "
+    "checkpoint knows. "
     "A research tool, **not for diagnosis**."
 )
 PRESS = "Press **Find nuclei**."
@@ -81,6 +85,7 @@ class Visit:
         image: (H, W, 3) uint8 RGB.
         name: file name.
         note: what the page says about it.
+        types_note: what the page adds if its nuclei get types.
         stated: the pixel size that its file states.
         result: its nuclei, once they are found.
         folder: for the files to download; deleted with the visit.
@@ -89,6 +94,7 @@ class Visit:
     image: np.ndarray
     name: str
     note: str = ""
+    types_note: str = ""
     stated: PixelSize | None = None
     result: NucleiResult | None = None
     folder: tempfile.TemporaryDirectory = field(default_factory=lambda: tempfile.TemporaryDirectory(prefix="cfsam-"))
@@ -104,7 +110,7 @@ def open_picture(path: str) -> Visit:
     try:
         image, stated = read_rgb(path, MAX_PIXELS), read_pixel_size(path)
         note = "" if stated is None else f"The file states {describe_size(stated)}."
-        return Visit(image, name, note, stated)
+        return Visit(image, name, note, stated=stated)
     except TooManyPixelsError as error:
         most = f"{MAX_PIXELS / 1e6:.0f} megapixels, the most this page accepts"
         raise page_error(f"the picture {name} has more than {most}: {WAY_OUT}") from error
@@ -116,7 +122,7 @@ def open_demo() -> Visit:
     """The part of a slide that `cfsam segment --demo` segments."""
     image, size = demo_picture()
     note = DEMO_NOTE if size is None else f"{DEMO_NOTE}The file states {describe_size(size)}."
-    return Visit(image, f"{demo_slide().stem}.png", note, size)
+    return Visit(image, f"{demo_slide().stem}.png", note, DEMO_TYPES_NOTE, size)
 
 
 def find_nuclei(pipe: Callable, visit: Visit | None, mpp: str) -> tuple[Visit, list[str]]:
@@ -229,7 +235,9 @@ def build(pipe: Callable) -> gr.Blocks:
             styles = type_styles(found.result)
             choices = gr.update(choices=[(s.name, s.type_id) for s in styles], value=[s.type_id for s in styles])
             visible = gr.update(visible=True)
-            return [found, "\n\n".join(filter(None, [found.note, *warned])), choices, 0, visible, visible, visible]
+            types_note = found.types_note if found.result.type_names else ""
+            text = "\n\n".join(filter(None, [found.note, types_note, *warned]))
+            return [found, text, choices, 0, visible, visible, visible]
 
         shown = [visit, picture, notes, filters, outcome, details]
         # Cleared first, so that nothing older looks like the result of a file that cannot be read.

@@ -58,7 +58,9 @@ COLUMNS = 5
 class ErrorOptions:
     data: list[str] = field(metadata={"help": "one or several of reader=NAME,path=FOLDER,split=FILE"})
     output_dir: str = field(metadata={"help": "folder of errors.json, errors.md and the pictures"})
-    checkpoint: str | None = field(default=None, metadata={"help": "folder or Hub id; default: the bundled one"})
+    checkpoint: str | None = field(
+        default=None, metadata={"help": "bundled checkpoint, folder or Hub id (default: cfsam-tiny)"}
+    )
     predictions: str | None = field(default=None, metadata={"help": "folder of label maps, instead of a checkpoint"})
     part: str = field(default="validation", metadata={"help": "train, tuning, validation, test or all"})
     tiles: int | None = field(default=None, metadata={"help": "tiles per data set, over all tissues; default: all"})

@@ -50,7 +50,9 @@ SCORES = ("pq", "dq", "sq", "aji")
 class RefinementOptions:
     data: list[str] = field(metadata={"help": "one or several of reader=NAME,path=FOLDER,split=FILE"})
     output_dir: str = field(metadata={"help": "folder of refinement.json and refinement.md"})
-    checkpoint: str | None = field(default=None, metadata={"help": "folder or Hub id; default: the bundled one"})
+    checkpoint: str | None = field(
+        default=None, metadata={"help": "bundled checkpoint, folder or Hub id (default: cfsam-tiny)"}
+    )
     tiles: int = field(
         default=10,
         metadata={"help": "tuning tiles per data set for the thresholds"},

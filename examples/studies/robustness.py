@@ -57,7 +57,9 @@ TRANSFER_CAPTION = "Data that the model was not trained for; for an unknown mpp 
 class RobustnessOptions:
     data: list[str] = field(metadata={"help": "one or several of reader=NAME,path=FOLDER,split=FILE"})
     output_dir: str = field(metadata={"help": "folder of robustness.json and robustness.md"})
-    checkpoint: str | None = field(default=None, metadata={"help": "folder or Hub id; default: the bundled one"})
+    checkpoint: str | None = field(
+        default=None, metadata={"help": "bundled checkpoint, folder or Hub id (default: cfsam-tiny)"}
+    )
     conditions: list[str] = field(
         default_factory=list, metadata={"help": "kinds (stain, blur, jpeg, light, noise, magnification) or names"}
     )

@@ -25,7 +25,9 @@ THRESHOLDS = (0.9, 0.7, 0.5, 0.0)
 @dataclass
 class StockOptions:
     data: list[str] = field(metadata={"help": "one or several of reader=NAME,path=FOLDER,split=FILE"})
-    checkpoint: str | None = field(default=None, metadata={"help": "folder or Hub id; default: the bundled one"})
+    checkpoint: str | None = field(
+        default=None, metadata={"help": "bundled checkpoint, folder or Hub id (default: cfsam-tiny)"}
+    )
     device: str | None = field(default=None, metadata={"help": "such as cuda or cpu"})
 
 

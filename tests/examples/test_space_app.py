@@ -209,8 +209,11 @@ def test_the_demo_picture_is_real_tissue_of_a_known_pixel_size(client):
     assert pixels.std() > 20
     assert mpp == ""
     assert "0.499" in notes
+    assert "ignore the types" not in notes
     notes = client.predict("", api_name="/find")[0]
     assert "assumed" not in notes
+    # The painted model has types.
+    assert "ignore the types" in notes
 
 
 def test_the_model_runs_for_one_visitor_at_a_time(app, painted):
