@@ -114,6 +114,7 @@ def describe_checkpoint(source: str) -> dict[str, Any]:
             if config.use_bgmr
             else None,
             "mask_stride": config.mask_stride,
+            "map_upscale": config.map_upscale,
             "type_trunk": config.type_trunk if config.has_type_branch else None,
         },
         "styles": [NEUTRAL_STYLE, *config.styles],
@@ -192,7 +193,7 @@ def format_record(record: dict[str, Any]) -> str:
         "HMFM         " + (f"layers {_numbers(hmfm['layers'])}, width {hmfm['dim']}" if hmfm else "off"),
         "BGMR         " + (f"dilations {_numbers(bgmr['dilations'])}" if bgmr else "off"),
         f"Details      {architecture['detail_trunk'] or ('stem' if architecture['detail_stem'] else 'none')}",
-        f"Mask stride  {architecture['mask_stride']} px",
+        f"Map stride   {architecture['mask_stride'] // architecture['map_upscale']} px",
         f"Types from   {architecture['type_trunk'] or 'the mask decoder' if record['types'] else 'nothing'}",
         *([f"Styles       {', '.join(record['styles'])}"] if len(record["styles"]) > 1 else []),
         "",

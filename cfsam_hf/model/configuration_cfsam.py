@@ -163,7 +163,10 @@ class CfSamConfig(NucleusTypesMixin, SamConfig):
             Channels of features and stem at twice the mask stride, four times it, ..., half the patch size. Default:
             1.5 times `mask_dim`.
         mask_stride (`int`, defaults to 2):
-            Stride in pixels at which masks are made: a quarter or an eighth of the patch size.
+            Stride in pixels of the features that masks are read from: a quarter or an eighth of the patch size.
+        map_upscale (`int`, defaults to 1):
+            Rows and columns of the maps per row and column of these features. With 2 and a mask stride of 2, the maps
+            have the resolution of the image, at little cost: each filter reads the four parts of a cell.
         type_trunk (`str`, *optional*):
             `"efficientnet-lite0"`: the first stages of that network (0.5 M parameters, to be loaded with pretrained
             weights) predict types from the image at full and at half size, and the mask decoder and BGMR make maps of
@@ -224,6 +227,7 @@ class CfSamConfig(NucleusTypesMixin, SamConfig):
     mask_dim: int = 32
     coarser_dims: list[int] | tuple[int, ...] | None = None
     mask_stride: int = 2
+    map_upscale: int = 1
 
     type_trunk: str | None = None
     type_dim: int = 64
@@ -323,6 +327,8 @@ class CfSamConfig(NucleusTypesMixin, SamConfig):
                 f"mask_stride must be at least 2 and a quarter or an eighth of the patch size {patch}, "
                 f"got {self.mask_stride}."
             )
+        if self.map_upscale < 1 or self.mask_stride % self.map_upscale:
+            raise ValueError(f"map_upscale must divide mask_stride ({self.mask_stride}), got {self.map_upscale}.")
         # From twice the mask stride to half the patch size.
         levels = (patch // (4 * self.mask_stride)).bit_length()
         if self.coarser_dims is None:

@@ -9,6 +9,19 @@ from transformers.models.sam.modeling_sam import SamFeedForward, SamLayerNorm, S
 from .fusion import ConvBlock, ZeroConv2d
 
 
+def joined_parts(parts: torch.Tensor, upscale: int) -> torch.Tensor:
+    """Maps (B, M, r h, r w) from the r^2 parts of each cell (B, M r^2, h, w); r is `upscale`."""
+    return parts if upscale == 1 else F.pixel_shuffle(parts, upscale)
+
+
+def parts_of(maps: torch.Tensor, upscale: int) -> torch.Tensor:
+    """The reverse of `joined_parts`; unlike PyTorch's function, its export to ONNX takes maps of every size."""
+    if upscale == 1:
+        return maps
+    corners = [maps[..., row::upscale, column::upscale] for row in range(upscale) for column in range(upscale)]
+    return torch.stack(corners, dim=2).flatten(1, 2)
+
+
 class StyleTokens(nn.Module):
     """A learned token for the manner of outlining of each data set, and a neutral one.
 
@@ -48,14 +61,17 @@ class TaskMaskDecoder(nn.Module):
         num_maps (`int`): number of output maps, one token each.
         hidden_size (`int`): width of SAM's mask decoder.
         mask_dim (`int`): channels F of the features that the filters read.
+        upscale (`int`): rows and columns of the maps per row and column of the features. Each network makes a filter
+            for every part of a cell (sub-pixel convolution, Shi et al. 2016, arXiv 1609.05158).
     """
 
-    def __init__(self, num_maps: int, hidden_size: int, mask_dim: int):
+    def __init__(self, num_maps: int, hidden_size: int, mask_dim: int, upscale: int = 1):
         super().__init__()
-        self.mask_dim = mask_dim
+        self.mask_dim, self.upscale = mask_dim, upscale
         self.task_tokens = nn.Embedding(num_maps, hidden_size)
+        outputs = upscale**2 * (mask_dim + 1)
         self.filters = nn.ModuleList(
-            [SamFeedForward(hidden_size, hidden_size, mask_dim + 1, num_layers=3) for _ in range(num_maps)]
+            [SamFeedForward(hidden_size, hidden_size, outputs, num_layers=3) for _ in range(num_maps)]
         )
 
     def attend(
@@ -95,13 +111,14 @@ class TaskMaskDecoder(nn.Module):
         return tokens[:, 0, : self.task_tokens.num_embeddings], upscaled
 
     def read_maps(self, tokens: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
-        """Computes the initial maps (B, M, H / s, W / s) from tokens (B, M, E) and features (B, F, H / s, W / s)."""
+        """Computes the initial maps (B, M, r h, r w), r = `upscale`, from tokens (B, M, E) and features (B, F, h, w)."""
         filters = torch.stack([network(tokens[:, i]) for i, network in enumerate(self.filters)], dim=1).to(
             features.device
-        )  # (B, M, F + 1)
+        )  # (B, M, r^2 (F + 1))
+        filters = filters.flatten(1).unflatten(1, (-1, self.mask_dim + 1))
         weights, bias = filters[..., :-1] * self.mask_dim**-0.5, filters[..., -1:]
         maps = weights @ features.flatten(2) + bias
-        return maps.unflatten(2, features.shape[2:])
+        return joined_parts(maps.unflatten(2, features.shape[2:]), self.upscale)
 
 
 class BoundaryGuidedRefinement(nn.Module):
@@ -120,11 +137,20 @@ class BoundaryGuidedRefinement(nn.Module):
             boundaries are found at the resolution of the image. Default: the features are taken unchanged, without
             pixels.
         stride (`int`): of the features in pixels; with `dim`.
+        upscale (`int`): rows and columns of the maps per row and column of the features.
     """
 
-    def __init__(self, mask_dim: int, num_maps: int, dilations: list[int], dim: int | None = None, stride: int = 2):
+    def __init__(
+        self,
+        mask_dim: int,
+        num_maps: int,
+        dilations: list[int],
+        dim: int | None = None,
+        stride: int = 2,
+        upscale: int = 1,
+    ):
         super().__init__()
-        self.stride = stride
+        self.stride, self.upscale = stride, upscale
         self.reduce: nn.Module | None = None
         if dim is not None:
             self.reduce = nn.Sequential(
@@ -134,8 +160,11 @@ class BoundaryGuidedRefinement(nn.Module):
         context_dim = max(1, mask_dim // 2)
         self.contexts = nn.ModuleList([ConvBlock(mask_dim, context_dim, dilation=rate) for rate in dilations])
         self.merge = nn.Sequential(nn.Conv2d(context_dim * len(dilations), mask_dim, 1), nn.ReLU())
-        self.boundary = nn.Conv2d(mask_dim, 1, 1)
-        self.head = nn.Sequential(ConvBlock(mask_dim + num_maps, mask_dim), ZeroConv2d(mask_dim, num_maps, 1))
+        parts = upscale**2
+        self.boundary = nn.Conv2d(mask_dim, parts, 1)
+        self.head = nn.Sequential(
+            ConvBlock(mask_dim + num_maps * parts, mask_dim), ZeroConv2d(mask_dim, num_maps * parts, 1)
+        )
 
     def forward(
         self,
@@ -147,22 +176,23 @@ class BoundaryGuidedRefinement(nn.Module):
         """Refines the initial maps.
 
         Args:
-            features (`torch.Tensor` of shape `(B, F, H / s, W / s)`).
-            maps (`torch.Tensor` of shape `(B, M, H / s, W / s)`): initial maps (logits and offsets).
+            features (`torch.Tensor` of shape `(B, F, h, w)`).
+            maps (`torch.Tensor` of shape `(B, M, r h, r w)`): initial maps (logits and offsets); r is `upscale`.
             normalised_maps (`torch.Tensor` of the same shape): the initial maps as probabilities and offsets.
             pixel_values (`torch.Tensor` of shape `(B, 3, H, W)`).
 
         Returns:
-            Refined maps (B, M, H / s, W / s) and boundary logits (B, 1, H / s, W / s).
+            Refined maps (B, M, r h, r w) and boundary logits (B, 1, r h, r w).
         """
         if self.reduce is not None:
             pixels = F.pixel_unshuffle(pixel_values, self.stride).contiguous(memory_format=torch.channels_last)
             features = self.reduce(torch.cat([features, pixels.to(features.dtype)], dim=1))
         cues = self.merge(torch.cat([context(features) for context in self.contexts], dim=1))
         boundary_logits = self.boundary(cues)
-        gated = features * boundary_logits.sigmoid() + cues
+        gated = features * boundary_logits.sigmoid().mean(1, keepdim=True) + cues
         # Layer norms over channels leave the features with channels last in memory. If maps in another layout joined
         # them, later operations would copy everything back and forth and take half as long again.
-        maps_beside = normalised_maps.to(gated.dtype).contiguous(memory_format=torch.channels_last)
+        maps_beside = parts_of(normalised_maps.to(gated.dtype), self.upscale)
+        maps_beside = maps_beside.contiguous(memory_format=torch.channels_last)
         residual = self.head(torch.cat([gated, maps_beside], dim=1))
-        return maps + residual, boundary_logits
+        return maps + joined_parts(residual, self.upscale), joined_parts(boundary_logits, self.upscale)

@@ -233,7 +233,7 @@ class CfSamForNucleiSegmentation(AdapterSwitchingMixin, CfSamPreTrainedModel):
             trunk_dims=[] if self.trunk is None else TRUNK_DIMS,
             join=config.join,
         )
-        self.task_decoder = TaskMaskDecoder(self.num_maps, decoder.hidden_size, config.mask_dim)
+        self.task_decoder = TaskMaskDecoder(self.num_maps, decoder.hidden_size, config.mask_dim, config.map_upscale)
         self.refinement = None
         if config.use_bgmr:
             self.refinement = BoundaryGuidedRefinement(
@@ -242,6 +242,7 @@ class CfSamForNucleiSegmentation(AdapterSwitchingMixin, CfSamPreTrainedModel):
                 list(config.refinement_dilations),
                 dim=config.refinement_dim,
                 stride=config.mask_stride,
+                upscale=config.map_upscale,
             )
         self.type_branch = None
         if config.has_type_branch:
@@ -287,7 +288,7 @@ class CfSamForNucleiSegmentation(AdapterSwitchingMixin, CfSamPreTrainedModel):
     def predict_maps(
         self, pixel_values: torch.Tensor, style_ids: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-        """The maps of the mask decoder and their refinement at the mask stride s; types left out with a `type_trunk`.
+        """The maps of the mask decoder and their refinement at the map stride s; types left out with a `type_trunk`.
 
         Args:
             pixel_values (`torch.Tensor` of shape `(B, 3, H, W)`): H and W multiples of the patch size.

@@ -19,6 +19,7 @@ from ..model.modeling_cfsam import CfSamForNucleiSegmentation
 from ..model.processing_cfsam import CfSamProcessor, saved_image_processor
 from ..model.type_branch import STRIDE, LiteTrunk
 from .architectures import tiny_config
+from .finer_maps import with_finer_maps
 from .recipe import ModelOptions, Recipe
 
 logger = logging.getLogger(__name__)
@@ -55,7 +56,8 @@ def build_model(recipe: Recipe, data_types: Sequence[str]) -> PreTrainedModel:
     some of them, can train it further. If the data have other types, the model gets the types of the data: the weights
     for the nuclei and offset maps and for types of the same name stay, and those for other types get new values (the
     log says which). If the option `type_trunk` differs from the base's, all weights for types get new values. If the
-    option `styles` differs, styles of the same name stay, and new ones begin as the neutral style.
+    option `styles` differs, styles of the same name stay, and new ones begin as the neutral style. A larger
+    `map_upscale` leaves the maps as they are at first, and lets them become finer.
 
     Args:
         recipe: names the base and its options.
@@ -174,14 +176,17 @@ def _cfsam(base: str, type_names: dict[int, str], options: dict[str, Any]) -> Cf
         logger.info("the base's types are kept: %s", ", ".join(known.values()))
     config = CfSamConfig.from_pretrained(path, id2label=known if is_known else type_names, **options)
     reads_alike = all(getattr(config, name) == getattr(base_config, name) for name in _READING_TYPES)
-    if is_known and (reads_alike or not known) and config.styles == base_config.styles:
+    keeps_heads = is_known and (reads_alike or not known) and config.styles == base_config.styles
+    if keeps_heads and config.map_upscale == base_config.map_upscale:
         return CfSamForNucleiSegmentation.from_pretrained(path, dtype=torch.float32, **options)
     # Class weights belong to the types of the base; an option can set those of the new ones.
-    of_new_parts = ("type_loss_weights", "styles", *_READING_TYPES)
+    of_new_parts = ("type_loss_weights", "styles", "map_upscale", *_READING_TYPES)
     model = CfSamForNucleiSegmentation.from_pretrained(
         path, dtype=torch.float32, **{name: value for name, value in options.items() if name not in of_new_parts}
     )
-    return retype(model, config)
+    if config.map_upscale != base_config.map_upscale:
+        model = with_finer_maps(model, config.map_upscale)
+    return model if keeps_heads else retype(model, config)
 
 
 def _prepare_type_branch(model: PreTrainedModel, options: ModelOptions, trunk_factor: float) -> None:
@@ -308,7 +313,7 @@ def retype(model: CfSamForNucleiSegmentation, config: CfSamConfig) -> CfSamForNu
     kept = [(i, old_maps.index(name)) for i, name in enumerate(new_maps) if name in old_maps]
     into, source = (torch.tensor(rows) for rows in zip(*kept, strict=True))
     old_types, new_types = (list(c.type_names.values()) for c in (model.config, config))
-    before = model.state_dict()
+    before, parts = model.state_dict(), config.map_upscale**2
     with torch.no_grad():
         for name, value in new.state_dict().items():
             if name.startswith("type_branch."):
@@ -328,13 +333,16 @@ def retype(model: CfSamForNucleiSegmentation, config: CfSamConfig) -> CfSamForNu
             elif name == STYLE_ROWS:
                 rows = [_style_row(style, model.config.styles) for style in config.styles]
                 value.copy_(before[name][[NEUTRAL_ROW, *rows]])
-            elif name in ("task_decoder.task_tokens.weight", "refinement.head.1.weight", "refinement.head.1.bias"):
+            elif name == "task_decoder.task_tokens.weight":
                 value[into] = before[name][source]
+            elif name in ("refinement.head.1.weight", "refinement.head.1.bias"):
+                value.unflatten(0, (-1, parts))[into] = before[name].unflatten(0, (-1, parts))[source]
             elif name == "refinement.head.0.0.weight":
-                # Its input consists of features and cues, followed by the maps.
-                first = value.shape[1] - len(new_maps)
+                # Its input consists of features and cues, followed by the parts of the maps.
+                first = value.shape[1] - len(new_maps) * parts
                 value[:, :first] = before[name][:, :first]
-                value[:, first + into] = before[name][:, first + source]
+                old_columns = before[name][:, first:].unflatten(1, (-1, parts))
+                value[:, first:].unflatten(1, (-1, parts))[:, into] = old_columns[:, source]
             else:
                 value.copy_(before[name])
     if model.config.styles != config.styles:

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from cfsam_hf import CfSamConfig, CfSamForNucleiSegmentation, CfSamImageProcessor, NucleiSegmentationPipeline
+from cfsam_hf.model.decoder import joined_parts, parts_of
 from cfsam_hf.model.mala import per_image_depthwise_conv, per_window_depthwise_conv
 
 from ..tiny import SIZE, random_labels, tiny_test_config, tiny_test_model
@@ -19,6 +20,7 @@ FORMS = {
     "separable joins": {"join": "separable"},
     "narrow refinement": {"refinement_dim": 4},
     "kernels for windows": {"adapter_window": 3},
+    "finer maps": {"map_upscale": 2},
     "styles": STYLES,
     "all": {
         **TRUNK,
@@ -27,6 +29,7 @@ FORMS = {
         "join": "single",
         "refinement_dim": 4,
         "adapter_window": 3,
+        "map_upscale": 2,
     },
 }
 
@@ -114,6 +117,24 @@ def test_a_narrow_refinement_reads_the_pixels_themselves():
     assert torch.equal(boundary[..., 16:, :], other[..., 16:, :])
 
 
+def test_the_parts_of_cells_are_those_of_pytorch():
+    maps = torch.randn(2, 3, 6, 8)
+    parts = parts_of(maps, 2)
+    assert torch.equal(parts, torch.nn.functional.pixel_unshuffle(maps, 2))
+    assert torch.equal(joined_parts(parts, 2), maps)
+
+
+def test_finer_maps_differ_within_a_cell():
+    model = tiny_test_model(map_upscale=2)
+    with torch.no_grad():
+        initial, refined, boundary = model.predict_maps(torch.randn(1, 3, SIZE, SIZE))
+    assert initial.shape == refined.shape == (1, 3 + 4, SIZE, SIZE)
+    assert boundary.shape == (1, 1, SIZE, SIZE)
+    for maps in (initial, refined, boundary):
+        corners = [maps[..., row::2, column::2] for row in (0, 1) for column in (0, 1)]
+        assert not any(torch.allclose(corners[0], corner) for corner in corners[1:])
+
+
 @pytest.mark.parametrize(("height", "width", "window"), [(6, 6, 3), (7, 5, 3), (4, 4, 9)])
 def test_kernels_for_windows_are_those_of_each_window(height, width, window):
     rows, columns = -(-height // window), -(-width // window)
@@ -187,6 +208,8 @@ def test_the_pipeline_takes_a_style_by_name():
         ({"detail_trunk": "resnet"}, "detail_trunk must be None or one of efficientnet-lite0, got 'resnet'"),
         ({"trunk_tokens": True}, "trunk_tokens needs a detail_trunk"),
         ({"refinement_dim": 0}, "refinement_dim must be None or positive, got 0"),
+        ({"map_upscale": 3}, r"map_upscale must divide mask_stride \(2\), got 3"),
+        ({"map_upscale": 0}, "map_upscale must divide mask_stride"),
         ({"adapter_window": 0}, "adapter_window must be None or positive, got 0"),
         ({"styles": ["one", "one"]}, "styles must be distinct names"),
         ({"styles": ["neutral"]}, "other than 'neutral'"),

@@ -33,6 +33,7 @@ FORMS = {
         "trunk_tokens": True,
         "join": "single",
         "refinement_dim": 4,
+        "map_upscale": 2,
     },
     "least": {"num_types": 0, "use_bgmr": False, "use_mala": False},
 }

@@ -126,6 +126,41 @@ def test_a_base_without_styles_gets_them_and_outlines_stay_near(tmp_path):
     assert torch.allclose(before.nuclei_logits.sigmoid(), after.nuclei_logits.sigmoid(), atol=0.02)
 
 
+@pytest.mark.parametrize("types", [list(NAMES), ["c", "d"]])
+def test_finer_maps_begin_as_those_of_the_base(typed_base, types):
+    base = CfSamForNucleiSegmentation.from_pretrained(typed_base).eval()
+    model = build_model(recipe(typed_base, model_options={"map_upscale": 2}), types).eval()
+    assert list(model.config.type_names.values()) == types
+    pixels = torch.randn(1, 3, SIZE, SIZE)
+    with torch.no_grad():
+        before, after = base.predict_maps(pixels), model.predict_maps(pixels)
+    if types != list(NAMES):
+        # Tokens of other types take part in the attention, so that the maps are near and not equal.
+        before, after = [before[0][:, :3]], [after[0][:, :3]]
+    for old, new in zip(before, after, strict=True):
+        by_cell = old.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
+        torch.testing.assert_close(new, by_cell, atol=1e-4 if types == list(NAMES) else 0.5, rtol=0)
+
+
+def test_the_parts_of_a_cell_are_not_divided_again(tmp_path):
+    tiny_test_model(map_upscale=2).save_pretrained(tmp_path / "base")
+    with pytest.raises(ValueError, match="map_upscale is 2 in the base and cannot be changed to 1"):
+        build_model(recipe(tmp_path / "base", model_options={"map_upscale": 1}), [])
+
+
+def test_types_are_replaced_in_a_base_with_finer_maps(tmp_path):
+    base = tiny_test_model(map_upscale=2, num_types=3, id2label=dict(enumerate(NAMES, start=1)))
+    base.save_pretrained(tmp_path / "base")
+    model = build_model(recipe(tmp_path / "base"), ["c", "d"]).eval()
+    pixels = torch.randn(1, 3, SIZE, SIZE)
+    with torch.no_grad():
+        before, after = base.predict_maps(pixels)[0], model.predict_maps(pixels)[0]
+    # Tokens of other types take part in the attention, so that the maps are near and not equal.
+    torch.testing.assert_close(after[:, :3], before[:, :3], atol=0.5, rtol=0)
+    assert torch.equal(model.refinement.head[1].weight[: 4 * 4], base.refinement.head[1].weight[: 4 * 4])
+    assert torch.equal(model.refinement.head[1].weight[4 * 4 : 5 * 4], base.refinement.head[1].weight[6 * 4 :])
+
+
 def test_a_typed_model_learns_from_tiles_without_types(typed_base):
     model = build_model(recipe(typed_base), []).train()
     labels = random_labels(2) | {"type_labels": torch.full((2, SIZE, SIZE), -100)}
