@@ -111,7 +111,7 @@ class TaskMaskDecoder(nn.Module):
         return tokens[:, 0, : self.task_tokens.num_embeddings], upscaled
 
     def read_maps(self, tokens: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
-        """Computes the initial maps (B, M, r h, r w), r = `upscale`, from tokens (B, M, E) and features (B, F, h, w)."""
+        """Computes initial maps (B, M, r h, r w) from tokens (B, M, E) and features (B, F, h, w); r is `upscale`."""
         filters = torch.stack([network(tokens[:, i]) for i, network in enumerate(self.filters)], dim=1).to(
             features.device
         )  # (B, M, r^2 (F + 1))

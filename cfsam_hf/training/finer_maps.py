@@ -18,8 +18,8 @@ def with_finer_maps(model: CfSamForNucleiSegmentation, upscale: int) -> CfSamFor
     """
     if model.config.map_upscale != 1:
         raise ValueError(
-            f"map_upscale is {model.config.map_upscale} in the base and cannot be changed to {upscale}; start from a base "
-            "in which it is 1"
+            f"map_upscale is {model.config.map_upscale} in the base and cannot be changed to {upscale}; start from a "
+            "base in which it is 1"
         )
     new = CfSamForNucleiSegmentation(CfSamConfig.from_dict({**model.config.to_dict(), "map_upscale": upscale}))
     before, parts = model.state_dict(), upscale**2
