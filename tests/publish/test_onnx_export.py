@@ -8,6 +8,7 @@ import torch
 
 from cfsam_hf import CfSamForNucleiSegmentation, bundled_checkpoint, export_onnx
 from cfsam_hf.baselines.unet import UNetConfig, UNetForNucleiSegmentation
+from cfsam_hf.bases.bundled import bundled_names
 from cfsam_hf.commands.terminal import main
 from cfsam_hf.inference import use_backend
 from cfsam_hf.inference.backends import OnnxFacts, describe_network, load_network
@@ -159,15 +160,18 @@ def test_the_bundled_checkpoint_finds_the_same_nuclei(backend, tmp_path):
 
 
 @pytest.mark.slow
-def test_int8_changes_few_nuclei_and_is_refused_where_it_changes_many(tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", bundled_names())
+def test_int8_changes_few_nuclei_and_is_refused_where_it_changes_many(name, tmp_path, monkeypatch):
     pytest.importorskip("onnxruntime")
-    pipe = NucleiSegmentationPipeline(CfSamForNucleiSegmentation.from_pretrained(bundled_checkpoint()), device="cpu")
+    model = CfSamForNucleiSegmentation.from_pretrained(bundled_checkpoint(name))
+    pipe = NucleiSegmentationPipeline(model, device="cpu")
     image = tissue_image()
     expected = pipe(image, mpp=0.25, decoding=DEMO_DECODING)
     file = export_onnx(pipe, tmp_path / "int8.onnx", int8_images=[image], mpp=0.25)
     whole = export_onnx(pipe, tmp_path / "whole.onnx")
     assert OnnxFacts.read(file).precision == "int8"
-    assert file.stat().st_size < 0.8 * whole.stat().st_size
+    # Convolutions have a smaller part of the weights of cfsam-tiny-open.
+    assert file.stat().st_size < 0.9 * whole.stat().st_size
     for backend in ("onnxruntime", "openvino"):
         if importlib.util.find_spec(backend) is None:
             continue
@@ -175,8 +179,8 @@ def test_int8_changes_few_nuclei_and_is_refused_where_it_changes_many(tmp_path, 
         found = pipe(image, mpp=0.25, decoding=DEMO_DECODING)
         agreement = panoptic_quality(expected.instance_map, found.instance_map)
         assert not np.array_equal(found.instance_map, expected.instance_map)
-        assert agreement.dq > 0.9
-        assert agreement.sq > 0.9
+        assert agreement.dq > 0.95
+        assert agreement.sq > 0.93
     monkeypatch.setattr(onnx_int8, "INT8_TOLERANCE", 1e-6)
     with pytest.raises(ValueError, match="in int8, maps differ from those in float32 by"):
         export_onnx(pipe, file, int8_images=[image], mpp=0.25, overwrite=True)
