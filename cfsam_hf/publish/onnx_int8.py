@@ -24,9 +24,10 @@ INT8_TOLERANCE = 0.02
 # Matrix products stay in float32: the encoder's gained no time, and OpenVINO 2026.4 cannot compile the mask decoder's.
 QUANTISED = ["Conv"]
 
-# The trunk stays in float32 too: its channels differ in scale by orders of magnitude (see `TypeBranch`). With one
-# range for all of them, it cost the maps of cfsam-tiny-open ten times the accuracy that the others cost.
-KEPT = "/trunk/"
+# Convolutions that read the image stay in float32 too, since the colours of another laboratory may lie outside the
+# range that was measured. So does the trunk, whose channels differ in scale by orders of magnitude (see `TypeBranch`).
+IMAGE = "pixel_values"
+TRUNK = "/trunk/"
 
 
 def calibration_windows(
@@ -117,7 +118,8 @@ def quantise(file: Path, facts: OnnxFacts, windows: Sequence[np.ndarray]) -> Non
 def _kept_nodes(file: str) -> list[str]:
     """The convolutions of an ONNX file that stay in float32."""
     nodes = imported("onnx", "onnxruntime").load(file).graph.node
-    return [node.name for node in nodes if node.op_type in QUANTISED and KEPT in node.name]
+    quantised = [node for node in nodes if node.op_type in QUANTISED]
+    return [node.name for node in quantised if IMAGE in node.input or TRUNK in node.name]
 
 
 class _Inputs:
