@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import yaml
 
+from cfsam_hf import CfSamConfig, bundled_checkpoint
+from cfsam_hf.bases.bundled import bundled_names
 from cfsam_hf.commands import terminal as cli
 from cfsam_hf.training import TrainingStopped, finetune
 from cfsam_hf.training.run import TrainingRun
@@ -80,6 +82,19 @@ def test_it_trains_and_prints_what_came_of_it(case, tmp_path, capsys):
     assert run(case, "-o", tmp_path / "out", "--steps", "3", "--held-out", "tile2", "--mpp", ".25") == 1
     [line] = capsys.readouterr().err.splitlines()
     assert "other tiles or options (steps 2 -> 3)" in line
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", bundled_names())
+def test_every_bundled_checkpoint_can_be_fine_tuned(name, case, tmp_path, capsys):
+    out = tmp_path / "out"
+    options = ("-o", out, "--steps", "1", "--held-out", "tile2", "--mpp", ".25", "--from", name)
+    assert run(case, *options) == 0
+    assert "| held-out tiles | after | 1 |" in capsys.readouterr().out
+    base = CfSamConfig.from_pretrained(bundled_checkpoint(name)).checkpoint_info
+    info = CfSamConfig.from_pretrained(out / "model").checkpoint_info
+    # The terms of the base's weights and data stay with what was made of them.
+    assert (info["license"], info["license_note"]) == (base["license"], base["license_note"])
 
 
 @pytest.mark.parametrize(
