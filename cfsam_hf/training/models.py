@@ -56,8 +56,8 @@ def build_model(recipe: Recipe, data_types: Sequence[str]) -> PreTrainedModel:
     some of them, can train it further. If the data have other types, the model gets the types of the data: the weights
     for the nuclei and offset maps and for types of the same name stay, and those for other types get new values (the
     log says which). If the option `type_trunk` differs from the base's, all weights for types get new values. If the
-    option `styles` differs, styles of the same name stay, and new ones begin as the neutral style. A larger
-    `map_upscale` leaves the maps as they are at first, and lets them become finer.
+    option `styles` differs, styles of the same name stay, and new ones begin as the neutral style. With a larger
+    `map_upscale`, all parts of a cell begin with the cell's value, which is no longer interpolated between cells.
 
     Args:
         recipe: names the base and its options.
@@ -180,7 +180,7 @@ def _cfsam(base: str, type_names: dict[int, str], options: dict[str, Any]) -> Cf
     if keeps_heads and config.map_upscale == base_config.map_upscale:
         return CfSamForNucleiSegmentation.from_pretrained(path, dtype=torch.float32, **options)
     # Class weights belong to the types of the base; an option can set those of the new ones.
-    of_new_parts = ("type_loss_weights", "styles", "map_upscale", *_READING_TYPES)
+    of_new_parts = {"map_upscale"} if keeps_heads else {"type_loss_weights", "styles", "map_upscale", *_READING_TYPES}
     model = CfSamForNucleiSegmentation.from_pretrained(
         path, dtype=torch.float32, **{name: value for name, value in options.items() if name not in of_new_parts}
     )

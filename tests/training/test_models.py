@@ -142,6 +142,12 @@ def test_finer_maps_begin_as_those_of_the_base(typed_base, types):
         torch.testing.assert_close(new, by_cell, atol=1e-4 if types == list(NAMES) else 0.5, rtol=0)
 
 
+def test_finer_maps_leave_the_other_options_as_they_are(typed_base):
+    options = {"map_upscale": 2, "type_loss_weights": [1, 1, 1, 9]}
+    model = build_model(recipe(typed_base, model_options=options), list(NAMES))
+    assert model.config.type_loss_weights == [1, 1, 1, 9]
+
+
 def test_the_parts_of_a_cell_are_not_divided_again(tmp_path):
     tiny_test_model(map_upscale=2).save_pretrained(tmp_path / "base")
     with pytest.raises(ValueError, match="map_upscale is 2 in the base and cannot be changed to 1"):
