@@ -83,7 +83,7 @@ def segment_slide(
     Args:
         path: the slide's file.
         output: folder of the results; created if needed.
-        pipe: a nuclei-segmentation pipeline; default: one with the bundled checkpoint, on a GPU if there is one.
+        pipe: a nuclei-segmentation pipeline; default: one with `cfsam-tiny`, on a GPU if there is one.
         mpp: micrometres per pixel of level 0, in place of what the file states.
         tissue: `"auto"`, `"all"`, or a mask image or GeoJSON file; default: `"auto"`, or `"all"` with `roi`.
         roi, exclude: annotations (GeoJSON as QuPath exports it) to keep nuclei in, or to leave nuclei out of.

@@ -165,8 +165,8 @@ class CfSamConfig(NucleusTypesMixin, SamConfig):
         mask_stride (`int`, defaults to 2):
             Stride in pixels of the features that masks are read from: a quarter or an eighth of the patch size.
         map_upscale (`int`, defaults to 1):
-            Rows and columns of the maps per row and column of these features. With 2 and a mask stride of 2, the maps
-            have the resolution of the image, at little cost: each filter reads the four parts of a cell.
+            Factor by which the maps have more rows and columns than these features. With 2 and a mask stride of 2,
+            the maps have the resolution of the image, at little cost: each filter makes the four parts of a cell.
         type_trunk (`str`, *optional*):
             `"efficientnet-lite0"`: the first stages of that network (0.5 M parameters, to be loaded with pretrained
             weights) predict types from the image at full and at half size, and the mask decoder and BGMR make maps of

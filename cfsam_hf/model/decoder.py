@@ -15,7 +15,7 @@ def joined_parts(parts: torch.Tensor, upscale: int) -> torch.Tensor:
 
 
 def parts_of(maps: torch.Tensor, upscale: int) -> torch.Tensor:
-    """The reverse of `joined_parts`; unlike PyTorch's function, its export to ONNX takes maps of every size."""
+    """The reverse of `joined_parts`, written out since `pixel_unshuffle` fixes the size of maps in an ONNX file."""
     if upscale == 1:
         return maps
     corners = [maps[..., row::upscale, column::upscale] for row in range(upscale) for column in range(upscale)]

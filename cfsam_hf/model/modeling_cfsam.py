@@ -288,7 +288,7 @@ class CfSamForNucleiSegmentation(AdapterSwitchingMixin, CfSamPreTrainedModel):
     def predict_maps(
         self, pixel_values: torch.Tensor, style_ids: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-        """The maps of the mask decoder and their refinement at the map stride s; types left out with a `type_trunk`.
+        """The maps of the mask decoder and their refinement, without types if there is a `type_trunk`.
 
         Args:
             pixel_values (`torch.Tensor` of shape `(B, 3, H, W)`): H and W multiples of the patch size.
@@ -296,7 +296,7 @@ class CfSamForNucleiSegmentation(AdapterSwitchingMixin, CfSamPreTrainedModel):
 
         Returns:
             Initial maps (B, M, H / s, W / s), refined maps of the same shape (the initial ones without BGMR), boundary
-            logits (B, 1, H / s, W / s) or `None`.
+            logits (B, 1, H / s, W / s) or `None`. The stride s of the maps is `mask_stride / map_upscale`.
         """
         trunk_levels = self._trunk_levels(pixel_values)
         return self._read_maps(self._encode(pixel_values, trunk_levels), pixel_values, trunk_levels, style_ids)

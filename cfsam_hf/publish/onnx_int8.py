@@ -24,8 +24,9 @@ INT8_TOLERANCE = 0.02
 # Matrix products stay in float32: the encoder's gained no time, and OpenVINO 2026.4 cannot compile the mask decoder's.
 QUANTISED = ["Conv"]
 
-# Convolutions that read the image stay in float32 too, since the colours of another laboratory may lie outside the
-# range that was measured. So does the trunk, whose channels differ in scale by orders of magnitude (see `TypeBranch`).
+# Convolutions that read the image alone stay in float32 too, since the colours of another laboratory may lie outside
+# the range that was measured (BGMR's reads it beside features, and is quantised). So does the trunk, whose channels
+# differ in scale by orders of magnitude (see `TypeBranch`); the 1x1 convolutions that read its levels do not.
 IMAGE = "pixel_values"
 TRUNK = "/trunk/"
 

@@ -1,4 +1,4 @@
-"""Gives a trained model maps of a finer resolution (`map_upscale`), which begin as its present ones."""
+"""Gives a trained model finer maps (`map_upscale`). They begin as its present ones before these are interpolated."""
 
 import torch
 
@@ -7,7 +7,7 @@ from ..model.modeling_cfsam import CfSamForNucleiSegmentation
 
 
 def with_finer_maps(model: CfSamForNucleiSegmentation, upscale: int) -> CfSamForNucleiSegmentation:
-    """A copy of a trained model whose cells have several parts, each of which begins as the whole cell.
+    """A copy of a trained model with finer maps. All pixels within one cell of the base's maps begin with its value.
 
     Args:
         model: with a `map_upscale` of 1; stays unchanged.

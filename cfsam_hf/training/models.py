@@ -57,7 +57,7 @@ def build_model(recipe: Recipe, data_types: Sequence[str]) -> PreTrainedModel:
     for the nuclei and offset maps and for types of the same name stay, and those for other types get new values (the
     log says which). If the option `type_trunk` differs from the base's, all weights for types get new values. If the
     option `styles` differs, styles of the same name stay, and new ones begin as the neutral style. With a larger
-    `map_upscale`, all parts of a cell begin with the cell's value, which is no longer interpolated between cells.
+    `map_upscale`, all parts of a cell begin with the value that the base gives the cell before it is interpolated.
 
     Args:
         recipe: names the base and its options.
@@ -306,7 +306,8 @@ def retype(model: CfSamForNucleiSegmentation, config: CfSamConfig) -> CfSamForNu
 
     Args:
         model: the trained model, which stays unchanged.
-        config: its configuration, with other types or styles, or another part that reads types.
+        config: its configuration, with other types or styles, or another part that reads types; `map_upscale` is the
+            model's.
     """
     new = CfSamForNucleiSegmentation(config)
     old_maps, new_maps = _map_names(model.config), _map_names(config)

@@ -3,8 +3,9 @@
     python examples/tools/bundle_checkpoint.py runs/cfsam-tiny-open/model cfsam-tiny-open
 
 The weights are stored in float16, and the configuration states the facts in `model_cards/NAME/facts.yaml`: data,
-licence, limits, training. Choose decoding and scores first (tune_decoding.py, calibrate_scores.py). Then evaluate what
-this script wrote, since a card's figures must be those of the stored weights, and run write_card.py.
+licence, limits, training. Choose decoding and scores first (tune_decoding.py, calibrate_scores.py). The folder is
+replaced as a whole, without its former card and scores. Evaluate what this script wrote, since a card's figures must
+be those of the stored weights, and run write_card.py, which adds both.
 """
 
 import argparse

@@ -2,8 +2,8 @@
 
     python examples/tools/draw_decoding.py docs/images/decoding.png
 
-The image is a part of the demo slide. The panels show the image, the maps of the bundled checkpoint, the boundary
-energy, the markers, and the nuclei.
+The image is a part of the demo slide. The panels show the image, the maps of `cfsam-tiny`, the boundary energy,
+the markers, and the nuclei.
 """
 
 import argparse

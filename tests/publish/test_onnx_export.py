@@ -159,6 +159,17 @@ def test_the_bundled_checkpoint_finds_the_same_nuclei(backend, tmp_path):
     np.testing.assert_allclose(found[["x", "y"]], expected[["x", "y"]], atol=0.5)
 
 
+def convolutions(file, quantised: bool) -> list[str]:
+    """The names of an ONNX file's convolutions with weights in int8, or with weights in float32."""
+    graph = pytest.importorskip("onnx").load(file).graph
+    made_by = {output: node.op_type for node in graph.node for output in node.output}
+    return [
+        node.name
+        for node in graph.node
+        if node.op_type == "Conv" and (made_by.get(node.input[1]) == "DequantizeLinear") == quantised
+    ]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", bundled_names())
 def test_int8_changes_few_nuclei_and_is_refused_where_it_changes_many(name, tmp_path, monkeypatch):
@@ -170,6 +181,9 @@ def test_int8_changes_few_nuclei_and_is_refused_where_it_changes_many(name, tmp_
     file = export_onnx(pipe, tmp_path / "int8.onnx", int8_images=[image], mpp=0.25)
     whole = export_onnx(pipe, tmp_path / "whole.onnx")
     assert OnnxFacts.read(file).precision == "int8"
+    for part in ("patch_embed", "/trunk/"):
+        assert any(part in node for node in convolutions(file, quantised=False))
+        assert not any(part in node for node in convolutions(file, quantised=True))
     # Convolutions have a smaller part of the weights of cfsam-tiny-open.
     assert file.stat().st_size < 0.9 * whole.stat().st_size
     for backend in ("onnxruntime", "openvino"):
