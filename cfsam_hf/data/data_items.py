@@ -35,6 +35,7 @@ class DataItem:
             size is an estimate.
         incomplete: whether some nuclei have no outline. Where the model is confident of a nucleus and none is
             annotated nearby, it is then not trained.
+        taught: whether a teacher, if the recipe names one, is asked about these tiles.
         options: settings of the reader, such as `mpp`.
     """
 
@@ -51,6 +52,7 @@ class DataItem:
     style: str | None = None
     scale_jitter: float = 1.0
     incomplete: bool = False
+    taught: bool = True
     options: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -77,15 +79,15 @@ class DataItem:
         pairs = dict(pair for pair in given if pair[0] != "types" or pair[1] not in own_types)
         options = {key: _value(pairs.pop(key)) for key in sorted(set(pairs) - {one.name for one in fields(cls)})}
         weight, jitter = (_number(pairs.get(name, "1")) for name in ("weight", "scale_jitter"))
-        incomplete = {"true": True, "false": False}.get(pairs.get("incomplete", "false").lower())
+        flags = {one: _flag(pairs.get(one, default)) for one, default in (("incomplete", "false"), ("taught", "true"))}
         missing = "options" in pairs or not pairs.get("reader") or not pairs.get("path")
-        if missing or not weight > 0 or not 1 <= jitter < 2 or incomplete is None:
+        if missing or not weight > 0 or not 1 <= jitter < 2 or None in flags.values():
             raise ValueError(
                 f"cannot read the data item {text!r}: write reader=NAME,path=FOLDER[,split=FILE][,weight=NUMBER]"
                 "[,name=NAME][,types=FILE or none][,train=FOLDS][,tuning=FOLDS][,validation=FOLDS]"
-                "[,test=FOLDS][,style=NAME][,scale_jitter=NUMBER][,incomplete=true]"
+                "[,test=FOLDS][,style=NAME][,scale_jitter=NUMBER][,incomplete=true][,taught=false]"
                 "[,SETTING OF THE READER=VALUE]; the weight is a positive number, scale_jitter lies in 1..2, and "
-                "incomplete is true or false"
+                "incomplete and taught are true or false"
             )
         if own_types:
             options["types"] = own_types[-1]
@@ -95,7 +97,7 @@ class DataItem:
             except ValueError as error:
                 own = ", ".join(one.name for one in fields(cls) if one.name != "options")
                 raise ValueError(f"cannot read the data item {text!r}: {error}; every data item has {own}") from error
-        item = cls(**{**pairs, "weight": weight, "scale_jitter": jitter, "incomplete": incomplete, "options": options})
+        item = cls(**{**pairs, "weight": weight, "scale_jitter": jitter, **flags, "options": options})
         if item.split is not None and item._folds():
             raise ValueError(f"the data item {text!r} names folds and a split file; remove one of the two")
         return item
@@ -182,6 +184,11 @@ def _number(text: str) -> float:
         return float(text)
     except ValueError:
         return 0.0
+
+
+def _flag(text: str) -> bool | None:
+    """Whether a text says true; `None` if it says neither true nor false."""
+    return {"true": True, "false": False}.get(text.lower())
 
 
 def _value(text: str) -> Any:

@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 
 from ..model.maps import HV_CHANNELS
 from ..model.modeling_cfsam import CfSamNucleiSegmentationOutput
 from ..model.tiling import View, views_of
+from .divergence import binary_divergence, offset_difference, type_divergence
 from .mixing import Mixture
 from .recipe import OptimizationOptions
+from .teacher import Teacher
 
 # Unchanged, half turn, two mirror images. Each is its own inverse, so the same operation turns labels and maps back.
 NUM_VIEWS = 4
@@ -56,14 +57,14 @@ class WindowPair:
         B crops, followed by the second ones, mixed and turned."""
         windows = {}
         for name, values in batch.items():
-            if name == "style_ids":
-                mixed = values if self.mixture is None else self.mixture.mix_styles(values)
-                windows[name] = torch.cat([values, mixed])
-                continue
-            first, second = (values[..., y : y + self.size, x : x + self.size] for y, x in self.places)
+            # A value per crop, such as its style, has no place in it.
+            per_pixel = values.ndim > 1
+            first = second = values
+            if per_pixel:
+                first, second = (values[..., y : y + self.size, x : x + self.size] for y, x in self.places)
             if self.mixture is not None:
-                second = self.mixture.mix(second)
-            windows[name] = torch.cat([first, self._turn(name, second)])
+                second = self.mixture.mixed(name, second)
+            windows[name] = torch.cat([first, self._turn(name, second) if per_pixel else second])
         return windows
 
     def _turn(self, name: str, values: torch.Tensor) -> torch.Tensor:
@@ -106,21 +107,26 @@ def disagreement(outputs: CfSamNucleiSegmentationOutput, pair: WindowPair) -> to
     parts = [values for values in maps_in_order if values is not None]
     both = pair.overlap(torch.cat([values.float() for values in parts], dim=1))
     nuclei = [maps[:, :1] for maps in both]
-    total = _binary_divergence(nuclei)
-    offsets = torch.stack([maps[:, HV_CHANNELS[0] : HV_CHANNELS[1] + 1] for maps in both])
-    inside = torch.stack(nuclei).detach().sigmoid().mean(0)
-    squares = (offsets - offsets.detach().mean(0)).square().sum((0, 2), keepdim=True)[0]
-    total = total + ((squares * inside).sum((1, 2, 3)) / inside.sum((1, 2, 3)).clamp_min(1)).mean()
+    inside = _mean_probability(nuclei)
+    total = sum(binary_divergence(logits, inside) for logits in nuclei)
+    offsets = [maps[:, HV_CHANNELS[0] : HV_CHANNELS[1] + 1] for maps in both]
+    between = torch.stack(offsets).detach().mean(0)
+    total = total + sum(offset_difference(values, between, inside) for values in offsets)
     channel = HV_CHANNELS[1] + 1
     if outputs.boundary_logits is not None:
-        total = total + _binary_divergence([maps[:, channel : channel + 1] for maps in both])
+        boundaries = [maps[:, channel : channel + 1] for maps in both]
+        total = total + sum(binary_divergence(logits, _mean_probability(boundaries)) for logits in boundaries)
         channel += 1
     if outputs.type_logits is not None:
-        logs = [maps[:, channel:].log_softmax(1) for maps in both]
-        mean = torch.stack(logs).detach().exp().mean(0)
-        # A mean of two probabilities is 0 only if both are.
-        total = total + sum((mean * (mean.clamp_min(1e-12).log() - log)).sum(1).mean() for log in logs)
+        types = [maps[:, channel:] for maps in both]
+        mean = torch.stack(types).detach().softmax(2).mean(0)
+        total = total + sum(type_divergence(logits, mean) for logits in types)
     return total
+
+
+def _mean_probability(logits: list[torch.Tensor]) -> torch.Tensor:
+    """The mean of the probabilities of one-channel maps, as a constant."""
+    return torch.stack(logits).detach().sigmoid().mean(0)
 
 
 def training_loss(
@@ -128,6 +134,7 @@ def training_loss(
     batch: dict[str, torch.Tensor],
     size: int,
     options: OptimizationOptions,
+    teacher: Teacher | None = None,
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """The loss of a batch of crops, and its unweighted terms.
 
@@ -135,32 +142,31 @@ def training_loss(
         model: returns `CfSamNucleiSegmentationOutput` with a loss.
         batch: pixels and labels of crops of `size` pixels, plus [`shift_margin`] if they are cut into two windows.
         size: of the windows.
-        options: the weight of the disagreement (at 0 there is one window), and how often windows are mixed.
+        options: the weight of the disagreement (at 0 there is one window), how often windows are mixed, and the weight
+            of the difference to the teacher's maps.
+        teacher: whose maps are learned too, on the crops that the batch marks as `taught`.
     """
     pixels = batch["pixel_values"]
     mixture = None
     if options.mixing_probability:
         mixture = Mixture.draw(len(pixels), size, size, options.mixing_probability, pixels.device)
-    if not options.agreement_weight:
-        if mixture is not None:
-            batch = {
-                name: mixture.mix_styles(values) if name == "style_ids" else mixture.mix(values)
-                for name, values in batch.items()
-            }
-        output = model(**batch)
-        return output.loss, output.loss_parts
-    pair = WindowPair.draw(size, mixture)
-    windows = pair.cut(batch)
-    if batch["pixel_values"].is_contiguous(memory_format=torch.channels_last):
-        windows["pixel_values"] = windows["pixel_values"].contiguous(memory_format=torch.channels_last)
+    pair = None
+    if options.agreement_weight:
+        pair = WindowPair.draw(size, mixture)
+        windows = pair.cut(batch)
+        if pixels.is_contiguous(memory_format=torch.channels_last):
+            windows["pixel_values"] = windows["pixel_values"].contiguous(memory_format=torch.channels_last)
+    elif mixture is not None:
+        windows = {name: mixture.mixed(name, values) for name, values in batch.items()}
+    else:
+        windows = dict(batch)
+    taught = windows.pop("taught", None)
     output = model(**windows)
-    between = disagreement(output, pair)
-    return output.loss + options.agreement_weight * between, {**output.loss_parts, "disagreement": between.detach()}
-
-
-def _binary_divergence(logits: list[torch.Tensor]) -> torch.Tensor:
-    """Sum over two logit maps of the mean divergence between each and the mean of their probabilities."""
-    mean = torch.stack(logits).detach().sigmoid().mean(0)
-    # F.binary_cross_entropy does not work under autocast.
-    entropy = (torch.special.entr(mean) + torch.special.entr(1 - mean)).mean()
-    return sum(F.binary_cross_entropy_with_logits(values, mean) for values in logits) - 2 * entropy
+    loss, terms = output.loss, output.loss_parts
+    if pair is not None:
+        between = disagreement(output, pair)
+        loss, terms = loss + options.agreement_weight * between, {**terms, "disagreement": between.detach()}
+    if teacher is not None and taught is not None:
+        other = teacher.loss(output, windows["pixel_values"], taught)
+        loss, terms = loss + options.teacher_weight * other, {**terms, "teacher": other.detach()}
+    return loss, terms

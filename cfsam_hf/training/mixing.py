@@ -38,6 +38,11 @@ class Mixture:
         inside = spans[0][:, :, None] & spans[1][:, None, :] & mixed[:, None, None]
         return cls(torch.arange(count).roll(-step).to(device), inside.to(device))
 
+    def mixed(self, name: str, values: torch.Tensor) -> torch.Tensor:
+        """Mixes a value of a batch by its name: `style_ids` and `taught` have one entry for each window."""
+        of_windows = {"style_ids": self.mix_styles, "taught": self.mix_taught}
+        return of_windows.get(name, self.mix)(values)
+
     def mix(self, values: torch.Tensor) -> torch.Tensor:
         """Mixes pixels, labels or maps (B, ..., H, W) of the windows."""
         inside = self.inside.reshape(len(values), *[1] * (values.ndim - 3), *self.inside.shape[1:])
@@ -47,6 +52,10 @@ class Mixture:
         """The styles (B,) of the mixed windows: neutral (0) for one with a rectangle of another style."""
         differs = self.inside.flatten(1).any(1) & (style_ids[self.partners] != style_ids)
         return style_ids.masked_fill(differs, 0)
+
+    def mix_taught(self, taught: torch.Tensor) -> torch.Tensor:
+        """Which mixed windows (B,) a teacher is asked for: those with pixels of taught windows alone."""
+        return taught & (taught[self.partners] | ~self.inside.flatten(1).any(1))
 
     def cut(self, rows: slice, columns: slice) -> "Mixture":
         """The mixture restricted to these rows and columns."""

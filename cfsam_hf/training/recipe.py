@@ -58,6 +58,11 @@ class ModelOptions:
         "examples/tools/convert_efficientnet_lite.py, or the model.safetensors of a checkpoint with a trunk",
         "",
     )
+    teacher: str = _with(
+        "a trained CF-SAM checkpoint whose maps the model learns beside the labels: a bundled one, a folder or a Hub "
+        "id. A data item with taught=false learns from its labels alone",
+        "",
+    )
     train_types_alone: bool = _with(
         "train the type branch alone, so that every outline stays the same: for new types on few tiles", False
     )
@@ -84,7 +89,8 @@ class DataOptions:
         default_factory=list,
         metadata={
             "help": "one item per folder: reader=NAME,path=FOLDER[,split=FILE][,train=FOLDS,validation=FOLDS]"
-            "[,weight=NUMBER][,name=NAME][,types=FILE or none][,style=NAME][,scale_jitter=NUMBER][,incomplete=true], "
+            "[,weight=NUMBER][,name=NAME][,types=FILE or none][,style=NAME][,scale_jitter=NUMBER][,incomplete=true]"
+            "[,taught=false], "
             "in YAML also a mapping. A split file or folds (such as 1+2) select the tiles; without either, all tiles "
             "of the folder train"
         },
@@ -160,6 +166,7 @@ class OptimizationOptions:
         "then depend less on where tiles begin. 4 for cfsam-tiny; 0: no copy. Doubles the time per crop",
         0.0,
     )
+    teacher_weight: float = _with("weight of the loss on the difference to the teacher's maps, if there is one", 1.0)
     mixing_probability: float = _with(
         "probability that a window gets a rectangle of another crop in its batch, so that types are not read from the "
         "tile as a whole: for few tiles. With agreement_weight only the second of two windows is mixed",
@@ -177,6 +184,7 @@ class OptimizationOptions:
             positive=(
                 *("steps", "batch_size", "gradient_accumulation_steps", "learning_rate", "mask_decoder_factor"),
                 "clip_norm",
+                "teacher_weight",
             ),
             not_negative=("warmup_steps", "weight_decay", "agreement_weight", "type_trunk_factor"),
             shares=("beta1", "beta2", "final_rate", "ema_decay", "mixing_probability"),
@@ -272,6 +280,11 @@ class Recipe:
             raise ValueError(
                 f"agreement_weight is {self.optimization.agreement_weight}, which compares outlines, but "
                 "train_types_alone trains none: remove one of the two."
+            )
+        if self.model.train_types_alone and self.model.teacher:
+            raise ValueError(
+                f"teacher is {self.model.teacher}, whose outlines are learned too, but train_types_alone trains none: "
+                "remove one of the two."
             )
 
     def to_dict(self) -> dict[str, Any]:

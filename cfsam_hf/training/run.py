@@ -59,6 +59,7 @@ from .recipe import Recipe
 from .report import write_report
 from .resuming import check_is_same_run, claim_folder
 from .run_log import validation_history, validations
+from .teacher import load_teacher
 from .training_data import TrainingData, picture_examples
 
 logger = logging.getLogger(__name__)
@@ -116,6 +117,9 @@ class TrainingRun:
             model.to(memory_format=self._memory_format)
         if needs_type_levels(model, recipe.model):
             measure_type_levels(model, crops)
+        self.teacher = load_teacher(recipe, model.config, processor.image_processor, accelerator.autocast)
+        if self.teacher is not None:
+            self.teacher.model.to(accelerator.device, memory_format=self._memory_format)
         optimizer = make_optimizer(model, recipe.optimization)
         if recipe.optimization.compile:
             model.compile()
@@ -247,7 +251,7 @@ class TrainingRun:
             # Gradients are exchanged once a step.
             last = number == passes - 1
             with contextlib.nullcontext() if last else accelerator.no_sync(self.model):
-                loss, terms = training_loss(self._trained, batch, self.recipe.data.crop_size, options)
+                loss, terms = training_loss(self._trained, batch, self.recipe.data.crop_size, options, self.teacher)
                 accelerator.backward(loss / passes)
             losses.append(torch.stack([loss.detach().float(), *(v.float() for v in terms.values())]))
         # A signal may reach one process in this step and another in the next; here they agree on it.

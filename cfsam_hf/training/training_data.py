@@ -104,8 +104,12 @@ def build_crops(
         accelerator: the processes that share the crops.
 
     Raises:
-        ValueError: the model lacks the style that a data item names.
+        ValueError: the model lacks the style that a data item names, or no data item is taught by the teacher.
     """
+    if recipe.model.teacher and not any(item.taught for item in data.items):
+        raise ValueError(
+            f"teacher is {recipe.model.teacher}, but every data item has taught=false: remove one of them."
+        )
     size = recipe.data.crop_size
     has_styles = bool(getattr(config, "styles", None))
     # Also where the model has no styles, so that a data item that names one is refused.
@@ -121,6 +125,7 @@ def build_crops(
             style_id=numbers[item.style] if has_styles else None,
             scale_jitter=item.scale_jitter,
             incomplete=item.incomplete,
+            taught=item.taught if recipe.model.teacher else None,
         )
         for item, tiles in zip(data.items, data.tiles, strict=True)
     ]

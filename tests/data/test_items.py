@@ -24,6 +24,7 @@ from .readers.test_consep import write_tile
         "reader=a,path=b,weight=-1",
         "reader=a,path=b,scale_jitter=0.9",
         "reader=a,path=b,incomplete=2",
+        "reader=a,path=b,taught=2",
     ],
 )
 def test_data_items_that_cannot_be_read_are_refused(text):
@@ -33,7 +34,8 @@ def test_data_items_that_cannot_be_read_are_refused(text):
 
 def test_settings_of_the_crops():
     plain = DataItem.parse("reader=instance_pairs,path=x")
-    assert (plain.style, plain.scale_jitter, plain.incomplete) == (None, 1.0, False)
+    assert (plain.style, plain.scale_jitter, plain.incomplete, plain.taught) == (None, 1.0, False, True)
+    assert not DataItem.parse("reader=instance_pairs,path=x,taught=False").taught
     # As YAML writes a truth value.
     item = DataItem.parse("reader=instance_pairs,path=x,style=soft,scale_jitter=1.2,incomplete=True")
     assert (item.style, item.scale_jitter, item.incomplete, item.options) == ("soft", 1.2, True, {})

@@ -37,6 +37,7 @@ class CropSource:
         scale_jitter: largest factor (or its inverse) of a further random scale, for tiles whose mpp is an estimate; 1
             for none.
         incomplete: whether some nuclei have no outline (see `targets.doubtful_labels`).
+        taught: whether a teacher is asked about these crops; None where there is no teacher.
     """
 
     name: str
@@ -48,6 +49,7 @@ class CropSource:
     style_id: int | None = None
     scale_jitter: float = 1.0
     incomplete: bool = False
+    taught: bool | None = None
 
     def __post_init__(self):
         if not self.tiles:
@@ -86,14 +88,14 @@ class CropDataset(Dataset):
 
     Items are dicts of `pixel_values` (3, size, size) float32, `nuclei_labels` (size, size) int64 in {0, 1, -1, -100}
     (-1 only in incomplete sources), `hv_labels` (2, size, size) float32, `type_labels` (size, size) int64 in
-    {0..num_types, -100}, `boundary_labels` (size, size) int64 in {0, 1, -100}, and, if the sources have style ids,
-    `style_ids` () int64.
+    {0..num_types, -100}, `boundary_labels` (size, size) int64 in {0, 1, -100}, and, if the sources state them,
+    `style_ids` () int64 and `taught` () bool.
 
     OpenCV is set to one thread for the whole process; otherwise forked `DataLoader` workers can hang.
 
     Raises:
         ValueError: there are no sources, a size is not positive, a mapping names a type that the model lacks, or only
-            some of the sources have a style id.
+            some of the sources have a style id or say whether they are taught.
     """
 
     def __init__(
@@ -121,6 +123,8 @@ class CropDataset(Dataset):
                 )
         if len({source.style_id is None for source in sources}) > 1:
             raise ValueError("either all sources have a style_id or none has one; 0 is the neutral style")
+        if len({source.taught is None for source in sources}) > 1:
+            raise ValueError("either all sources say whether they are taught or none does")
         _use_one_opencv_thread()
         self.size = size
         self.length = length
@@ -158,11 +162,13 @@ class CropDataset(Dataset):
 
     def make_crop(self, rng: np.random.Generator) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Draws a crop: `(size, size, 3)` uint8, and its targets as arrays (see `targets.make_targets`) with
-        `style_ids` if the sources have any."""
+        `style_ids` and `taught` if the sources state them."""
         source, tile, image, instance_map, type_map, annotated = self._cut(rng)
         targets = make_targets(instance_map, type_map, annotated, source.incomplete, tile.points)
         if source.style_id is not None:
             targets["style_ids"] = np.array(source.style_id, dtype=np.int64)
+        if source.taught is not None:
+            targets["taught"] = np.array(source.taught)
         return image, targets
 
     def cut_crop(
@@ -281,7 +287,8 @@ class _PreparedSource:
     """The tiles of a source, the sampler that draws places in them, and the settings of their crops."""
 
     def __init__(self, source: CropSource, size: int, mpp: float | None):
-        self.style_id, self.scale_jitter, self.incomplete = source.style_id, source.scale_jitter, source.incomplete
+        self.style_id, self.scale_jitter = source.style_id, source.scale_jitter
+        self.incomplete, self.taught = source.incomplete, source.taught
         self.tiles = [_PreparedTile(tile, source.type_mapping, mpp) for tile in source.tiles]
         self.sampler = PlaceSampler(
             shapes=[tile.image.shape[:2] for tile in self.tiles],
