@@ -108,20 +108,20 @@ def disagreement(outputs: CfSamNucleiSegmentationOutput, pair: WindowPair) -> to
     both = pair.overlap(torch.cat([values.float() for values in parts], dim=1))
     nuclei = [maps[:, :1] for maps in both]
     inside = _mean_probability(nuclei)
-    total = sum(binary_divergence(logits, inside) for logits in nuclei)
+    terms = [binary_divergence(logits, inside) for logits in nuclei]
     offsets = [maps[:, HV_CHANNELS[0] : HV_CHANNELS[1] + 1] for maps in both]
     between = torch.stack(offsets).detach().mean(0)
-    total = total + sum(offset_difference(values, between, inside) for values in offsets)
+    terms += [offset_difference(values, between, inside) for values in offsets]
     channel = HV_CHANNELS[1] + 1
     if outputs.boundary_logits is not None:
         boundaries = [maps[:, channel : channel + 1] for maps in both]
-        total = total + sum(binary_divergence(logits, _mean_probability(boundaries)) for logits in boundaries)
+        terms += [binary_divergence(logits, _mean_probability(boundaries)) for logits in boundaries]
         channel += 1
     if outputs.type_logits is not None:
         types = [maps[:, channel:] for maps in both]
         mean = torch.stack(types).detach().softmax(2).mean(0)
-        total = total + sum(type_divergence(logits, mean) for logits in types)
-    return total
+        terms += [type_divergence(logits, mean) for logits in types]
+    return torch.stack(terms).sum()
 
 
 def _mean_probability(logits: list[torch.Tensor]) -> torch.Tensor:

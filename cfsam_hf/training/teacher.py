@@ -18,6 +18,8 @@ from .divergence import binary_divergence, offset_difference, type_divergence
 from .models import checkpoint_of, is_unet
 from .recipe import Recipe
 
+TAUGHT_MAPS = ("nuclei_logits", "hv_maps", "boundary_logits", "type_logits")
+
 
 class Teacher:
     """A frozen model whose maps are targets. It draws in its neutral style.
@@ -53,18 +55,18 @@ class Teacher:
             A scalar, float32: the mean over the B images, of which those that are not taught count as 0.
         """
         if not taught.any():
-            return 0 * outputs.nuclei_logits.float().sum()
+            return 0 * outputs["nuclei_logits"].float().sum()
         with torch.no_grad(), self._autocast():
             target = self.model(pixel_values[taught])
-        nuclei = target.nuclei_logits.float().sigmoid()
-        total = binary_divergence(outputs.nuclei_logits[taught].float(), nuclei)
-        total = total + offset_difference(outputs.hv_maps[taught].float(), target.hv_maps.float(), nuclei)
-        if outputs.boundary_logits is not None and target.boundary_logits is not None:
-            boundary = target.boundary_logits.float().sigmoid()
-            total = total + binary_divergence(outputs.boundary_logits[taught].float(), boundary)
-        if self.knows_types and outputs.type_logits is not None:
-            types = target.type_logits.float().softmax(1)
-            total = total + type_divergence(outputs.type_logits[taught].float(), types)
+        found = {name: maps[taught].float() for name, maps in outputs.items() if name in TAUGHT_MAPS}
+        nuclei = target["nuclei_logits"].float().sigmoid()
+        total = binary_divergence(found["nuclei_logits"], nuclei)
+        total = total + offset_difference(found["hv_maps"], target["hv_maps"].float(), nuclei)
+        if "boundary_logits" in found and "boundary_logits" in target:
+            boundary = target["boundary_logits"].float().sigmoid()
+            total = total + binary_divergence(found["boundary_logits"], boundary)
+        if self.knows_types and "type_logits" in found:
+            total = total + type_divergence(found["type_logits"], target["type_logits"].float().softmax(1))
         return total * taught.float().mean()
 
 
