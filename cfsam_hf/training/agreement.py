@@ -167,6 +167,6 @@ def training_loss(
         between = disagreement(output, pair)
         loss, terms = loss + options.agreement_weight * between, {**terms, "disagreement": between.detach()}
     if teacher is not None and taught is not None:
-        other = teacher.loss(output, windows["pixel_values"], taught)
+        other = teacher.loss(output, windows["pixel_values"], taught, windows.get("type_labels"))
         loss, terms = loss + options.teacher_weight * other, {**terms, "teacher": other.detach()}
     return loss, terms

@@ -21,6 +21,7 @@ def model_facts(recipe: Recipe, crops_per_step: int, step: int) -> dict[str, Any
         step: whose averaged weights are exported.
     """
     options = recipe.optimization
+    teacher = {"teacher": recipe.model.teacher, "teacher_weight": options.teacher_weight}
     return {
         "base_model": recipe.model.base,
         "training": {
@@ -32,12 +33,33 @@ def model_facts(recipe: Recipe, crops_per_step: int, step: int) -> dict[str, Any
                 name: getattr(options, name)
                 for name in ("steps", "learning_rate", "seed", "agreement_weight", "mixing_probability")
             },
+            **(teacher if recipe.model.teacher else {}),
             "weights": f"averages at step {step}",
         },
     }
 
 
-def write_model(model: PreTrainedModel, processor: CfSamProcessor, folder: Path, facts: dict[str, Any]) -> None:
+def inherited_terms(base: dict[str, Any], teacher: dict[str, Any] | None) -> dict[str, str]:
+    """The `license` and `license_note` that a model takes over from its base and its teacher, where they state any.
+
+    Args:
+        base, teacher: the `checkpoint_info` of each.
+    """
+    sources = [base] if teacher is None else [base, teacher]
+    found = {}
+    for name, joined in (("license", "; and "), ("license_note", " ")):
+        if texts := list(dict.fromkeys(str(source[name]) for source in sources if source.get(name))):
+            found[name] = joined.join(texts)
+    return found
+
+
+def write_model(
+    model: PreTrainedModel,
+    processor: CfSamProcessor,
+    folder: Path,
+    facts: dict[str, Any],
+    teacher: dict[str, Any] | None = None,
+) -> None:
     """Writes a folder for `from_pretrained`, whole or not at all.
 
     Args:
@@ -45,15 +67,15 @@ def write_model(model: PreTrainedModel, processor: CfSamProcessor, folder: Path,
         processor: saved beside it.
         folder: replaced if it exists.
         facts: the model's `checkpoint_info`.
+        teacher: the `checkpoint_info` of the model's teacher, if it had one.
 
     Raises:
         OSError: it cannot be written.
     """
     if hasattr(model.config, "train_encoder"):
         model.config.train_encoder = False
-    # The licence of the base binds the models that are made from it.
-    base = model.config.checkpoint_info or {}
-    model.config.checkpoint_info = {n: base[n] for n in ("license", "license_note") if n in base} | facts
+    # The licence of the base binds the models that are made from it, and so may that of the teacher.
+    model.config.checkpoint_info = inherited_terms(model.config.checkpoint_info or {}, teacher) | facts
     with atomic_folder(folder) as working:
         model.to(memory_format=torch.contiguous_format).save_pretrained(working)
         processor.save_pretrained(working)

@@ -117,7 +117,7 @@ def _training_curves(records: list[dict[str, Any]]) -> list[tuple[str, list[Curv
         return Curve(name or key, [(record["step"], record.get(key)) for record in records])
 
     keys = list(dict.fromkeys(key for record in records for key in record))
-    terms = [key for key in keys if re.match(r"(nuclei|hv|type|boundary)_|disagreement", key)]
+    terms = [key for key in keys if re.match(r"(nuclei|hv|type|boundary)_|disagreement|teacher", key)]
     return [
         ("Loss", [curve("loss")], True),
         ("Terms of the loss (unweighted)", [curve(key) for key in terms], True),

@@ -51,14 +51,19 @@ def claim_folder(folder: Path, accelerator: Accelerator) -> tuple[Path | None, F
 
 
 def check_is_same_run(
-    folder: Path, facts: dict[str, Any], recipe: Recipe, crops_per_step: int, data: TrainingData
+    folder: Path,
+    facts: dict[str, Any],
+    recipe: Recipe,
+    crops_per_step: int,
+    data: TrainingData,
+    teacher_digest: str | None,
 ) -> None:
-    """Refuses a checkpoint of a run that learned from other values or tiles.
+    """Refuses a checkpoint of a run that learned from other values, tiles or another teacher.
 
     Args:
         folder: of the run.
         facts: of the checkpoint.
-        recipe, crops_per_step, data: of the run that is about to resume.
+        recipe, crops_per_step, data, teacher_digest: of the run that is about to resume.
 
     Raises:
         ValueError: they differ; the message says how, and what to do.
@@ -70,6 +75,11 @@ def check_is_same_run(
         raise ValueError(
             f"{folder} holds a run of another recipe, at step {facts['step']}: {'; '.join(changed)}. Give another "
             "output_dir, or the recipe that the run was started with."
+        )
+    if facts.get("teacher") != teacher_digest:
+        raise ValueError(
+            f"{folder} holds a run, at step {facts['step']}, whose teacher {recipe.model.teacher} has other weights "
+            "now. Give another output_dir, or restore the teacher to resume."
         )
     if change := changed_tile(facts["tiles"], data.digests):
         raise ValueError(

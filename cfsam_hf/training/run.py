@@ -115,11 +115,12 @@ class TrainingRun:
             # this layout.
             self._memory_format = torch.channels_last
             model.to(memory_format=self._memory_format)
-        if needs_type_levels(model, recipe.model):
-            measure_type_levels(model, crops)
         self.teacher = load_teacher(recipe, model.config, processor.image_processor, accelerator.autocast)
+        self._teacher_digest = None if self.teacher is None else self.teacher.digest
         if self.teacher is not None:
             self.teacher.model.to(accelerator.device, memory_format=self._memory_format)
+        if needs_type_levels(model, recipe.model):
+            measure_type_levels(model, crops)
         optimizer = make_optimizer(model, recipe.optimization)
         if recipe.optimization.compile:
             model.compile()
@@ -199,7 +200,7 @@ class TrainingRun:
         checkpoint, self._lock = claim_folder(self.folder, self.accelerator)
         if checkpoint is not None:
             facts = read_facts(checkpoint)
-            check_is_same_run(self.folder, facts, self.recipe, self.crops_per_step, self.data)
+            check_is_same_run(self.folder, facts, self.recipe, self.crops_per_step, self.data, self._teacher_digest)
             restore(checkpoint, self.plain, self.optimizer.optimizer, self.ema)
             self.step, self.skipped = facts["step"], facts["skipped"]
             if self.accelerator.scaler is not None and facts["scaler"]:
@@ -318,6 +319,7 @@ class TrainingRun:
                 "recipe": self.recipe.to_dict(),
                 "crops_per_step": self.crops_per_step,
                 "tiles": self.data.digests,
+                "teacher": self._teacher_digest,
                 "ema_updates": self.ema.num_updates,
                 "skipped": self.skipped,
                 "scaler": None if scaler is None else scaler.state_dict(),
@@ -445,7 +447,8 @@ class TrainingRun:
         facts = model_facts(self.recipe, self.crops_per_step, step) | {"data": self.data.description()} | facts
         with full_disk_explained(self.folder), self.averaged_model() as model:
             if self.accelerator.is_main_process:
-                write_model(model, self.processor, self.folder / "model", facts)
+                teacher = None if self.teacher is None else self.teacher.info
+                write_model(model, self.processor, self.folder / "model", facts, teacher)
                 if scores := validations(self.folder).get(step):
                     record = results_record(self.folder.name, step, scores, self.data, self.processor)
                     write_json(self.folder / "results.json", record)

@@ -4,9 +4,13 @@ import contextlib
 
 import pytest
 import torch
+from torch.utils.data import default_collate
 
+from cfsam_hf import CfSamConfig
 from cfsam_hf.model.processing_cfsam import CfSamProcessor
 from cfsam_hf.training import build_model, build_processor
+from cfsam_hf.training.agreement import training_loss
+from cfsam_hf.training.export import inherited_terms
 from cfsam_hf.training.mixing import Mixture
 from cfsam_hf.training.teacher import Teacher, load_teacher
 
@@ -55,7 +59,8 @@ def root(tmp_path):
 def test_a_model_differs_from_itself_by_nothing(pixels):
     model = tiny_test_model(num_types=2, id2label=TYPES).eval()
     taught = torch.ones(3, dtype=torch.bool)
-    assert Teacher(model, True, no_autocast).loss(model(pixels), pixels, taught).item() == pytest.approx(0, abs=1e-5)
+    teacher, typed = Teacher(model, [0, 1, 2], no_autocast), torch.zeros(3, SIZE, SIZE, dtype=torch.long)
+    assert teacher.loss(model(pixels), pixels, taught, typed).item() == pytest.approx(0, abs=1e-5)
 
 
 @pytest.mark.parametrize("name", ["nuclei_logits", "hv_maps", "boundary_logits", "type_logits"])
@@ -66,27 +71,42 @@ def test_every_map_that_differs_counts_and_is_pulled_to_the_teachers(pixels, nam
         outputs = model(pixels)
     changed = (outputs[name] + torch.linspace(0, 1, outputs[name].shape[1])[:, None, None] + 1).requires_grad_()
     outputs[name] = changed
-    loss = Teacher(model, True, no_autocast).loss(outputs, pixels, taught)
+    teacher, typed = Teacher(model, [0, 1, 2], no_autocast), torch.zeros(3, SIZE, SIZE, dtype=torch.long)
+    loss = teacher.loss(outputs, pixels, taught, typed)
     assert loss.item() > 0.01
     loss.backward()
     # One step against the gradient is a step towards the teacher.
-    nearer = changed.detach() - changed.grad * changed[0].numel() * 1e-2
-    outputs[name] = nearer
-    assert Teacher(model, True, no_autocast).loss(outputs, pixels, taught) < loss
+    outputs[name] = changed.detach() - changed.grad * changed[0].numel() * 1e-2
+    assert teacher.loss(outputs, pixels, taught, typed) < loss
 
 
-def test_types_are_learned_only_from_a_teacher_with_the_same(pixels):
+def test_types_are_learned_from_a_teacher_with_the_same_ones_and_on_images_with_types(pixels):
     model = tiny_test_model(num_types=2, id2label=TYPES).eval()
-    taught = torch.ones(3, dtype=torch.bool)
+    taught = torch.tensor([True, False, True])
+    labels = torch.full((3, SIZE, SIZE), -100)
     with torch.no_grad():
         outputs = model(pixels)
     outputs.type_logits = outputs.type_logits.flip(1)
-    assert Teacher(model, True, no_autocast).loss(outputs, pixels, taught).item() > 0.01
-    assert Teacher(model, False, no_autocast).loss(outputs, pixels, taught).item() == pytest.approx(0, abs=1e-5)
+
+    def loss(order: list[int] | None, labels: torch.Tensor | None) -> float:
+        return Teacher(model, order, no_autocast).loss(outputs, pixels, taught, labels).item()
+
+    for order, of_images in ((None, labels * 0), ([0, 1, 2], None), ([0, 1, 2], labels)):
+        assert loss(order, of_images) == pytest.approx(0, abs=1e-5)
+    labels[2, 3, 3] = 0
+    one = loss([0, 1, 2], labels)
+    assert one > 0.001
+    # The order of the model's types, here reversed with the background among them, selects the teacher's channels.
+    assert loss([2, 1, 0], labels) == pytest.approx(0, abs=1e-5)
+    # An image that is not taught has no part in it.
+    labels[1] = 0
+    assert loss([0, 1, 2], labels) == one
+    labels[0] = 0
+    assert loss([0, 1, 2], labels) > one
 
 
 def test_only_taught_images_count_and_the_loss_is_the_mean_over_all(pixels):
-    teacher = Teacher(tiny_test_model(num_types=0).eval(), False, no_autocast)
+    teacher = Teacher(tiny_test_model(num_types=0).eval(), None, no_autocast)
     outputs = other_model()(pixels)
     singles = [teacher.loss(outputs, pixels, torch.arange(3) == i).item() for i in range(3)]
     assert all(value > 0 for value in singles)
@@ -97,7 +117,7 @@ def test_only_taught_images_count_and_the_loss_is_the_mean_over_all(pixels):
 
 
 def test_the_teacher_itself_does_not_learn(pixels):
-    teacher = Teacher(tiny_test_model(num_types=0).train(), False, no_autocast)
+    teacher = Teacher(tiny_test_model(num_types=0).train(), None, no_autocast)
     assert not teacher.model.training
     outputs = other_model()(pixels)
     teacher.loss(outputs, pixels, torch.ones(3, dtype=torch.bool)).backward()
@@ -144,16 +164,65 @@ def test_crops_that_are_not_taught_learn_from_their_labels_alone(root):
     # Without a teacher nothing asks for it.
     assert "taught" not in start_run(smoke_recipe(root, output_dir=str(root / "plain"), data=data)).crops[0]
 
+    batch = default_collate([run.crops[i] for i in range(4)])
+    plain = {name: values for name, values in batch.items() if name != "taught"}
 
-def test_types_come_from_a_teacher_that_has_them(tmp_path):
+    def loss(teacher: Teacher | None, taught: bool, weight: float = 1.0) -> float:
+        options = smoke_recipe(root, teacher_weight=weight).optimization
+        with torch.no_grad():
+            flags = {"taught": torch.full((4,), taught)} if teacher is not None else {}
+            return training_loss(run.plain.eval(), {**plain, **flags}, SIZE, options, teacher)[0].item()
+
+    alone = loss(None, False)
+    assert loss(run.teacher, False) == alone
+    assert loss(run.teacher, True) > alone
+    assert loss(run.teacher, True, 3.0) - alone == pytest.approx(3 * (loss(run.teacher, True) - alone), rel=1e-3)
+
+
+def test_types_come_from_a_teacher_that_has_them(tmp_path, caplog):
     write_qupath_tiles(tmp_path)
     write_base(tmp_path)
     write_teacher(tmp_path, num_types=2, id2label=TYPES)
     data = [f"reader=qupath,path={tmp_path / 'qupath'},split={tmp_path / 'split.json'}"]
     run = start_run(smoke_recipe(tmp_path, teacher=str(tmp_path / "teacher"), data=data))
-    assert run.teacher.knows_types
+    assert run.teacher.type_order == [0, 1, 2]
+    write_teacher(tmp_path, num_types=2, id2label={1: "round", 2: "flat"})
+    run = start_run(smoke_recipe(tmp_path, teacher=str(tmp_path / "teacher"), data=data))
+    assert run.teacher.type_order == [0, 2, 1]
     write_teacher(tmp_path, num_types=2, id2label={1: "flat", 2: "long"})
-    assert not start_run(smoke_recipe(tmp_path, teacher=str(tmp_path / "teacher"), data=data)).teacher.knows_types
+    with caplog.at_level("INFO"):
+        assert (
+            start_run(smoke_recipe(tmp_path, teacher=str(tmp_path / "teacher"), data=data)).teacher.type_order is None
+        )
+    assert "has other ones" in caplog.text
+
+
+def test_another_teacher_does_not_resume_a_run(root):
+    recipe = smoke_recipe(root, teacher=str(root / "teacher"))
+    run = start_run(recipe)
+    while run.step < 2:
+        run._optimise()
+    run.save()
+    tiny_test_model(num_types=0).save_pretrained(root / "teacher")
+    with pytest.raises(ValueError, match="whose teacher .* has other weights now"):
+        start_run(recipe)
+
+
+def test_the_model_names_its_teacher_and_takes_its_terms_over(root):
+    write_teacher(root, checkpoint_info={"license": "research only", "license_note": "Ask."})
+    run = start_run(smoke_recipe(root, teacher=str(root / "teacher"), teacher_weight=2.0, steps=1))
+    run.train()
+    info = CfSamConfig.from_pretrained(run.finish()).checkpoint_info
+    assert (info["license"], info["license_note"]) == ("research only", "Ask.")
+    assert (info["training"]["teacher"], info["training"]["teacher_weight"]) == (str(root / "teacher"), 2.0)
+    assert "teacher" in (run.folder / "report.html").read_text(encoding="utf-8")
+
+
+def test_terms_of_base_and_teacher_are_joined():
+    base, teacher = {"license": "CC BY 4.0", "license_note": "Name us."}, {"license": "research only"}
+    assert inherited_terms(base, teacher) == {"license": "CC BY 4.0; and research only", "license_note": "Name us."}
+    assert inherited_terms(base, base) == base == inherited_terms(base, None)
+    assert inherited_terms({}, None) == {}
 
 
 def refusal(root, **changes) -> str:
