@@ -204,7 +204,7 @@ def test_another_teacher_does_not_resume_a_run(root):
         run._optimise()
     run.save()
     tiny_test_model(num_types=0).save_pretrained(root / "teacher")
-    with pytest.raises(ValueError, match="whose teacher .* has other weights now"):
+    with pytest.raises(ValueError, match=r"whose teacher .* has other weights now"):
         start_run(recipe)
 
 
