@@ -127,6 +127,17 @@ def start_run(recipe: Recipe, *trackers: GeneralTracker, dropout: float = 0.0) -
     return TrainingRun(recipe, accelerator, data, model, processor, crops)
 
 
+def resumed_run(recipe: Recipe, step: int = 2) -> TrainingRun:
+    """A run of the recipe that goes on from a checkpoint that another one wrote after `step` steps."""
+    begun = start_run(recipe)
+    while begun.step < step:
+        begun._optimise()
+    begun.save()
+    resumed = start_run(recipe)
+    assert resumed.step == step
+    return resumed
+
+
 def weights(run: TrainingRun) -> dict[str, torch.Tensor]:
     """A copy of what is trained."""
     return {name: p.detach().clone() for name, p in run.plain.named_parameters() if p.requires_grad}

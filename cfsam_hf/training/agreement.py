@@ -115,7 +115,8 @@ def disagreement(outputs: CfSamNucleiSegmentationOutput, pair: WindowPair) -> to
     channel = HV_CHANNELS[1] + 1
     if outputs.boundary_logits is not None:
         boundaries = [maps[:, channel : channel + 1] for maps in both]
-        terms += [binary_divergence(logits, _mean_probability(boundaries)) for logits in boundaries]
+        edge = _mean_probability(boundaries)
+        terms += [binary_divergence(logits, edge) for logits in boundaries]
         channel += 1
     if outputs.type_logits is not None:
         types = [maps[:, channel:] for maps in both]

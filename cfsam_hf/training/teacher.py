@@ -8,12 +8,12 @@ learned together.
 import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from functools import cached_property
 from typing import Any
 
 import torch
 
 from ..baselines.unet import UNetConfig
+from ..data import match_types
 from ..model.adapter_files import content_hash
 from ..model.configuration_cfsam import CfSamConfig
 from ..model.image_processing_cfsam import CfSamImageProcessor
@@ -54,7 +54,7 @@ class Teacher:
         """What the checkpoint says about itself."""
         return self.model.config.checkpoint_info or {}
 
-    @cached_property
+    @property
     def digest(self) -> str:
         """SHA-256 of its weights, by which a resumed run knows it again."""
         return content_hash(self.model.state_dict(), torch.float32)
@@ -142,9 +142,9 @@ def load_teacher(
 
 def _type_order(name: str, teacher: CfSamConfig, config: CfSamConfig | UNetConfig) -> list[int] | None:
     """The teacher's channel for the background and each of the model's types; `None` if their types differ."""
-    numbers = {type_name: number for number, type_name in teacher.type_names.items()}
-    if set(numbers) != set(config.type_names.values()):
+    if set(teacher.type_names.values()) != set(config.type_names.values()):
         if config.type_names:
             logger.info("types are learned from labels alone: teacher %s has other ones", name)
         return None
-    return [0, *(numbers[config.type_names[number]] for number in sorted(config.type_names))] if numbers else None
+    numbers = match_types(config.type_names, teacher.type_names)
+    return None if numbers is None else [0, *(numbers[number] for number in sorted(numbers))]
