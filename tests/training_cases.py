@@ -127,12 +127,17 @@ def start_run(recipe: Recipe, *trackers: GeneralTracker, dropout: float = 0.0) -
     return TrainingRun(recipe, accelerator, data, model, processor, crops)
 
 
+def write_checkpoint(recipe: Recipe, step: int = 2) -> None:
+    """Runs the recipe for `step` steps and writes a checkpoint."""
+    run = start_run(recipe)
+    while run.step < step:
+        run._optimise()
+    run.save()
+
+
 def resumed_run(recipe: Recipe, step: int = 2) -> TrainingRun:
     """A run of the recipe that goes on from a checkpoint that another one wrote after `step` steps."""
-    begun = start_run(recipe)
-    while begun.step < step:
-        begun._optimise()
-    begun.save()
+    write_checkpoint(recipe, step)
     resumed = start_run(recipe)
     assert resumed.step == step
     return resumed

@@ -15,7 +15,16 @@ from cfsam_hf.training.mixing import Mixture
 from cfsam_hf.training.teacher import Teacher, load_teacher
 
 from ..tiny import SIZE, tiny_test_model
-from ..training_cases import resumed_run, smoke_recipe, start_run, weights, write_base, write_qupath_tiles, write_tiles
+from ..training_cases import (
+    resumed_run,
+    smoke_recipe,
+    start_run,
+    weights,
+    write_base,
+    write_checkpoint,
+    write_qupath_tiles,
+    write_tiles,
+)
 
 TYPES = {1: "flat", 2: "round"}
 
@@ -194,10 +203,7 @@ def test_types_come_from_a_teacher_that_has_them(tmp_path, caplog):
 
 def test_another_teacher_does_not_resume_a_run(root):
     recipe = smoke_recipe(root, teacher=str(root / "teacher"))
-    run = start_run(recipe)
-    while run.step < 2:
-        run._optimise()
-    run.save()
+    write_checkpoint(recipe)
     tiny_test_model(num_types=0).save_pretrained(root / "teacher")
     with pytest.raises(ValueError, match=r"whose teacher .* has other weights now"):
         start_run(recipe)
